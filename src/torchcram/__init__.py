@@ -1,0 +1,55 @@
+"""Sequence models that learn to stop paying for attention: consolidation-based routing for adaptive memory (CRAM, arXiv 2602.12204)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it. Imported on first use, so that `import torchcram` and the command line stay quick.
+_PUBLIC = {
+    "Batch": "torchcram.types",
+    "BlockOutput": "torchcram.types",
+    "Head": "torchcram.types",
+    "MemoryState": "torchcram.types",
+    "Route": "torchcram.types",
+    "RoutingControl": "torchcram.types",
+    "RoutingDecision": "torchcram.types",
+    "SequenceMixer": "torchcram.types",
+    "CRAMBlock": "torchcram.memory.block",
+    "SequenceModel": "torchcram.models.sequence",
+    "SRCD": "torchcram.tasks.srcd",
+    "SRCDConfig": "torchcram.tasks.srcd",
+    "Task": "torchcram.tasks.base",
+    "RunConfig": "torchcram.training.run_config",
+    "demo": "torchcram.training.presets",
+    "full": "torchcram.training.presets",
+    "Run": "torchcram.training.loop",
+    "load_run": "torchcram.training.loop",
+    "train": "torchcram.training.loop",
+    "write_report": "torchcram.report.html",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+if TYPE_CHECKING:
+    from torchcram.memory.block import CRAMBlock
+    from torchcram.models.sequence import SequenceModel
+    from torchcram.report.html import write_report
+    from torchcram.tasks.base import Task
+    from torchcram.tasks.srcd import SRCD, SRCDConfig
+    from torchcram.training.loop import Run, load_run, train
+    from torchcram.training.presets import demo, full
+    from torchcram.training.run_config import RunConfig
+    from torchcram.types import Batch, BlockOutput, Head, MemoryState, Route, RoutingControl, RoutingDecision, SequenceMixer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'torchcram' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

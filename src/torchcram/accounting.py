@@ -1,0 +1,119 @@
+"""The words in every table, as pure functions of decisions and shapes.
+
+A *read* is any operation whose cost grows with the length of the context. *Read rate* of a layer: share of tokens whose route is EPISODIC there.
+*Any-layer read rate*: share of tokens that read in at least one layer. *Attention share*: keys scanned, summed over layers and tokens, over what
+dense causal attention would scan. All shares are fractions in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from torchcram.types import RoutingDecision
+
+
+def any_layer(decisions: Sequence[RoutingDecision]) -> Bool[Tensor, "batch time"]:
+    """Return which tokens read in at least one layer."""
+    return torch.stack([decision.read for decision in decisions]).any(0)
+
+
+def in_need(decisions: Sequence[RoutingDecision]) -> Bool[Tensor, "batch time"]:
+    """Return which tokens want a retrieval in at least one layer, whether semantic or episodic memory gives it."""
+    return torch.stack([decision.route > 0 for decision in decisions]).any(0)
+
+
+def keys_visible(batch: int, time: int, *, window: int | None = None, device: torch.device | None = None) -> Int[Tensor, "batch time"]:
+    """Return how many keys a read at each step scans: t + 1 (the null entry and everything before), or at most ``window`` + 1."""
+    count = torch.arange(1, time + 1, device=device)
+    return (count if window is None else count.clamp_max(window + 1)).expand(batch, time)
+
+
+def keys_scanned(read: Bool[Tensor, "batch time"], *, window: int | None = None) -> Int[Tensor, ""]:
+    """Return the number of keys that the given reads scan, over all sequences."""
+    return (keys_visible(*read.shape, window=window, device=read.device) * read).sum()
+
+
+def dense_keys(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, ""]:
+    """Return the number of keys that one layer of dense causal attention scans on the real steps."""
+    return keys_scanned(mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingCost:
+    """What mixing along time costs a layer, projections apart (dense attention needs the same ones). Multiply-adds count as two operations.
+
+    Attributes:
+        flops_key, bytes_key: for each key that a read scans.
+        flops_token, bytes_token: for every token (the router's question of need, the trace's classifier).
+        flops_asked, bytes_asked: for each token that asks semantic memory (memory, estimator, veto).
+        flops_written, bytes_written: for each binding that the surprise trace follows.
+    """
+
+    flops_key: float
+    bytes_key: float
+    flops_token: float = 0.0
+    bytes_token: float = 0.0
+    flops_asked: float = 0.0
+    bytes_asked: float = 0.0
+    flops_written: float = 0.0
+    bytes_written: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingCounts:
+    """What one layer did on some sequences: numbers of keys scanned, tokens, tokens that asked semantic memory, bindings followed."""
+
+    keys: float
+    tokens: float
+    asked: float = 0.0
+    written: float = 0.0
+
+
+def mixing_shares(costs: Sequence[MixingCost], counts: Sequence[MixingCounts], *, dense_keys_per_layer: float) -> tuple[float, float]:
+    """Return operations and bytes of all memories, over what dense attention in every layer would take."""
+    flops = sum(c.flops_key * n.keys + c.flops_token * n.tokens + c.flops_asked * n.asked + c.flops_written * n.written for c, n in zip(costs, counts, strict=True))
+    moved = sum(c.bytes_key * n.keys + c.bytes_token * n.tokens + c.bytes_asked * n.asked + c.bytes_written * n.written for c, n in zip(costs, counts, strict=True))
+    return flops / sum(c.flops_key * dense_keys_per_layer for c in costs), moved / sum(c.bytes_key * dense_keys_per_layer for c in costs)
+
+
+def attention_cost(d_model: int) -> MixingCost:
+    """Return the cost of softmax attention: two products of ``d_model`` a key; key and value in fp32."""
+    return MixingCost(flops_key=4.0 * d_model, bytes_key=8.0 * d_model)
+
+
+def transition_step(steps: Sequence[int], rates: Sequence[float], *, factor: float = 1.5) -> int | None:
+    """Return the first step after which the read rate stays at or below ``factor`` times its final value; None without a record."""
+    if not rates:
+        return None
+    bound = factor * rates[-1]
+    above = [i for i, rate in enumerate(rates) if rate > bound]
+    return int(steps[above[-1] + 1]) if above else int(steps[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """Peak over final, split into its two causes; ``any_layer = need * consolidation``."""
+
+    any_layer: float
+    need: float
+    consolidation: float
+    attention_share: float
+
+
+def reduction(*, peak_rate: float, need_rate: float, final_rate: float, peak_share: float, final_share: float) -> Reduction:
+    """Return by how much reading fell: because tokens need no retrieval, and because semantic memory answers those that do."""
+    return Reduction(
+        any_layer=_ratio(peak_rate, final_rate),
+        need=_ratio(peak_rate, need_rate),
+        consolidation=_ratio(need_rate, final_rate),
+        attention_share=_ratio(peak_share, final_share),
+    )
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else float("inf") if above > 0 else 1.0

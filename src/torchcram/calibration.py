@@ -1,0 +1,114 @@
+"""Conformal risk control of the familiarity threshold (Angelopoulos et al. 2022), evaluated end to end.
+
+Unit: one sequence. Its loss: the share of its scored answers that differ from those of the same model with all reads, in [0, 1]. One scalar moves
+the familiarity thresholds of all layers together; losses are made monotone in it. The guarantee is for exchangeable sequences and a
+frozen model: it is void while training and under drift. Skipping nothing satisfies it trivially, so the share skipped is always told, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchcram.accounting import any_layer
+from torchcram.models.sequence import SequenceModel
+from torchcram.types import Batch, RoutingControl
+
+SHIFTS: tuple[float, ...] = (8.0, 4.0, 2.0, 1.5, 1.0, 0.75, 0.5, 0.25, 0.0, -0.25, -0.5, -0.75, -1.0, -1.5, -2.0, -3.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskCurve:
+    """What each shift of the threshold would do to each sequence, from the most cautious shift to the most skipping one.
+
+    Attributes:
+        shifts: logits added to the familiarity thresholds, falling.
+        losses: share of the scored answers that change.
+        skipped: share of the *skippable* reads (those of slice ``recurring``, else all) that are skipped.
+    """
+
+    shifts: tuple[float, ...]
+    losses: Float[Tensor, "sequences shifts"]
+    skipped: Float[Tensor, "sequences shifts"]
+
+    def rows(self, chosen: Tensor) -> RiskCurve:
+        """Return the curve of some sequences."""
+        return RiskCurve(shifts=self.shifts, losses=self.losses[chosen], skipped=self.skipped[chosen])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The chosen shift, with its risk on the calibration sequences. ``curve`` holds (shift, risk, skipped share)."""
+
+    risk_tolerance: float
+    threshold_shift: float
+    empirical_risk: float
+    skipped_share: float
+    sequences: int
+    curve: tuple[tuple[float, float, float], ...]
+
+
+@torch.no_grad()
+def risk_curve(model: SequenceModel, batches: Iterable[Batch], *, answer: str = "answer", shifts: Sequence[float] = SHIFTS) -> RiskCurve:
+    """Measure the losses of each shift against dense reads.
+
+    Args:
+        model: frozen, in evaluation mode.
+        batches: calibration sequences, never trained on.
+        answer: name of a classification head per step.
+        shifts: what to try.
+    """
+    ordered = tuple(sorted(shifts, reverse=True))
+    losses, skipped = [], []
+    for batch in batches:
+        scored = batch.targets[answer] != -100
+        dense = model(batch, control=RoutingControl(reads="all")).outputs[answer].argmax(-1)
+        skippable = scored & batch.slices.get("recurring", scored)
+        rows = []
+        for shift in ordered:
+            output = model(batch, control=RoutingControl(threshold_shift=shift))
+            wrong = (output.outputs[answer].argmax(-1) != dense) & scored
+            read = any_layer([block.decision for block in output.blocks])
+            rows.append((_share(wrong, scored), _share(~read & skippable, skippable)))
+        losses.append(torch.stack([loss for loss, _ in rows], 1))
+        skipped.append(torch.stack([share for _, share in rows], 1))
+    return RiskCurve(shifts=ordered, losses=torch.cat(losses).cummax(1).values, skipped=torch.cat(skipped))
+
+
+def choose_shift(curve: RiskCurve, *, risk_tolerance: float) -> Calibration:
+    """Return the most skipping shift with ``(n risk + 1) / (n + 1) <= risk_tolerance``.
+
+    Raises:
+        ValueError: if there are too few sequences for the tolerance, whatever the model does.
+    """
+    n = len(curve.losses)
+    if 1 / (n + 1) > risk_tolerance:
+        raise ValueError(f"{n} calibration sequences cannot certify a risk of {risk_tolerance}: at least {int(1 / risk_tolerance)} are needed")
+    risk, skipped = curve.losses.mean(0), curve.skipped.nanmean(0)
+    good = ((n * risk + 1) / (n + 1) <= risk_tolerance).nonzero()[:, 0].tolist()
+    # No shift good enough: the most cautious one is nearest to dense reads, and its risk is reported as it is.
+    best = good[-1] if good else 0
+    return Calibration(
+        risk_tolerance=risk_tolerance,
+        threshold_shift=curve.shifts[best],
+        empirical_risk=float(risk[best]),
+        skipped_share=float(skipped[best]),
+        sequences=n,
+        curve=tuple((shift, float(r), float(s)) for shift, r, s in zip(curve.shifts, risk, skipped, strict=True)),
+    )
+
+
+def apply_shift(model: SequenceModel, shift: float) -> None:
+    """Make a shift permanent: move the threshold of every router that has one."""
+    for block in model.blocks:
+        router = getattr(block, "router", None)
+        if router is not None:
+            router.threshold_logit += shift
+
+
+def _share(part: Tensor, whole: Tensor) -> Float[Tensor, " sequences"]:
+    return part.sum(1) / whole.sum(1)

@@ -1,0 +1,122 @@
+"""The command line: train, evaluate, report, tasks. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Sequence models that learn to stop paying for attention.")
+tasks_app = typer.Typer(no_args_is_help=True, help="Look at the tasks.")
+app.add_typer(tasks_app, name="tasks")
+
+
+@app.command("train")
+def train_command(
+    config: Annotated[str, typer.Argument(help="A preset (demo, full) or a YAML file.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change a field, e.g. --set training.steps=500. May be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, data and noise.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-seedS if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Train a model, evaluate it on fresh sequences, and print the summary."""
+    from rich.console import Console
+
+    from torchcram.report.tables import print_summary
+    from torchcram.training.loop import train
+    from torchcram.training.presets import resolve
+
+    chosen = resolve(config)
+    for assignment in set_ or []:
+        chosen = chosen.updated(*parse_assignment(assignment))
+    if seed is not None:
+        chosen = chosen.updated("seed", seed)
+    run = train(chosen, out=out, resume=resume, show_progress=not quiet)
+    print_summary(run.summary, Console())
+    typer.echo(f"{run.path / 'summary.json'}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    queries: Annotated[int, typer.Option(min=1, help="Least number of scored queries (sequences, where a task has no queries).")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Seed of the fresh sequences.")] = 1,
+    reads: Annotated[str, typer.Option(help="routed: obey the router; all: force every read; none: forbid reads.")] = "routed",
+    shift: Annotated[float, typer.Option(help="Logits added to the familiarity thresholds; lower skips more.")] = 0.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record there, too.")] = None,
+) -> None:
+    """Judge a finished run on fresh sequences and print the record as JSON."""
+    import json
+
+    from torchcram.training.loop import evaluate_run, load_run
+
+    record = evaluate_run(load_run(run), queries=queries, seed=seed, reads=reads, shift=shift)
+    text = json.dumps(record, indent=1)
+    if json_file is not None:
+        json_file.write_text(text + "\n")
+    typer.echo(text)
+
+
+@app.command("report")
+def report_command(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Write one self-contained HTML file, and its figures as PNG."""
+    from torchcram.report.html import write_report
+
+    typer.echo(str(write_report(run)))
+
+
+@tasks_app.command("srcd")
+def srcd_command(
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the task, e.g. --set length=256.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where to draw one sequence.")] = Path("srcd.png"),
+    sequences: Annotated[int, typer.Option(min=1, help="Sequences for the statistics.")] = 200,
+) -> None:
+    """Draw one SRCD sequence as a picture and print the statistics of many against the specification."""
+    import torch
+    from rich.console import Console
+
+    from torchcram.report.plots import draw_sequence
+    from torchcram.report.tables import print_statistics
+    from torchcram.tasks.srcd import SRCD, SRCDConfig
+    from torchcram.tasks.srcd_oracle import statistics
+
+    config = SRCDConfig()
+    for assignment in set_ or []:
+        config = config.updated(*parse_assignment(assignment))
+    generator = torch.Generator().manual_seed(seed)
+    batch = SRCD(config).batch(sequences, generator=generator)
+    draw_sequence(batch).savefig(out, dpi=150)
+    print_statistics(statistics(batch, config=config), Console())
+    typer.echo(str(out))
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split ``a.b=value``; the value is read as YAML (so numbers, lists, true, null work).
+
+    Raises:
+        ValueError: if there is no equals sign, or the value is not YAML.
+    """
+    import yaml
+
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise ValueError(f"--set {text!r} must look like a.b=value")
+    try:
+        return path, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text!r}: {value!r} is not a value ({error})") from None
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line on stderr and exit status 2, an interruption is 130."""
+    try:
+        app()
+    except (ValueError, FloatingPointError, OSError) as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,277 @@
+"""One CRAM block: the figure of the paper as code.
+
+    x = x + working(norm(x), gap)                 every token, linear time, carries state
+    h = norm(x)
+    route = router(need(h), familiarity(h))       decided from h and O(1) state: no key or value is read to decide
+    x = x + {WORKING: 0, SEMANTIC: f_sem(h), EPISODIC: retrieval(h)}[route]
+    x = x + mlp(norm(x))
+
+Keys and values are written for every token; only the read is skipped. The decision for step t depends on steps <= t alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from torchcram.accounting import MixingCost, attention_cost
+from torchcram.memory.consolidation import consolidation_quality, relative_error
+from torchcram.memory.episodic import EpisodicMemory
+from torchcram.memory.familiarity import FamiliarityEstimator
+from torchcram.memory.feed_forward import FeedForward
+from torchcram.memory.router import ROUTERS
+from torchcram.memory.semantic import SEMANTIC_MEMORIES, SemanticRead
+from torchcram.memory.surprise import SurpriseTrace, Trace
+from torchcram.memory.working import WORKING_MEMORIES
+from torchcram.ops.collective import world_mean
+from torchcram.ops.routing import straight_through_mix
+from torchcram.strict import require_choice
+from torchcram.types import BlockOutput, KeyValueState, Lesson, MemoryState, Route, RoutingControl, RoutingDecision
+
+
+class CRAMBlock(nn.Module):
+    """Three memories and a router, then a feed-forward network; pre-norm, residual.
+
+    Args:
+        d_model: width.
+        heads: heads of the episodic memory.
+        window: bound of the episodic buffer in entries, or None.
+        working: ``"time_aware_ssm"`` or the paper's ``"ct_ode"``.
+        state_size: channels of the working memory.
+        semantic: ``"slots"`` or the paper's ``"low_rank"``.
+        slots: number of slots.
+        rank: bottleneck of ``low_rank``; None for the paper's d_model / 16.
+        router: ``"need_familiarity"`` or the paper's ``"gumbel3"``.
+        threshold: quality above which semantic memory answers; None for the router's own (0.4, and the paper's 0.83).
+        router_noise: scale of the router's noise in training; None for the router's own.
+        surprise: whether a surprise trace vetoes familiarity (needs slots).
+        quality_variance: sigma^2 of the quality ``exp(-error / sigma^2)``.
+        detach: keep the consolidation loss away from the trunk.
+        mlp_ratio: width of the feed-forward network over ``d_model``.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        heads: int = 4,
+        window: int | None = None,
+        working: str = "time_aware_ssm",
+        state_size: int = 64,
+        semantic: str = "slots",
+        slots: int = 256,
+        rank: int | None = None,
+        router: str = "need_familiarity",
+        threshold: float | None = None,
+        router_noise: float | None = None,
+        surprise: bool = True,
+        quality_variance: float = 0.5,
+        detach: bool = True,
+        mlp_ratio: float = 4.0,
+    ):
+        super().__init__()
+        if surprise and semantic != "slots":
+            raise ValueError(f"the surprise trace flags slots, but semantic is {semantic!r}: set surprise to false, or semantic to 'slots'")
+        self.quality_variance, self.detach = quality_variance, detach
+        self.working_norm, self.memory_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
+        self.working = WORKING_MEMORIES[require_choice("working memory", working, WORKING_MEMORIES)](d_model, state_size=state_size)
+        self.episodic = EpisodicMemory(d_model, heads=heads, window=window)
+        self.semantic = SEMANTIC_MEMORIES[require_choice("semantic memory", semantic, SEMANTIC_MEMORIES)](d_model, slots=slots, rank=rank)
+        self.familiarity = FamiliarityEstimator(d_model, evidence_size=self.semantic.evidence_size)
+        options = {name: value for name, value in (("threshold", threshold), ("noise_scale", router_noise)) if value is not None}
+        self.router = ROUTERS[require_choice("router", router, ROUTERS)](d_model, **options)
+        self.surprise = SurpriseTrace(d_model, slots=slots) if surprise else None
+        self.mlp = FeedForward(d_model, ratio=mlp_ratio)
+
+    def init_state(self, batch_size: int) -> MemoryState:
+        """Return the state before the first step."""
+        return MemoryState(
+            working=self.working.init_state(batch_size),
+            episodic=self.episodic.init_state(batch_size),
+            surprise=None if self.surprise is None else self.surprise.init_state(batch_size),
+        )
+
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that decide and consolidate: they want a faster learning rate than the trunk."""
+        parts = (self.router, self.familiarity, self.semantic, self.surprise)
+        return [parameter for part in parts if part is not None for parameter in part.parameters()]
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "batch time d_model"],
+        gap: Float[Tensor, "batch time"],
+        state: MemoryState | None = None,
+        *,
+        control: RoutingControl,
+        noise: Float[Tensor, "batch time 4"] | None = None,
+        mask: Bool[Tensor, "batch time"] | None = None,
+    ) -> BlockOutput:
+        """Mix along time. See :class:`torchcram.types.SequenceMixer`."""
+        state = self.init_state(len(gap)) if state is None else state
+        assert state.working is not None and state.episodic is not None
+
+        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working)
+        x = hidden_states + update
+        h = self.memory_norm(x)
+
+        trace = self._follow_bindings(h, state, mask)
+        memory, time = self.episodic.write(h, gap, state.episodic, surprise=None if trace is None else trace.surprise)
+        address = self.episodic.address(h)
+
+        need = self.router.need(h, None if noise is None else noise[..., 0])
+        asked = self._asked(need, control, noise, mask)
+        recalled = self.semantic(self._shielded(h[asked]), address[asked].detach())
+        familiarity = self._familiarity(h, recalled, trace, asked, need)
+        decision = self._decide(h, need, familiarity, asked, control, noise, mask)
+
+        retrieval = self.episodic.read(address, time, memory, decision.computed)
+        known = torch.zeros_like(x).masked_scatter(asked[..., None], recalled.value.to(x.dtype))
+        x = x + self._mix(retrieval, known, decision, asked)
+        x = x + self.mlp(x)
+
+        losses, signals, lesson = {}, {}, None
+        if control.consolidate:
+            losses, signals, lesson = self._consolidate(h, address, time, memory, retrieval, recalled, need, asked, decision)
+        if trace is not None:
+            signals["surprise"] = trace.surprise
+        losses["price"] = _mean(decision.probabilities[..., Route.EPISODIC], mask)
+        new_state = MemoryState(working=working_state, episodic=self.episodic.forget(memory), surprise=None if trace is None else trace.state)
+        return BlockOutput(hidden_states=x, state=new_state, decision=decision, losses=losses, signals=signals, lesson=lesson)
+
+    def cost(self) -> MixingCost:
+        """Return what mixing along time costs: see :class:`torchcram.accounting.MixingCost`."""
+        d_model = self.mlp.norm.weight.numel()
+        state = sum(parameter.numel() for parameter in self.semantic.parameters())
+        router, estimator = (sum(parameter.numel() for parameter in part.parameters()) for part in (self.router, self.familiarity))
+        flags = 0 if self.surprise is None else self.surprise.slots
+        binds, align = (0, 0) if self.surprise is None else (d_model, d_model**2)
+        return replace(
+            attention_cost(d_model),
+            flops_token=2.0 * (router + binds),
+            bytes_token=4.0 * (router + binds),
+            flops_asked=2.0 * (state + estimator + flags),
+            bytes_asked=4.0 * (state + estimator + flags),
+            flops_written=2.0 * (state + align + d_model**2 + 2 * flags),
+            bytes_written=4.0 * (state + align + d_model**2 + 2 * flags),
+        )
+
+    def after_step(self, output: BlockOutput) -> None:
+        """Let semantic memory take in the lesson of a training step. Call once after each optimizer step."""
+        if output.lesson is not None:
+            self.semantic.learn(output.lesson)
+
+    def _shielded(self, hidden_states: Tensor) -> Tensor:
+        return hidden_states.detach() if self.detach else hidden_states
+
+    def _follow_bindings(self, h: Tensor, state: MemoryState, mask: Tensor | None) -> Trace | None:
+        """Ask semantic memory about every binding as it is written, and flag the slots that it contradicts."""
+        if self.surprise is None:
+            return None
+        assert state.surprise is not None
+        with torch.no_grad():
+            written = self.surprise.writes(h, mask)
+            bindings = h[written]
+            return self.surprise.follow(
+                state.surprise, written, self.semantic(bindings, self.surprise.align(bindings)), self.episodic.written_value(bindings)
+            )
+
+    def _asked(self, need: Tensor, control: RoutingControl, noise: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Which tokens semantic memory is asked about: those in need, and those that exploration draws."""
+        if control.reads == "all" and not control.consolidate:
+            return torch.zeros_like(need, dtype=torch.bool)
+        asked = need > 0.5
+        if noise is not None and control.exploration > 0:
+            asked = asked | (noise[..., 3] < control.exploration)
+        return asked if mask is None else asked & mask
+
+    def _familiarity(self, h: Tensor, recalled: SemanticRead, trace: Trace | None, asked: Tensor, need: Tensor) -> Tensor:
+        """Predicted quality of the asked tokens, after the veto of the surprise trace; zero for the others."""
+        predicted = torch.sigmoid(self.familiarity(h[asked], recalled)).to(need.dtype)
+        if trace is not None:
+            predicted = predicted * (1 - trace.veto(recalled, asked).to(need.dtype))
+        return torch.zeros_like(need).masked_scatter(asked, predicted)
+
+    def _decide(
+        self, h: Tensor, need: Tensor, familiarity: Tensor, asked: Tensor, control: RoutingControl, noise: Tensor | None, mask: Tensor | None
+    ) -> RoutingDecision:
+        uniform = None if noise is None else noise[..., :3]
+        probabilities, route = self.router.decide(h, need, familiarity, uniform, shift=control.threshold_shift)
+        if control.reads == "all":
+            route = torch.full_like(route, int(Route.EPISODIC))
+        if control.reads == "none":
+            route = torch.where(route == Route.EPISODIC, int(Route.WORKING), route)
+        if mask is not None:
+            route = torch.where(mask, route, int(Route.WORKING))
+        read = route == Route.EPISODIC
+        explored = torch.zeros_like(read)
+        if noise is not None and control.exploration > 0 and control.reads == "routed":
+            explored = (noise[..., 3] < control.exploration) & asked & ~read
+        weight = read.to(need.dtype)
+        if control.exploration > 0:
+            weight = weight + explored.to(need.dtype) / control.exploration
+        return RoutingDecision(route=route, probabilities=probabilities, familiarity=familiarity.detach(), explored=explored, weight=weight, asked=asked)
+
+    def _mix(self, retrieval: Tensor, known: Tensor, decision: RoutingDecision, asked: Tensor) -> Tensor:
+        """What the chosen memory adds to each token."""
+        probabilities = decision.probabilities.to(retrieval.dtype)
+        told = (asked & decision.computed).to(retrieval.dtype) * decision.weight.to(retrieval.dtype)
+        return straight_through_mix(
+            retrieval, decision.read, probabilities[..., Route.EPISODIC], decision.weight.to(retrieval.dtype)
+        ) + straight_through_mix(known, decision.route == Route.SEMANTIC, probabilities[..., Route.SEMANTIC], told)
+
+    def _consolidate(
+        self,
+        h: Tensor,
+        address: Tensor,
+        time: Tensor,
+        memory: KeyValueState,
+        retrieval: Tensor,
+        recalled: SemanticRead,
+        need: Tensor,
+        asked: Tensor,
+        decision: RoutingDecision,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Lesson]:
+        """Teach semantic memory, familiarity and the surprise trace by the retrievals that were computed."""
+        learned = asked & decision.computed
+        target, known = retrieval[learned], learned[asked]
+        error = relative_error(recalled.value[known], target)
+        quality = consolidation_quality(error, variance=self.quality_variance)
+        weight = decision.weight[learned] * need.detach()[learned]
+        predicted = self.familiarity(h[asked], recalled)[known]
+        doubt = binary_cross_entropy_with_logits(predicted, quality.to(predicted.dtype), reduction="none")
+        losses = {
+            "consolidation": world_mean((weight * error).sum(), weight.sum()),
+            "familiarity": world_mean((weight * doubt).sum(), weight.sum()),
+        }
+        lesson = Lesson(
+            address=address[asked].detach(),
+            read=known,
+            target=retrieval[asked].detach(),
+            quality=_spread(quality, known),
+            weight=_spread(weight, known),
+        )
+        if self.surprise is not None:
+            losses["surprise"] = self._learn_bindings(h, address, time, memory, decision.read)
+        blank = torch.full_like(need, float("nan"))
+        signals = {"error": blank.masked_scatter(learned, error.detach().to(need.dtype)), "quality": blank.masked_scatter(learned, quality.to(need.dtype))}
+        return losses, signals, lesson
+
+    def _learn_bindings(self, h: Tensor, address: Tensor, time: Tensor, memory: KeyValueState, read: Tensor) -> Tensor:
+        """Let the surprise trace learn from the entry that each read weighted most, if it lies within these steps."""
+        assert self.surprise is not None
+        row, step, source = self.episodic.top_entry(address, time, memory, read)
+        asked_for = torch.zeros_like(read)
+        asked_for[row, source] = True
+        return self.surprise.loss(h, asked_for, h[row, source], address[row, step])
+
+
+def _spread(values: Tensor, chosen: Tensor) -> Tensor:
+    return torch.zeros(chosen.shape, dtype=values.dtype, device=values.device).masked_scatter(chosen, values)
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values.mean() if mask is None else world_mean((values * mask).sum(), mask.sum().to(values.dtype))

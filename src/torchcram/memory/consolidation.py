@@ -1,0 +1,161 @@
+"""Consolidation (paper, section 4): the loss that teaches semantic memory, the quality it has reached, and the controller of the phases.
+
+``err = |f_sem(sg h) - sg r_E|^2 / (|r_E|^2 + eps)`` per read token; ``q = exp(-err / sigma^2)``. The trunk is not shaped by this loss.
+The controller leads a model through *acquire* (every token reads, nothing is priced), *consolidate* (the router takes over, the
+price of a read climbs while routed loss stays within a tolerance of the dense loss) and *mature* (the read rate has settled).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from torchcram.strict import StrictConfig
+from torchcram.types import RoutingControl
+
+Phase = Literal["acquire", "consolidate", "mature"]
+
+
+def relative_error(answer: Float[Tensor, "tokens d_model"], retrieval: Float[Tensor, "tokens d_model"]) -> Float[Tensor, " tokens"]:
+    """Return the squared distance of the semantic answer to the retrieval, relative to the retrieval's own square. No gradient to the latter."""
+    target = retrieval.detach()
+    dtype = torch.promote_types(target.dtype, torch.float32)
+    return (answer - target).to(dtype).square().sum(-1) / (target.to(dtype).square().sum(-1) + 1e-6)
+
+
+def consolidation_quality(error: Float[Tensor, " tokens"], *, variance: float) -> Float[Tensor, " tokens"]:
+    """Return ``q = exp(-error / variance)``, in (0, 1]."""
+    return torch.exp(-error.detach() / variance)
+
+
+class ControllerConfig(StrictConfig):
+    """How a model is led through the phases.
+
+    Attributes:
+        acquire_steps: longest acquisition; None for as long as the loss still falls.
+        shortest_acquisition: steps before which acquisition cannot end.
+        plateau_steps, plateau_gain: acquisition ends when the smoothed loss has gained less than this share within so many steps.
+        price_start, price_most, price_growth: price of a read when routing begins, its bound, and its factor per step while quality holds.
+        caution_start, caution_fall: logits added to the familiarity threshold when routing begins (semantic memory learns, but does not answer
+            yet), and how many are taken off at each step while quality holds; five times as many are added back when it does not.
+        loss_tolerance: routed loss may exceed the dense loss by this share.
+        reference_every: every so many steps the dense loss is measured, with the same weights and all reads forced.
+        exploration: share of the tokens that would not read whose retrieval is computed all the same.
+        mature_steps, mature_change: the model is mature when its read rate has changed by less than this share within so many steps.
+    """
+
+    acquire_steps: int | None = Field(None, ge=0)
+    shortest_acquisition: int = Field(100, ge=0)
+    plateau_steps: int = Field(100, ge=1)
+    plateau_gain: float = Field(0.05, gt=0.0, lt=1.0)
+    price_start: float = Field(0.01, ge=0.0)
+    price_most: float = Field(0.3, ge=0.0)
+    price_growth: float = Field(1.03, ge=1.0)
+    caution_start: float = Field(8.0, ge=0.0)
+    caution_fall: float = Field(0.04, ge=0.0)
+    loss_tolerance: float = Field(0.5, ge=0.0)
+    reference_every: int = Field(50, ge=1)
+    exploration: float = Field(0.02, ge=0.0, le=1.0)
+    mature_steps: int = Field(300, ge=1)
+    mature_change: float = Field(0.1, gt=0.0)
+
+
+@dataclass
+class ConsolidationController:
+    """Decides what each training step may read. All of its state is plain numbers, saved with every checkpoint.
+
+    Attributes:
+        config: the rules.
+        phase: where the model stands.
+        price: current price of a read.
+        caution: logits added to the familiarity threshold.
+        acquired_at, matured_at: steps at which the later phases began, or None.
+    """
+
+    config: ControllerConfig
+    phase: Phase = "acquire"
+    price: float = 0.0
+    caution: float = 0.0
+    acquired_at: int | None = None
+    matured_at: int | None = None
+    smooth_loss: float | None = None
+    best_loss: float = float("inf")
+    best_step: int = 0
+    dense_loss: float | None = None
+    routed_loss: float | None = None
+    settled_rate: float = 1.0
+    settled_step: int = 0
+
+    def control(self) -> RoutingControl:
+        """Return what the next training step may read."""
+        if self.phase == "acquire":
+            return RoutingControl(reads="all")
+        return replace(self.evaluation_control(), exploration=self.config.exploration, price=self.price, consolidate=True)
+
+    def evaluation_control(self) -> RoutingControl:
+        """Return what an evaluation at this point of training may read: no exploration."""
+        return RoutingControl(reads="all") if self.phase == "acquire" else RoutingControl(threshold_shift=self.caution)
+
+    def wants_reference(self, step: int) -> bool:
+        """Whether the dense loss should be measured at this step."""
+        return self.phase != "acquire" and step % self.config.reference_every == 0
+
+    def observe_reference(self, loss: float) -> None:
+        """Take note of the loss with all reads forced."""
+        self.dense_loss = _smooth(self.dense_loss, loss, 0.5)
+
+    def observe(self, step: int, *, loss: float, read_rate: float) -> None:
+        """Take note of a training step: its task loss and its any-layer read rate."""
+        if self.phase == "acquire":
+            self._acquire(step, loss)
+        else:
+            self._consolidate(step, loss, read_rate)
+
+    def _acquire(self, step: int, loss: float) -> None:
+        rules = self.config
+        self.smooth_loss = _smooth(self.smooth_loss, loss, 0.05)
+        if self.smooth_loss < (1 - rules.plateau_gain) * self.best_loss:
+            self.best_loss, self.best_step = self.smooth_loss, step
+        plateau = step - self.best_step >= rules.plateau_steps and step >= rules.shortest_acquisition
+        if plateau or (rules.acquire_steps is not None and step + 1 >= rules.acquire_steps):
+            self.phase, self.acquired_at = "consolidate", step + 1
+            self.price, self.caution = rules.price_start, rules.caution_start
+            self.settled_step = step
+
+    def _consolidate(self, step: int, loss: float, read_rate: float) -> None:
+        rules = self.config
+        self.routed_loss = _smooth(self.routed_loss, loss, 0.05)
+        if self.dense_loss is not None:
+            holds = self.routed_loss <= (1 + rules.loss_tolerance) * self.dense_loss
+            self.price *= rules.price_growth if holds else 1 / rules.price_growth
+            self.price = min(max(self.price, rules.price_start), rules.price_most)
+            self.caution -= rules.caution_fall if holds else -5 * rules.caution_fall
+            self.caution = min(max(self.caution, 0.0), rules.caution_start)
+        if abs(read_rate - self.settled_rate) > rules.mature_change * self.settled_rate:
+            self.settled_rate, self.settled_step = read_rate, step
+            self.phase = "consolidate" if self.phase == "mature" and read_rate > self.settled_rate else self.phase
+        if self.phase == "consolidate" and step - self.settled_step >= rules.mature_steps:
+            self.phase, self.matured_at = "mature", step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the rules as plain numbers."""
+        state = asdict(self)
+        del state["config"]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        known = {field.name for field in fields(self)} - {"config"}
+        if set(state) != known:
+            raise ValueError(f"controller state has the fields {sorted(state)}, expected {sorted(known)}: the checkpoint is from another version")
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def _smooth(average: float | None, value: float, rate: float) -> float:
+    return value if average is None else (1 - rate) * average + rate * value

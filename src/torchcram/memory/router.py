@@ -1,0 +1,121 @@
+"""The router: which memory answers a token. It decides from the token's state and the predicted quality, never from a read.
+
+``NeedFamiliarityRouter`` (default) asks two questions: does the token need any retrieval (*need*, learned from the task loss and the price of a
+read), and would semantic memory do (*familiar*)? ``GumbelRouter`` is the paper's flat three-way Gumbel-softmax with its tipping
+point at quality 0.83. Noise is uniform in [0, 1), drawn by the caller; None decides by threshold.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torchcram.ops.routing import gumbel_noise, logistic_noise
+from torchcram.types import Route
+
+
+class NeedFamiliarityRouter(nn.Module):
+    """``p(EPISODIC) = need (1 - familiar)``, ``p(SEMANTIC) = need familiar``, ``p(WORKING) = 1 - need``.
+
+    Args:
+        d_model: width.
+        threshold: predicted quality above which semantic memory answers, in (0, 1); calibration may replace it.
+        noise_scale: scale of the logistic noise on *need* while training.
+        steepness: how sharply *familiar* turns from 0 to 1 around the threshold, per logit.
+    """
+
+    asks_everyone = False
+
+    def __init__(self, d_model: int, *, threshold: float = 0.4, noise_scale: float = 0.0, steepness: float = 4.0):
+        super().__init__()
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold {threshold} must lie strictly between 0 and 1")
+        self.noise_scale, self.steepness = noise_scale, steepness
+        self.net = nn.Sequential(nn.Linear(d_model, 32), nn.SiLU(), nn.Linear(32, 1))
+        nn.init.constant_(self.net[2].bias, 2.0)
+        self.register_buffer("threshold_logit", torch.tensor(math.log(threshold / (1 - threshold))))
+        self.threshold_logit: Tensor
+
+    def need(self, hidden_states: Float[Tensor, "batch time d_model"], uniform: Float[Tensor, "batch time"] | None) -> Float[Tensor, "batch time"]:
+        """Return the probability that a token needs a retrieval; above one half it asks for one."""
+        logits = self.net(hidden_states)[..., 0]
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        if uniform is not None and self.noise_scale > 0:
+            logits = logits + self.noise_scale * logistic_noise(uniform).to(logits.dtype)
+        return torch.sigmoid(logits)
+
+    def decide(
+        self,
+        hidden_states: Float[Tensor, "batch time d_model"],
+        need: Float[Tensor, "batch time"],
+        familiarity: Float[Tensor, "batch time"],
+        uniform: Float[Tensor, "batch time 3"] | None,
+        *,
+        shift: float = 0.0,
+    ) -> tuple[Float[Tensor, "batch time 3"], Int[Tensor, "batch time"]]:
+        """Return the probabilities of the three routes and the route. Familiarity carries no gradient: the price moves *need* alone."""
+        del hidden_states, uniform
+        distance = torch.logit(familiarity.detach(), eps=1e-6) - self.threshold_logit - shift
+        familiar = torch.sigmoid(self.steepness * distance)
+        probabilities = torch.stack([1 - need, need * familiar, need * (1 - familiar)], -1)
+        route = torch.where(need > 0.5, torch.where(distance > 0, int(Route.SEMANTIC), int(Route.EPISODIC)), int(Route.WORKING))
+        return probabilities, route
+
+
+class GumbelRouter(nn.Module):
+    """The paper's router: one softmax over three logits, with Gumbel noise while training, the largest probability in evaluation.
+
+    The logits see the token's state; the semantic one also rises with the predicted quality, and starts out equal to the episodic one at
+    quality 0.83 (the paper's tipping point).
+
+    Args:
+        d_model: width.
+        threshold: quality at which SEMANTIC and EPISODIC start out level.
+        noise_scale: scale of the Gumbel noise; 1 in the paper.
+        steepness: initial rise of the semantic logit from quality 0 to 1.
+    """
+
+    asks_everyone = True
+
+    def __init__(self, d_model: int, *, threshold: float = 0.83, noise_scale: float = 1.0, steepness: float = 8.0):
+        super().__init__()
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold {threshold} must lie strictly between 0 and 1")
+        self.noise_scale = noise_scale
+        self.net = nn.Linear(d_model, 3)
+        self.rise = nn.Parameter(torch.tensor(float(steepness)))
+        self.register_buffer("threshold_logit", torch.tensor(math.log(threshold / (1 - threshold))))
+        self.threshold_logit: Tensor
+        with torch.no_grad():
+            self.net.weight.mul_(0.1)
+            self.net.bias.copy_(torch.tensor([-2.0, 0.0, 0.0]))
+
+    def need(self, hidden_states: Float[Tensor, "batch time d_model"], uniform: Float[Tensor, "batch time"] | None) -> Float[Tensor, "batch time"]:
+        """Every token asks semantic memory: this router has no separate question of need."""
+        del uniform
+        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+        return hidden_states.new_ones(hidden_states.shape[:-1], dtype=dtype)
+
+    def decide(
+        self,
+        hidden_states: Float[Tensor, "batch time d_model"],
+        need: Float[Tensor, "batch time"],
+        familiarity: Float[Tensor, "batch time"],
+        uniform: Float[Tensor, "batch time 3"] | None,
+        *,
+        shift: float = 0.0,
+    ) -> tuple[Float[Tensor, "batch time 3"], Int[Tensor, "batch time"]]:
+        """Return the probabilities of the three routes and the route."""
+        logits = self.net(hidden_states).to(need.dtype)
+        tipping = torch.sigmoid(self.threshold_logit + shift)
+        lift = self.rise * (familiarity.detach() - tipping)
+        logits = logits + torch.stack([torch.zeros_like(lift), lift, torch.zeros_like(lift)], -1)
+        if uniform is not None and self.noise_scale > 0:
+            logits = logits + self.noise_scale * gumbel_noise(uniform).to(logits.dtype)
+        return logits.softmax(-1), logits.argmax(-1)
+
+
+ROUTERS: dict[str, type[NeedFamiliarityRouter] | type[GumbelRouter]] = {"need_familiarity": NeedFamiliarityRouter, "gumbel3": GumbelRouter}

@@ -1,0 +1,123 @@
+"""The surprise trace: which familiar keys have been bound, in this sequence, to something other than what semantic memory would say.
+
+A token-wise familiarity estimator says "known" even where the context has re-bound a familiar key. So semantic memory is asked when a binding is
+*written*: if it recognises the key but disagrees with the value, the slots that answered are flagged; if it agrees, they are cleared.
+A query that reaches flagged slots is vetoed: it reads. The trace has one number in [0, 1] per slot: fixed size, no keys, no values. Deviation: not
+in the paper. What counts as a binding, and under which address it will be asked for, is learned on reads, from the entry they weight most.
+Legend: ``slots`` of the semantic memory; ``pairs`` = a read and the entry that it weighted most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from torchcram.memory.consolidation import relative_error
+from torchcram.memory.semantic import SemanticRead
+from torchcram.ops.collective import world_mean
+from torchcram.ops.routed_attention.gathered import pack
+from torchcram.ops.scan import scan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What surprise trace knows along a stretch of steps.
+
+    Attributes:
+        before: the flags that each step finds, from strictly earlier writes.
+        state: the flags after the last step.
+        surprise: per step, how much its own binding contradicts semantic memory; 0 for steps that bind nothing familiar.
+    """
+
+    before: Float[Tensor, "batch writes slots"]
+    index: torch.Tensor
+    state: Float[Tensor, "batch slots"]
+    surprise: Float[Tensor, "batch time"]
+
+    def veto(self, read: SemanticRead, asked: Bool[Tensor, "batch time"]) -> Float[Tensor, " tokens"]:
+        """Return, for the asked tokens, how far the slots that answer are flagged, in [0, 1]."""
+        assert read.weights is not None
+        row = asked.nonzero()[:, 0]
+        return (read.weights.detach() * self.before[row, self.index[asked]]).sum(-1)
+
+
+class SurpriseTrace(nn.Module):
+    """Flags slots at write time, vetoes familiarity at query time.
+
+    Args:
+        d_model: width.
+        slots: slots of the semantic memory.
+        positive_weight: weight of true bindings in the classifier's loss: a binding that nobody asks for looks like no binding.
+    """
+
+    def __init__(self, d_model: int, *, slots: int, positive_weight: float = 10.0):
+        super().__init__()
+        self.slots, self.positive_weight = slots, positive_weight
+        self.binds = nn.Linear(d_model, 1)
+        self.align = nn.Linear(d_model, d_model)
+        nn.init.zeros_(self.binds.weight)
+        nn.init.constant_(self.binds.bias, -3.0)
+
+    def init_state(self, batch_size: int) -> Float[Tensor, "batch slots"]:
+        """Return a trace without flags."""
+        return self.binds.weight.new_zeros(batch_size, self.slots)
+
+    @torch.no_grad()
+    def writes(self, hidden_states: Float[Tensor, "batch time d_model"], mask: Bool[Tensor, "batch time"] | None) -> Bool[Tensor, "batch time"]:
+        """Return which steps bind something that a later query may ask for."""
+        binds = self.binds(hidden_states)[..., 0] > 0
+        return binds if mask is None else binds & mask
+
+    @torch.no_grad()
+    def follow(
+        self,
+        state: Float[Tensor, "batch slots"],
+        written: Bool[Tensor, "batch time"],
+        read: SemanticRead,
+        value: Float[Tensor, "tokens d_model"],
+    ) -> Trace:
+        """Update the flags along the steps.
+
+        Args:
+            state: flags before the first step.
+            written: steps that bind, ``tokens`` in all.
+            read: what semantic memory says at the addresses of the bindings.
+            value: what the bindings' own entries would give to a reader.
+        """
+        assert read.weights is not None and read.recognition is not None
+        contradiction = 1 - torch.exp(-relative_error(read.value, value) / 0.5)
+        share = read.recognition[:, None] * read.weights
+        order, real = pack(written)
+        decay, inputs = state.new_ones(*order.shape, self.slots), state.new_zeros(*order.shape, self.slots)
+        decay[real] = (1 - share).to(state.dtype)
+        inputs[real] = (share * contradiction[:, None]).to(state.dtype)
+        after = scan(decay, inputs, state) if order.shape[1] else decay
+        before = torch.cat([state[:, None], after], 1)
+        surprise = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
+        surprise[written] = (read.recognition * contradiction).to(state.dtype)
+        return Trace(before=before, index=written.cumsum(1) - written.long(), state=before[:, -1], surprise=surprise)
+
+    def loss(
+        self,
+        hidden_states: Float[Tensor, "batch time d_model"],
+        asked_for: Bool[Tensor, "batch time"],
+        entry: Float[Tensor, "pairs d_model"],
+        address: Float[Tensor, "pairs d_model"],
+    ) -> Float[Tensor, ""]:
+        """Learn what binds, and where it will be asked for.
+
+        Args:
+            hidden_states: all steps.
+            asked_for: steps whose entry some read weighted most.
+            entry: hidden states of those entries, one for each read.
+            address: the address of each read.
+        """
+        logits = self.binds(hidden_states.detach())[..., 0]
+        weight = logits.new_tensor(self.positive_weight)
+        doubt = binary_cross_entropy_with_logits(logits, asked_for.to(logits.dtype), pos_weight=weight)
+        apart = (self.align(entry.detach()) - address.detach()).square().mean(-1)
+        return doubt + world_mean(apart.sum(), apart.new_tensor(float(len(apart))))

@@ -1,0 +1,118 @@
+"""Working memory (paper, section 3): local dynamics and irregular gaps in linear time, with a state of fixed size.
+
+Two kinds behind one interface. ``TimeAwareSSM`` is the default: a diagonal linear recurrence with input-dependent decay and learned frequencies,
+discretised exactly over the real gap. ``CTODEMemory`` is the paper's own expert. Legend: ``state`` channels of the recurrence; gaps
+in the task's unit of time.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import silu, softplus
+
+from torchcram.ops.ct_ode import ct_ode_step
+from torchcram.ops.init import small_start
+from torchcram.ops.scan import scan
+from torchcram.strict import require_choice
+
+
+class TimeAwareSSM(nn.Module):
+    """``s_t = exp((-rate(x_t) + i frequency) gap_t) s_{t-1} + drive(x_t)``, read out through a gate.
+
+    The transition is exact for any gap >= 0: two steps with half the gap and no input equal one. In the family of S5 and the
+    LRU (Smith et al. 2023, Orvieto et al. 2023), with the selectivity of Mamba in the decay rate. Deviation: not in the paper.
+
+    Args:
+        d_model: width.
+        state_size: complex channels.
+        timescales: shortest and longest time constant at initialisation, in the task's unit of time; frequencies cover the same range.
+    """
+
+    def __init__(self, d_model: int, *, state_size: int = 64, timescales: tuple[float, float] = (0.5, 100.0)):
+        super().__init__()
+        shortest, longest = timescales
+        rates = torch.logspace(math.log10(1 / longest), math.log10(1 / shortest), state_size)
+        spread = torch.arange(state_size) * 0.6180339887 % 1.0
+        frequencies = (2 * math.pi / longest) * (longest / shortest / 2) ** spread
+        self.state_size = state_size
+        self.frequency = nn.Parameter(frequencies)
+        self.rate = nn.Linear(d_model, state_size)
+        self.drive = nn.Linear(d_model, 2 * state_size)
+        self.gate = nn.Linear(d_model, 2 * state_size)
+        self.out = nn.Linear(2 * state_size, d_model, bias=False)
+        small_start(self.out)
+        with torch.no_grad():
+            self.rate.weight.mul_(0.1)
+            self.rate.bias.copy_(torch.log(torch.expm1(rates)))
+
+    def init_state(self, batch_size: int) -> Float[Tensor, "batch state 2"]:
+        """Return the empty state, real and imaginary parts last."""
+        return self.frequency.new_zeros(batch_size, self.state_size, 2)
+
+    def forward(
+        self, x: Float[Tensor, "batch time d_model"], gap: Float[Tensor, "batch time"], state: Float[Tensor, "batch state 2"]
+    ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch state 2"]]:
+        """Return the outputs and the state after the last step. The recurrence runs in fp32 under autocast."""
+        rate, drive = softplus(self.rate(x)), self.drive(x)
+        with torch.autocast(x.device.type, enabled=False):
+            dtype = torch.promote_types(gap.dtype, torch.float32)
+            rate, gap = rate.to(dtype), gap.to(dtype)[..., None]
+            drive = torch.sqrt(-torch.expm1(-2 * rate))[..., None] * drive.to(dtype).unflatten(-1, (-1, 2))
+            decay = torch.polar(torch.exp(-rate * gap), self.frequency.to(dtype) * gap)
+            states = scan(decay, torch.view_as_complex(drive.contiguous()), torch.view_as_complex(state.to(dtype)))
+            states = torch.view_as_real(states)
+        output = self.out(states.flatten(-2).to(x.dtype) * silu(self.gate(x)))
+        return output, states[:, -1]
+
+
+class CTODEMemory(nn.Module):
+    """The paper's expert: ``h(k+1) = h(k) + dt sigmoid(W_tau log(1 + gap)) tanh(W1 h(k) + W2 x)``, ``steps`` inner Euler steps a token.
+
+    The paper leaves ``h(0)`` open. ``start="previous"`` carries the last token's state (so that it is a memory at all); ``"zero"`` does not.
+
+    Args:
+        d_model: width.
+        state_size: width of ``h``.
+        steps: inner Euler steps K.
+        start: ``"previous"`` or ``"zero"``.
+    """
+
+    def __init__(self, d_model: int, *, state_size: int = 64, steps: int = 4, start: str = "previous"):
+        super().__init__()
+        self.state_size, self.steps = state_size, steps
+        self.start = require_choice("start", start, ("previous", "zero"))
+        self.recurrent = nn.Linear(state_size, state_size, bias=False)
+        self.drive = nn.Linear(d_model, state_size)
+        self.gate = nn.Linear(1, state_size)
+        self.out = nn.Linear(state_size, d_model, bias=False)
+        small_start(self.out)
+
+    def init_state(self, batch_size: int) -> Float[Tensor, "batch state 1"]:
+        """Return the empty state."""
+        return self.recurrent.weight.new_zeros(batch_size, self.state_size, 1)
+
+    def forward(
+        self, x: Float[Tensor, "batch time d_model"], gap: Float[Tensor, "batch time"], state: Float[Tensor, "batch state 1"]
+    ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch state 1"]]:
+        """Return the outputs and the state after the last step. The integration runs in fp32 under autocast."""
+        drive, gate = self.drive(x), self.gate(torch.log1p(gap)[..., None].to(x.dtype))
+        with torch.autocast(x.device.type, enabled=False):
+            states = self._integrate(drive.to(gap.dtype), gate.to(gap.dtype), state[..., 0].to(gap.dtype))
+        return self.out(states.to(x.dtype)), states[:, -1:].mT
+
+    def _integrate(self, drive: Tensor, gate: Tensor, state: Tensor) -> Tensor:
+        weight = self.recurrent.weight.to(drive.dtype)
+        if self.start == "zero":
+            return ct_ode_step(torch.zeros_like(drive), drive, gate, weight, steps=self.steps)
+        states = []
+        for t in range(drive.shape[1]):
+            state = ct_ode_step(state, drive[:, t], gate[:, t], weight, steps=self.steps)
+            states.append(state)
+        return torch.stack(states, 1)
+
+
+WORKING_MEMORIES: dict[str, type[TimeAwareSSM] | type[CTODEMemory]] = {"time_aware_ssm": TimeAwareSSM, "ct_ode": CTODEMemory}

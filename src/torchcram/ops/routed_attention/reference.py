@@ -1,0 +1,32 @@
+"""The definition of routed attention, one query at a time.
+
+Query ``t`` reads what was written *before* it: the null entry at index 0, always, and of the others the last ``window`` ones (all if None).
+``offset`` entries (the null entry among them) were in memory before the first query's step. Reading strictly earlier entries leaves a token's own
+content to the residual stream, and gives the first token something to read.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def routed_attention_reference(
+    query: Float[Tensor, "batch heads time d_head"],
+    key: Float[Tensor, "batch heads length d_head"],
+    value: Float[Tensor, "batch heads length d_head"],
+    selected: Bool[Tensor, "batch time"],
+    *,
+    offset: int = 1,
+    window: int | None = None,
+) -> Float[Tensor, "batch heads time d_head"]:
+    """Return softmax attention of the selected queries (scores are ``query . key``, already scaled), zero for the others."""
+    output = torch.zeros_like(query)
+    for row, t in selected.nonzero().tolist():
+        end = offset + t
+        start = 1 if window is None else max(1, end - window)
+        visible = [0, *range(start, end)]
+        scores = query[row, :, t, None] @ key[row, :, visible].mT
+        output[row, :, t] = (scores.softmax(-1) @ value[row, :, visible])[:, 0]
+    return output

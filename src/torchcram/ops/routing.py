@@ -1,0 +1,37 @@
+"""Discrete choices with useful gradients: straight-through mixing of memories, and thresholds with noise.
+
+A route is hard in the forward pass. In the backward pass its probability receives the inner product of the output's gradient with what the
+route would have added (Bengio et al. 2013). For tokens whose retrieval was not computed that product is unknown: it is estimated from the
+explored ones, each counted with the inverse of its probability of being explored, so that the expectation is unchanged.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def straight_through_mix(
+    value: Float[Tensor, "batch time d_model"],
+    chosen: Bool[Tensor, "batch time"],
+    probability: Float[Tensor, "batch time"],
+    weight: Float[Tensor, "batch time"],
+) -> Float[Tensor, "batch time d_model"]:
+    """Return ``value`` where ``chosen`` and zero elsewhere.
+
+    Gradients: ``value`` gets them where chosen; ``probability`` gets ``<gradient, value> * weight`` everywhere, as if the output
+    were ``probability * value``.
+    """
+    pulled = (probability - probability.detach()) * weight
+    return value * chosen[..., None] + pulled[..., None] * value.detach()
+
+
+def logistic_noise(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Turn uniform noise in [0, 1) into logistic noise: the difference of two Gumbel variables, for binary Gumbel-softmax."""
+    return torch.logit(uniform, eps=1e-6)
+
+
+def gumbel_noise(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Turn uniform noise in [0, 1) into standard Gumbel noise."""
+    return -torch.log(-torch.log(uniform.clamp(1e-6, 1 - 1e-6)))

@@ -1,0 +1,96 @@
+"""Strict configuration: frozen, keyword-only pydantic models that answer an unknown key with the nearest valid one.
+
+Every configuration of the project derives from :class:`StrictConfig`. It is *not* where any setting lives: each setting stands
+beside the code that it configures.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+# Not typing.Self: the checker that enforces shapes in the tests decorates methods one by one, and does not know their class.
+ConfigT = TypeVar("ConfigT", bound="StrictConfig")
+
+
+def nearest_hint(name: str, valid: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'?"`` for the valid name nearest to ``name``, else a list of all valid names."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(names)}"
+
+
+def require_choice(kind: str, value: str, valid: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``valid``.
+
+    Raises:
+        ValueError: with the offending value and the nearest valid one.
+    """
+    names = list(valid)
+    if value not in names:
+        raise ValueError(f"unknown {kind} {value!r}: {nearest_hint(value, names)}")
+    return value
+
+
+class StrictConfig(BaseModel):
+    """A frozen configuration whose unknown keys, wrong types and impossible values are errors that name the way out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r} in {cls.__name__}: {nearest_hint(str(key), cls.model_fields)}")
+        return data
+
+    @classmethod
+    def parse(cls: type[ConfigT], data: Mapping[Any, Any]) -> ConfigT:
+        """Build from plain data.
+
+        Raises:
+            ValueError: one line per problem, each with the dotted path of the field.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ValueError(_readable(error)) from None
+
+    def updated(self: ConfigT, path: str, value: Any) -> ConfigT:
+        """Return a copy with the field at the dotted ``path`` set to ``value`` (validated like any other input).
+
+        Raises:
+            ValueError: if the path names no field, or the value does not fit it.
+        """
+        tree = self.model_dump(mode="json")
+        node: Any = tree
+        *parents, leaf = path.split(".")
+        for name in parents:
+            if name not in node:
+                raise ValueError(f"unknown key {name!r} in {path!r}: {nearest_hint(name, node)}")
+            node = node[name]
+            if not isinstance(node, dict):
+                raise ValueError(f"{path!r} does not name a field: {name!r} holds the value {node!r}, not further fields")
+        node[leaf] = value
+        return type(self).parse(tree)
+
+    def digest(self) -> str:
+        """Return 12 hexadecimal digits that identify this configuration."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _readable(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        shown = "" if isinstance(item["input"], Mapping | BaseModel) else f" (got {item['input']!r})"
+        lines.append(f"{where + ': ' if where else ''}{message}{shown}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Tasks: sources of batches, drawn from a passed generator, with their oracles."""

@@ -1,0 +1,38 @@
+"""What a task is: something that draws batches from a passed generator and says which heads they train.
+
+Any object with these members can be trained: see ``docs/tutorial.md`` for one's own data.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from torchcram.types import Batch, Head
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A source of batches."""
+
+    @property
+    def input_size(self) -> int:
+        """Number of continuous features a step carries."""
+        ...
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The outputs that a model of this task needs."""
+        ...
+
+    def batch(self, size: int, *, generator: torch.Generator, step: int = 0, length: int | None = None) -> Batch:
+        """Draw ``size`` sequences.
+
+        Args:
+            size: number of sequences.
+            generator: the only source of randomness.
+            step: training step, for tasks that change while a model learns.
+            length: number of steps of each sequence; None for the task's own (a length curriculum passes shorter ones).
+        """
+        ...

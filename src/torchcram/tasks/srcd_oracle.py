@@ -1,0 +1,88 @@
+"""Oracles of SRCD: who knows the answers, and the least that answering them can cost.
+
+Pure functions of a batch. :func:`exact_retrieval` looks the answers up in the inputs, as dense attention ideally would. The two floors say what
+a model must still read once it knows every recurring pattern by heart (the paper's 1.5%, section 5): :func:`any_layer_floor` counts steps,
+:func:`attention_share_floor` counts the keys that they scan. :func:`kalman_mse` is the floor of the dynamics.
+Nothing here looks at a model.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from torchcram.tasks.oscillator import Oscillator, kalman_predictions
+from torchcram.tasks.srcd import SRCDConfig
+from torchcram.types import Batch
+
+
+def exact_retrieval(batch: Batch, *, config: SRCDConfig) -> Int[Tensor, "batch time"]:
+    """Answer every query from the inputs alone: the value in the latest earlier binding of the very same key vector.
+
+    Args:
+        batch: sequences drawn with ``config``; only their inputs are looked at.
+        config: says where the features of a step lie.
+
+    Returns:
+        The class of each query (``config.values`` where its key is not bound earlier), -100 on all other steps, as in the target ``answer``.
+    """
+    keys, values = _keys_and_values(batch.inputs, config)
+    binding = (values != 0).any(-1)
+    query = (keys != 0).any(-1) & ~binding
+    answers = torch.full_like(query, -100, dtype=torch.long)
+    for row in range(batch.size):
+        asked, bound = query[row].nonzero().squeeze(1), binding[row].nonzero().squeeze(1)
+        same = (keys[row, asked][:, None] == keys[row, bound][None]).all(-1) & (bound < asked[:, None])
+        latest = pad(torch.where(same, bound, -1), (1, 0), value=-1).amax(1)
+        answers[row, asked] = torch.where(latest >= 0, values[row, latest].argmax(-1), config.values)
+    return answers
+
+
+def any_layer_floor(batch: Batch) -> float:
+    """Return the share of steps, in [0, 1], whose answer no consolidated memory can know: novel, overridden and unanswerable queries."""
+    return batch.slices["needs_read"].double().mean().item()
+
+
+def attention_share_floor(batch: Batch, *, layers: int) -> float:
+    """Return the least attention share, in [0, 1]: keys scanned if the steps of :func:`any_layer_floor` read in one layer, over dense attention in all.
+
+    Step ``t`` (from 0) scans ``t + 1`` keys. Queries follow their bindings, so they scan more keys than an average step.
+
+    Args:
+        batch: SRCD sequences.
+        layers: number of layers with attention, at least 1.
+
+    Raises:
+        ValueError: if ``layers`` is below 1.
+    """
+    if layers < 1:
+        raise ValueError(f"layers {layers} is below 1: attention is shared out over at least one layer")
+    needed = batch.slices["needs_read"].double()
+    keys = torch.arange(1, needed.shape[1] + 1, dtype=torch.float64, device=needed.device)
+    return ((needed * keys).sum() / (layers * len(needed) * keys.sum())).item()
+
+
+def kalman_mse(batch: Batch, *, config: SRCDConfig) -> float:
+    """Return the mean squared error, per coordinate, of the Kalman filter that knows each sequence's frequency, damping and phase.
+
+    No predictor of ``next_observation`` that sees the same observations has a smaller expected error.
+    """
+    oscillator = Oscillator(
+        frequency=batch.info["frequency"],
+        damping=batch.info["damping"],
+        phase=batch.info["phase"],
+        stationary_std=config.stationary_std,
+        observation_std=config.observation_std,
+    )
+    assert batch.horizon is not None, "SRCD batches say how far ahead the next observation lies"
+    predictions = kalman_predictions(oscillator, batch.inputs[..., :2], batch.gap, batch.horizon)
+    return (predictions - batch.targets["next_observation"]).square().double().mean().item()
+
+
+def _keys_and_values(
+    inputs: Float[Tensor, "batch time features"], config: SRCDConfig
+) -> tuple[Float[Tensor, "batch time key"], Float[Tensor, "batch time value"]]:
+    """Key vectors and one-hot values, zero where a step has none: the last features of a step, after observation and flags."""
+    return inputs[..., -config.key_size - config.values : -config.values], inputs[..., -config.values :]

@@ -1,0 +1,181 @@
+"""How a model is judged: on fresh sequences, exploration off, with the words of :mod:`torchcram.accounting`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchcram.accounting import MixingCounts, any_layer, dense_keys, in_need, keys_scanned, mixing_shares
+from torchcram.calibration import Calibration, choose_shift, risk_curve
+from torchcram.models.sequence import ModelOutput, SequenceModel, scored
+from torchcram.tasks.base import Task
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_oracle import attention_share_floor, kalman_mse
+from torchcram.types import Batch, Route, RoutingControl
+
+SLICES_OF_EVENTS = ("binding", "needs_read")
+
+
+class Tally:
+    """Sums over batches, and the means made of them.
+
+    Args:
+        model: for the cost of its blocks and the window of its attention.
+    """
+
+    def __init__(self, model: SequenceModel):
+        self.model = model
+        self.sums: dict[str, float] = defaultdict(float)
+
+    def add(self, output: ModelOutput, batch: Batch) -> None:
+        """Count one batch."""
+        mask = torch.ones_like(batch.gap, dtype=torch.bool) if batch.mask is None else batch.mask
+        decisions = [block.decision for block in output.blocks if block.decision is not None]
+        self._count(tokens=mask.sum(), dense=dense_keys(mask) * len(decisions))
+        self._count(any=any_layer(decisions).sum(), need=in_need(decisions).sum())
+        for layer, (block, decision) in enumerate(zip(self.model.blocks, decisions, strict=True)):
+            window = getattr(getattr(block, "episodic", None), "window", None)
+            self._count(**{f"read{layer}": decision.read.sum(), f"keys{layer}": keys_scanned(decision.read, window=window)})
+            self._count(**{f"asked{layer}": decision.asked.sum(), f"explored{layer}": decision.explored.sum()})
+            written = output.blocks[layer].signals.get("surprise")
+            self._count(**{f"written{layer}": torch.zeros(()) if written is None else (written > 0).sum()})
+        self._score(output, batch, torch.stack([decision.route for decision in decisions]).amax(0))
+
+    def _score(self, output: ModelOutput, batch: Batch, route: Tensor) -> None:
+        for head in self.model.specs:
+            keep, target, answer = scored(head, batch), batch.targets[head.name], output.outputs[head.name]
+            if head.kind == "regression":
+                self._count(**{f"{head.name}:error": (answer - target)[keep].double().square().sum(), f"{head.name}:count": keep.sum()})
+                continue
+            right = (answer.argmax(-1) == target) & keep
+            self._count(**{f"{head.name}:right": right.sum(), f"{head.name}:count": keep.sum()})
+            if head.per == "step":
+                for name, slice_ in batch.slices.items():
+                    self._count(**{f"{head.name}:{name}:right": (right & slice_).sum(), f"{head.name}:{name}:count": (keep & slice_).sum()})
+        for name, slice_ in batch.slices.items():
+            self._count(**{f"slice:{name}": slice_.sum()})
+            self._count(**{f"route:{name}:{int(kind)}": (slice_ & (route == int(kind))).sum() for kind in Route})
+
+    def _count(self, **amounts: Tensor) -> None:
+        for name, amount in amounts.items():
+            self.sums[name] += float(amount)
+
+    def mean(self, part: str, whole: str) -> float:
+        """Return the ratio of two sums."""
+        return self.sums[part] / self.sums[whole] if self.sums[whole] else float("nan")
+
+    def record(self) -> dict[str, Any]:
+        """Return rates, shares, accuracies and routes."""
+        layers = range(len(self.model.blocks))
+        keys = sum(self.sums[f"keys{layer}"] for layer in layers)
+        costs = [block.cost() for block in self.model.blocks]
+        counts = [MixingCounts(keys=self.sums[f"keys{i}"], tokens=self.sums["tokens"], asked=self.sums[f"asked{i}"], written=self.sums[f"written{i}"]) for i in layers]
+        flops, moved = mixing_shares(costs, counts, dense_keys_per_layer=self.sums["dense"] / len(costs))
+        record: dict[str, Any] = {
+            "any_layer_read_rate": self.mean("any", "tokens"),
+            "need_rate": self.mean("need", "tokens"),
+            "read_rate_by_layer": [self.mean(f"read{layer}", "tokens") for layer in layers],
+            "attention_share": keys / self.sums["dense"],
+            "mixing_flops_share": flops,
+            "bytes_share": moved,
+            "accuracy": self._accuracies(),
+            "routes_by_slice": self._routes(),
+        }
+        for head in self.model.specs:
+            if head.kind == "regression":
+                record["dynamics_mse" if head.name == "next_observation" else f"{head.name}_mse"] = self.mean(f"{head.name}:error", f"{head.name}:count")
+        if "slice:needs_read" in self.sums:
+            record["any_layer_floor"] = self.mean("slice:needs_read", "tokens")
+        return record
+
+    def _accuracies(self) -> dict[str, float]:
+        heads = [head for head in self.model.specs if head.kind == "classification"]
+        found = {}
+        for head in heads:
+            prefix = "" if len(heads) == 1 else f"{head.name}."
+            found[f"{prefix}all"] = self.mean(f"{head.name}:right", f"{head.name}:count")
+            for name in [key.split(":")[1] for key in self.sums if key.startswith(f"{head.name}:") and key.count(":") == 2 and key.endswith(":count")]:
+                if self.sums[f"{head.name}:{name}:count"] and name not in SLICES_OF_EVENTS:
+                    found[prefix + name] = self.mean(f"{head.name}:{name}:right", f"{head.name}:{name}:count")
+        return found
+
+    def _routes(self) -> dict[str, list[float]]:
+        names = [key.removeprefix("slice:") for key in self.sums if key.startswith("slice:") and self.sums[key]]
+        return {name: [self.mean(f"route:{name}:{int(kind)}", f"slice:{name}") for kind in Route] for name in names}
+
+
+def evaluation_batch(task: Task, *, sequences: int, seed: int, index: int, step: int) -> Batch:
+    """Return batch ``index`` of a fixed set of fresh sequences, apart from all training data."""
+    generator = torch.Generator().manual_seed(2**40 + seed * 1_000_003 + index)
+    return task.batch(sequences, generator=generator, step=step)
+
+
+@torch.no_grad()
+def evaluate(
+    model: SequenceModel,
+    task: Task,
+    *,
+    control: RoutingControl,
+    seed: int,
+    step: int,
+    enough: Callable[[Tally, int], bool],
+    sequences: int = 16,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Judge a model until ``enough(tally, sequences so far)``; return rates, shares, accuracies, floors and oracle errors.
+
+    Args:
+        model: any :class:`SequenceModel`; its training mode is restored.
+        task: where the sequences come from.
+        control: what may be read.
+        seed, step: of the evaluation sequences, and the training step at which the task stands.
+        enough: when to stop.
+        sequences: batch size.
+        tick: called after each batch, for a progress bar.
+    """
+    training, parameter = model.training, next(model.parameters())
+    model.eval()
+    tally, floors, kalman, seen = Tally(model), 0.0, 0.0, 0
+    while not enough(tally, seen):
+        batch = evaluation_batch(task, sequences=sequences, seed=seed, index=seen, step=step)
+        if isinstance(task, SRCD):
+            floors += attention_share_floor(batch, layers=len(model.blocks)) * sequences
+            kalman += kalman_mse(batch, config=task.config) * sequences
+        batch = (batch.double() if parameter.dtype == torch.float64 else batch).to(parameter.device)
+        tally.add(model(batch, control=control), batch)
+        seen += sequences
+        tick()
+    model.train(training)
+    record = tally.record() | {"sequences": seen, "evaluated_queries": int(tally.sums["slice:query"])}
+    if isinstance(task, SRCD) and seen:
+        record |= {"attention_share_floor": floors / seen, "kalman_mse": kalman / seen}
+    return record
+
+
+def calibrate(model: SequenceModel, task: Task, *, sequences: int, risk_tolerance: float, seed: int, step: int, batch_size: int = 16) -> Calibration:
+    """Choose the threshold shift on fresh sequences; see :mod:`torchcram.calibration`."""
+    parameter = next(model.parameters())
+    model.eval()
+    batches = (
+        evaluation_batch(task, sequences=min(batch_size, sequences - first), seed=seed, index=2**30 + first, step=step).to(parameter.device)
+        for first in range(0, sequences, batch_size)
+    )
+    return choose_shift(risk_curve(model, batches), risk_tolerance=risk_tolerance)
+
+
+@torch.no_grad()
+def route_map(model: SequenceModel, batch: Batch, *, control: RoutingControl) -> dict[str, Any]:
+    """Return the routes of the first sequence of a batch, layer by layer, as plain lists."""
+    model.eval()
+    output = model(batch.rows(0, 1), control=control)
+    blank = torch.zeros_like(batch.gap[0], dtype=torch.bool)
+    return {
+        "routes": [block.decision.route[0].tolist() for block in output.blocks if block.decision is not None],
+        "query": batch.slices.get("query", blank[None])[0].tolist(),
+        "needs_read": batch.slices.get("needs_read", blank[None])[0].tolist(),
+        "time": batch.gap[0].double().cumsum(0).tolist(),
+    }

@@ -1,0 +1,139 @@
+"""Training from start to summary: the one screen to read first.
+
+``config.json`` and the environment are written before the first step, metrics and checkpoints on the way, ``summary.json`` last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from accelerate import Accelerator
+
+from torchcram.models.sequence import SequenceModel
+from torchcram.strict import require_choice
+from torchcram.tasks.base import Task
+from torchcram.tasks.srcd import SRCD
+from torchcram.training.checkpoint import complete_checkpoint, load_weights
+from torchcram.training.clock import Clock
+from torchcram.training.distributed import make_accelerator
+from torchcram.training.evaluate import Tally, evaluate
+from torchcram.training.progress import TrainingProgress
+from torchcram.training.run_config import RunConfig
+from torchcram.training.run_dir import CHECKPOINT, MODEL, SUMMARY, RunDir
+from torchcram.training.summary import evaluate_midway, finish
+from torchcram.training.trainer import Trainer, build_model, build_task
+from torchcram.types import Reads, RoutingControl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run: folder, configuration, task, trained model (in evaluation mode) and summary."""
+
+    path: Path
+    config: RunConfig
+    task: Task
+    model: SequenceModel
+    summary: dict[str, Any]
+
+
+def train(config: RunConfig, *, out: Path | str | None = None, task: Task | None = None, resume: bool = False, show_progress: bool = True) -> Run:
+    """Train, evaluate and summarise.
+
+    Args:
+        config: the whole run.
+        out: its folder; ``runs/NAME-seedS`` if None.
+        task: a task object, for configurations with ``task.kind = "custom"``.
+        resume: continue what the folder holds, from its last checkpoint (from the start if there is none yet).
+        show_progress: live progress on the terminal.
+
+    Raises:
+        ValueError: for impossible configurations and folders, before anything is written.
+        FloatingPointError: if the loss is not finite; the last checkpoint is kept.
+    """
+    clock, learned = Clock(), build_task(config, task)
+    accelerator = make_accelerator(config)
+    trainer = Trainer(config, learned, accelerator)
+    run = _open(Path(out) if out is not None else Path("runs") / f"{config.name}-seed{config.seed}", config, accelerator, resume=resume)
+    if (run.path / SUMMARY).exists():
+        return load_run(run.path, task=task)
+    if complete_checkpoint(run.path / CHECKPOINT) is not None:
+        clock.seconds_before = trainer.load(run)
+    if accelerator.is_main_process:
+        run.cut_metrics(trainer.step)
+    with TrainingProgress(steps=config.training.steps, done=trainer.step, show=show_progress and accelerator.is_main_process) as progress:
+        try:
+            while trainer.step < config.training.steps:
+                _advance(trainer, run, clock, progress)
+        except KeyboardInterrupt:
+            trainer.save(run, seconds=clock.seconds())
+            progress.say(f"interrupted after step {trainer.step}; nothing is lost: continue with --resume")
+            raise
+        if accelerator.is_main_process:
+            finish(trainer, run, clock, progress)
+    accelerator.wait_for_everyone()
+    return load_run(run.path, task=task)
+
+
+def _open(path: Path, config: RunConfig, accelerator: Accelerator, *, resume: bool) -> RunDir:
+    if accelerator.is_main_process:
+        RunDir.open(path, config, resume=resume)
+    accelerator.wait_for_everyone()
+    return RunDir(path)
+
+
+def _advance(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
+    """Take one step; log, evaluate and save when it is time."""
+    rules, step, main = trainer.config.training, trainer.step, trainer.accelerator.is_main_process
+    record = trainer.train_step()
+    last = trainer.step == rules.steps
+    logged = step % rules.log_every == 0 or last
+    if main and logged:
+        run.append_metrics({"kind": "train", "step": step, **record, "seconds": clock.seconds()})
+    progress.trained(trainer.step, record if logged else None, record["phase"])
+    if main and rules.evaluate_every and trainer.step % rules.evaluate_every == 0:
+        midway = {"kind": "eval", "step": step, **evaluate_midway(trainer)}
+        run.append_metrics(midway)
+        run.append_metrics({"kind": "exposures", "step": step, **trainer.exposures.record()})
+        progress.evaluated(midway)
+    if last or (rules.checkpoint_every and trainer.step % rules.checkpoint_every == 0):
+        trainer.save(run, seconds=clock.seconds())
+
+
+def load_run(path: Path | str, *, task: Task | None = None) -> Run:
+    """Load a finished run.
+
+    Args:
+        path: its folder.
+        task: the task object of a run with a custom task.
+
+    Raises:
+        ValueError: if the folder is no finished run, or its files are damaged or foreign.
+    """
+    run = RunDir(Path(path))
+    config, summary = run.config(), run.read_json(SUMMARY)
+    learned = build_task(config, task)
+    model = build_model(config, learned)
+    load_weights(run.path / MODEL, model)
+    return Run(path=run.path, config=config, task=learned, model=model.eval(), summary=summary)
+
+
+def evaluate_run(run: Run, *, queries: int, seed: int, reads: str = "routed", shift: float = 0.0) -> dict[str, Any]:
+    """Judge a finished run on fresh sequences; see :func:`torchcram.training.evaluate.evaluate`.
+
+    Args:
+        run: from :func:`train` or :func:`load_run`.
+        queries: least number of scored queries; of sequences for tasks without queries.
+        seed: of the fresh sequences.
+        reads: ``"routed"``, ``"all"`` or ``"none"``.
+        shift: logits added to the familiarity thresholds.
+    """
+    require_choice("reads", reads, get_args(Reads))
+    control = RoutingControl(reads=cast(Reads, reads), threshold_shift=shift)
+    known = isinstance(run.task, SRCD)
+
+    def enough(tally: Tally, seen: int) -> bool:
+        return (tally.sums["slice:query"] if known else seen) >= queries
+
+    return evaluate(run.model, run.task, control=control, seed=seed, step=run.config.training.steps, enough=enough)

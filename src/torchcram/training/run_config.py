@@ -1,0 +1,165 @@
+"""The whole configuration of a run, as one frozen tree: what is learned, by which model, how, and how it is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from torchcram.memory.consolidation import ControllerConfig
+from torchcram.strict import StrictConfig
+from torchcram.tasks.srcd import SRCDConfig
+
+
+class CustomTaskConfig(StrictConfig):
+    """A task that the caller passes as an object: only its name is known here.
+
+    Attributes:
+        name: what the user calls the task.
+    """
+
+    kind: Literal["custom"] = "custom"
+    name: str = "custom"
+
+
+TaskConfig = Annotated[SRCDConfig | CustomTaskConfig, Field(discriminator="kind")]
+
+
+class ModelConfig(StrictConfig):
+    """Width, depth and mixer. ``options`` are the mixer's keyword arguments (see its class).
+
+    Attributes:
+        d_model: width.
+        layers: number of blocks.
+        mixer: name in the table of mixers.
+        options: keyword arguments of the mixer.
+    """
+
+    d_model: int = Field(64, ge=4)
+    layers: int = Field(2, ge=1)
+    mixer: str = "cram"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class LossWeights(StrictConfig):
+    """Factors of the losses beside the task's own; the price of a read has its own schedule, in the controller.
+
+    Attributes:
+        consolidation: distance of semantic answers to retrievals.
+        familiarity: cross-entropy of predicted to observed quality.
+        surprise: what binds, and where it will be asked for.
+    """
+
+    consolidation: float = Field(1.0, ge=0.0)
+    familiarity: float = Field(1.0, ge=0.0)
+    surprise: float = Field(0.1, ge=0.0)
+
+
+class TrainingConfig(StrictConfig):
+    """How a model is trained.
+
+    Attributes:
+        steps: optimizer steps.
+        tokens_per_step: sequence length times batch size, over all processes.
+        length_curriculum: ``((step, length), ...)``: sequence length from that step on; before the first entry the task's own.
+        learning_rate: peak of the trunk's learning rate (AdamW).
+        fast_factor: learning rate of router, familiarity and semantic memory, relative to the trunk's.
+        warmup_steps: linear warm-up.
+        decay_share: share of the steps, at the end, over which the learning rate falls to ``final_share`` of its peak (half a cosine).
+        weight_decay, clip: AdamW's decay; largest norm of the gradient.
+        head_weights: factor of each head's loss, by name; 1 if absent.
+        losses: factors of the other losses.
+        precision: ``"fp32"``; ``"bf16"`` autocast, where recurrence, router and statistics stay in fp32; ``"fp64"`` for exact comparisons.
+        checkpoint_every: steps between checkpoints; 0 writes the last one only.
+        log_every, evaluate_every: steps between lines of the metrics, and between evaluations (0 for none).
+    """
+
+    steps: int = Field(2000, ge=0)
+    tokens_per_step: int = Field(4096, ge=1)
+    length_curriculum: tuple[tuple[int, int], ...] = ()
+    learning_rate: float = Field(2e-3, gt=0.0)
+    fast_factor: float = Field(5.0, gt=0.0)
+    warmup_steps: int = Field(50, ge=0)
+    decay_share: float = Field(0.4, ge=0.0, le=1.0)
+    final_share: float = Field(0.02, ge=0.0, le=1.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    clip: float = Field(1.0, gt=0.0)
+    head_weights: dict[str, float] = Field(default_factory=dict)
+    losses: LossWeights = LossWeights()
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    checkpoint_every: int = Field(500, ge=0)
+    log_every: int = Field(10, ge=1)
+    evaluate_every: int = Field(100, ge=0)
+
+    def length_at(self, step: int, default: int) -> int:
+        """Return the sequence length of a training step."""
+        length = default
+        for start, value in sorted(self.length_curriculum):
+            length = value if step >= start else length
+        return length
+
+
+class EvaluationConfig(StrictConfig):
+    """How a model is judged: on fresh sequences, exploration off.
+
+    Attributes:
+        queries: least number of scored queries in the final evaluation.
+        sequences_midway: sequences of each evaluation during training.
+        calibration_sequences: sequences on which the familiarity threshold is set at the end (disjoint from training and evaluation); 0 keeps
+            the router's own threshold.
+        risk_tolerance: bound on the expected share of answers that differ from the dense-read model's.
+        seed: seed of the evaluation sequences, apart from training's.
+    """
+
+    queries: int = Field(20_000, ge=1)
+    sequences_midway: int = Field(32, ge=1)
+    calibration_sequences: int = Field(400, ge=0)
+    risk_tolerance: float = Field(0.005, gt=0.0, lt=1.0)
+    seed: int = 10_007
+
+
+class RunConfig(StrictConfig):
+    """One run.
+
+    Attributes:
+        name: used for the default folder.
+        seed: fixes initial weights, training data and noise.
+        task, model, controller, training, evaluation: see their classes.
+    """
+
+    name: str = "run"
+    seed: int = 0
+    task: TaskConfig = SRCDConfig()
+    model: ModelConfig = ModelConfig()
+    controller: ControllerConfig = ControllerConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> RunConfig:
+        if isinstance(self.task, SRCDConfig):
+            for _, length in self.training.length_curriculum:
+                self.task.check_length(length)
+        longest = max([length for _, length in self.training.length_curriculum] + [getattr(self.task, "length", 1)])
+        if self.training.tokens_per_step < longest:
+            raise ValueError(f"training.tokens_per_step {self.training.tokens_per_step} holds no sequence of {longest} steps")
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> RunConfig:
+        """Read a YAML file.
+
+        Raises:
+            ValueError: if the file is missing, is not YAML, or does not describe a run.
+        """
+        try:
+            data = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise ValueError(f"cannot read the configuration {str(path)!r}: {error.strerror}") from None
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from None
+        if not isinstance(data, dict):
+            raise ValueError(f"{path} must hold a mapping of configuration keys, got {type(data).__name__}")
+        return cls.parse(data)

@@ -1,0 +1,131 @@
+"""A run's folder: configuration and environment first, metrics while it runs, checkpoints, the summary last.
+
+Every file is written beside itself and then renamed, so that a crash or a full disk leaves the old one; metrics are appended line by line, and
+a line cut short by a crash is dropped when the run is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchcram.training.run_config import RunConfig
+
+CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
+CHECKPOINT, MODEL, ROUTE_MAP, CALIBRATION = "checkpoint", "model.safetensors", "route_map.json", "calibration.json"
+
+
+class RunDir:
+    """Paths and atomic writes of one run.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, config: RunConfig, *, resume: bool) -> RunDir:
+        """Make the folder, or take up an existing one.
+
+        Raises:
+            ValueError: if the folder holds another configuration, or the same one without ``resume``; nothing is overwritten.
+        """
+        run = cls(path)
+        if not path.exists() or not any(path.iterdir()):
+            path.mkdir(parents=True, exist_ok=True)
+            run.write_json(CONFIG, config.model_dump(mode="json"))
+            run.write_json(ENVIRONMENT, environment())
+            return run
+        if not (path / CONFIG).exists():
+            raise ValueError(f"{path} exists and is not a run (it has no {CONFIG}): choose another folder with --out")
+        if run.config() != config:
+            raise ValueError(f"{path} holds a run with another configuration: choose another folder with --out, or delete it")
+        if not resume:
+            raise ValueError(f"{path} already holds this run: continue it with --resume, or choose another folder with --out")
+        return run
+
+    def config(self) -> RunConfig:
+        """Return the run's configuration.
+
+        Raises:
+            ValueError: if the folder is no run, or its configuration is damaged.
+        """
+        return RunConfig.parse(self.read_json(CONFIG))
+
+    def read_json(self, name: str) -> Any:
+        """Return the content of a JSON file of the run."""
+        file = self.path / name
+        try:
+            return json.loads(file.read_text())
+        except FileNotFoundError:
+            raise ValueError(f"{self.path} is not a complete run: {name} is missing") from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} is damaged ({error}): delete it, or the run") from None
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file, all of it or nothing."""
+        self.write_text(name, json.dumps(content, indent=1) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, all of it or nothing."""
+        file, draft = self.path / name, self.path / f".{name}.draft"
+        with draft.open("w") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        draft.replace(file)
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Append one line to the metrics."""
+        with (self.path / METRICS).open("a") as handle:
+            handle.write(json.dumps(record) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics so far; an incomplete last line is dropped."""
+        file = self.path / METRICS
+        lines = file.read_text().split("\n") if file.exists() else []
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop what was recorded at or after ``step``: it will be computed again."""
+        kept = [record for record in self.metrics() if record["step"] < step]
+        self.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def environment() -> dict[str, Any]:
+    """Return what a result depends on: versions, commit, processor, threads, time."""
+    packages = {}
+    for name in ("torchcram", "torch", "accelerate", "numpy", "safetensors"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "packages": packages,
+        "commit": _commit(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from, marked if files differ; None for an installed package."""
+    here = Path(__file__).parent
+    try:
+        describe = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=here, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return describe.stdout.strip() or None

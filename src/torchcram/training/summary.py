@@ -1,0 +1,132 @@
+"""The end of a run: calibrate, evaluate on fresh sequences, and write the summary in the words of :mod:`torchcram.accounting`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from torchcram.accounting import reduction, transition_step
+from torchcram.calibration import apply_shift
+from torchcram.memory.block import CRAMBlock
+from torchcram.tasks.srcd import SRCD
+from torchcram.training.checkpoint import save_weights
+from torchcram.training.clock import Clock
+from torchcram.training.evaluate import Tally, calibrate, evaluate, evaluation_batch, route_map
+from torchcram.training.progress import TrainingProgress
+from torchcram.training.run_dir import CALIBRATION, MODEL, ROUTE_MAP, SUMMARY, RunDir
+from torchcram.training.trainer import Trainer
+from torchcram.types import RoutingControl
+
+
+def evaluate_midway(trainer: Trainer) -> dict[str, Any]:
+    """Return a short evaluation of the model as it stands."""
+    wanted = trainer.config.evaluation.sequences_midway
+    return evaluate(
+        trainer.plain,
+        trainer.task,
+        control=trainer.evaluation_control(),
+        seed=trainer.config.evaluation.seed,
+        step=trainer.step,
+        enough=lambda tally, seen: seen >= wanted,
+        sequences=min(wanted, _batch_size(trainer)),
+    )
+
+
+def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
+    """Write calibration, weights, route map and, last, the summary."""
+    if isinstance(trainer.task, SRCD) and any(isinstance(block, CRAMBlock) for block in trainer.plain.blocks):
+        _calibrate(trainer, run, progress)
+    save_weights(run.path / MODEL, trainer.plain)
+    progress.say("final evaluation")
+    control = RoutingControl() if trainer.routes else RoutingControl(reads="all")
+    final = evaluate_fully(trainer, control)
+    dense = evaluate_fully(trainer, RoutingControl(reads="all")) if trainer.routes else final
+    sample = evaluation_batch(trainer.task, sequences=1, seed=trainer.config.evaluation.seed, index=0, step=trainer.step).to(trainer.accelerator.device)
+    sample = sample.double() if trainer.config.training.precision == "fp64" else sample
+    run.write_json(ROUTE_MAP, route_map(trainer.plain, sample, control=control))
+    run.write_json(SUMMARY, summarise(trainer, run, clock, final, dense))
+
+
+def evaluate_fully(trainer: Trainer, control: RoutingControl) -> dict[str, Any]:
+    """Return the evaluation on at least ``evaluation.queries`` fresh queries (sequences, where a task has no queries)."""
+    wanted = trainer.config.evaluation.queries
+    known = isinstance(trainer.task, SRCD)
+
+    def enough(tally: Tally, seen: int) -> bool:
+        return tally.sums["slice:query"] >= wanted if known else seen >= trainer.config.evaluation.sequences_midway
+
+    return evaluate(
+        trainer.plain,
+        trainer.task,
+        control=control,
+        seed=trainer.config.evaluation.seed + 1,
+        step=trainer.step,
+        enough=enough,
+        sequences=_batch_size(trainer),
+    )
+
+
+def _calibrate(trainer: Trainer, run: RunDir, progress: TrainingProgress) -> None:
+    rules = trainer.config.evaluation
+    if rules.calibration_sequences == 0:
+        return
+    progress.say("calibrating the familiarity threshold")
+    found = calibrate(
+        trainer.plain,
+        trainer.task,
+        sequences=rules.calibration_sequences,
+        risk_tolerance=rules.risk_tolerance,
+        seed=rules.seed,
+        step=trainer.step,
+        batch_size=_batch_size(trainer),
+    )
+    apply_shift(trainer.plain, found.threshold_shift)
+    run.write_json(CALIBRATION, asdict(found))
+
+
+def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary of a run from its final evaluation (``final``) and the same sequences with all reads forced (``dense``)."""
+    records = [record for record in run.metrics() if record["kind"] == "train"]
+    rates = [record["any_layer_read_rate"] for record in records]
+    fall = reduction(
+        peak_rate=max(rates, default=final["any_layer_read_rate"]),
+        need_rate=final["need_rate"],
+        final_rate=final["any_layer_read_rate"],
+        peak_share=max([record["attention_share"] for record in records], default=final["attention_share"]),
+        final_share=final["attention_share"],
+    )
+    scores, seconds, counts = final["accuracy"], clock.seconds(), trainer.counts
+    accuracies = {f"{name}_accuracy": scores[name] for name in ("recurring", "novel", "overridden", "unanswerable") if name in scores}
+    copied = ("any_layer_read_rate", "any_layer_floor", "read_rate_by_layer", "attention_share", "attention_share_floor")
+    floors = ("mixing_flops_share", "bytes_share", "dynamics_mse", "kalman_mse", "routes_by_slice", "evaluated_queries")
+    return {
+        "retrieval_accuracy": scores.get("query", scores.get("all")),
+        **accuracies,
+        **{name: final[name] for name in copied if name in final},
+        "reduction_any_layer": fall.any_layer,
+        "reduction_need": fall.need,
+        "reduction_consolidation": fall.consolidation,
+        "reduction_attention_share": fall.attention_share,
+        **{name: final[name] for name in floors if name in final},
+        "dense_retrieval_accuracy": dense["accuracy"].get("query", dense["accuracy"].get("all")),
+        "dynamics_mse_all_reads": dense.get("dynamics_mse"),
+        "training_attention_share": counts["keys_computed"] / counts["keys_dense"] if counts["keys_dense"] else 0.0,
+        "reads_computed": counts["keys_computed"],
+        "reads_counted": counts["keys_counted"],
+        "acquired_at": trainer.controller.acquired_at,
+        "transition_step": transition_step([record["step"] for record in records], rates) if trainer.routes else None,
+        "parameters": sum(parameter.numel() for parameter in trainer.plain.parameters()),
+        "steps": trainer.step,
+        "seconds": seconds,
+        "tokens_per_second": counts["tokens"] / seconds,
+        "seed": trainer.config.seed,
+        "config_hash": trainer.config.digest(),
+        "run_dir": str(run.path),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _batch_size(trainer: Trainer) -> int:
+    length = getattr(trainer.config.task, "length", None)
+    return 16 if length is None else max(1, 8192 // length)

@@ -1,0 +1,230 @@
+"""The words everybody uses: routes, decisions, states, outputs, batches, and the protocol that every sequence mixer obeys.
+
+Legend of shapes: ``batch`` sequences, ``time`` steps, ``d_model`` width, ``heads`` attention heads, ``length`` entries of the
+key-value memory, ``state`` channels of the recurrent state, ``slots`` semantic memory slots.
+Times and gaps are in the task's own unit of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Reads = Literal["all", "routed", "none"]
+
+
+class Route(IntEnum):
+    """Which memory answers a token (paper, section 3): the one that is free, the one in parameters, the one that costs a read."""
+
+    WORKING = 0
+    SEMANTIC = 1
+    EPISODIC = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingControl:
+    """What a forward pass may read, decided by the training phase or by the user, never by the data.
+
+    Attributes:
+        reads: ``"all"`` reads for every token (acquisition, reference), ``"routed"`` obeys the router, ``"none"`` never reads.
+        exploration: probability with which a token that would not read is read anyway, in [0, 1]. Needs noise.
+        threshold_shift: scalar added to every familiarity threshold, in logits: lower skips more (the conformal lambda).
+        price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC.
+        consolidate: whether semantic memory and familiarity learn from the reads of this pass.
+    """
+
+    reads: Reads = "routed"
+    exploration: float = 0.0
+    threshold_shift: float = 0.0
+    price: float = 0.0
+    consolidate: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingDecision:
+    """What one block decided for each token.
+
+    Attributes:
+        route: the :class:`Route` of each token, causal, and free of the read it decides on.
+        probabilities: p(WORKING), p(SEMANTIC), p(EPISODIC); they sum to one.
+        familiarity: predicted consolidation quality in [0, 1], after the veto of the surprise trace.
+        explored: tokens whose retrieval was computed although their route does not use it.
+        weight: inverse probability of having been computed: 1 for reads, 1 / exploration for explored tokens, 0 elsewhere.
+        asked: tokens about which semantic memory was asked.
+    """
+
+    route: Int[Tensor, "batch time"]
+    probabilities: Float[Tensor, "batch time 3"]
+    familiarity: Float[Tensor, "batch time"]
+    explored: Bool[Tensor, "batch time"]
+    weight: Float[Tensor, "batch time"]
+    asked: Bool[Tensor, "batch time"]
+
+    @property
+    def read(self) -> Bool[Tensor, "batch time"]:
+        """Tokens whose output uses a read of the key-value memory."""
+        return self.route == Route.EPISODIC
+
+    @property
+    def computed(self) -> Bool[Tensor, "batch time"]:
+        """Tokens whose retrieval is computed: reads and explored ones."""
+        return self.read | self.explored
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyValueState:
+    """The episodic memory after some steps.
+
+    Attributes:
+        keys: rotated keys in the order written; the first entry is the learned null key.
+        values: what a read returns.
+        time: time stamp of the last step, since the sequence began.
+    """
+
+    keys: Float[Tensor, "batch heads length d_head"]
+    values: Float[Tensor, "batch heads length d_head"]
+    time: Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryState:
+    """Everything a block carries from one step to the next. A memory that a block lacks is None."""
+
+    working: Tensor | None = None
+    episodic: KeyValueState | None = None
+    surprise: Float[Tensor, "batch slots"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What semantic memory should learn, beyond gradients, from one training step: the tokens that asked it.
+
+    Attributes:
+        address: where each token looked.
+        read: whether its retrieval was computed, too.
+        target: the retrieval; zero where not read.
+        quality: observed consolidation quality; zero where not read.
+        weight: weight of the token in the consolidation loss.
+    """
+
+    address: Float[Tensor, "tokens d_model"]
+    read: Bool[Tensor, " tokens"]
+    target: Float[Tensor, "tokens d_model"]
+    quality: Float[Tensor, " tokens"]
+    weight: Float[Tensor, " tokens"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockOutput:
+    """What a block returns.
+
+    Attributes:
+        hidden_states: the block's output.
+        state: what to pass to the next call.
+        decision: None for mixers without a router.
+        losses: named scalar losses, already normalised, not yet weighted.
+        signals: named per-token tensors for reports (``quality``, ``error``, ``surprise``): NaN where not observed.
+        lesson: what the block's semantic memory should take note of after the optimizer's step, or None.
+    """
+
+    hidden_states: Float[Tensor, "batch time d_model"]
+    state: MemoryState
+    decision: RoutingDecision | None = None
+    losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    signals: dict[str, Float[Tensor, "batch time"]] = field(default_factory=dict)
+    lesson: Lesson | None = None
+
+
+@runtime_checkable
+class SequenceMixer(Protocol):
+    """One block of a sequence model: forward over T steps == T calls of one step == two halves with carried state."""
+
+    def init_state(self, batch_size: int) -> MemoryState:
+        """Return the state before the first step."""
+        ...
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "batch time d_model"],
+        gap: Float[Tensor, "batch time"],
+        state: MemoryState | None = None,
+        *,
+        control: RoutingControl,
+        noise: Float[Tensor, "batch time 4"] | None = None,
+        mask: Bool[Tensor, "batch time"] | None = None,
+    ) -> BlockOutput:
+        """Mix along time. ``gap[b, t]`` is the time since the step before; ``mask`` is False on padding at the end.
+
+        ``noise`` is uniform in [0, 1): three numbers for the router, one for exploration; None decides by threshold and explores nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """One output of a model.
+
+    Attributes:
+        name: key of the target in ``Batch.targets``.
+        kind: ``"classification"`` (cross-entropy, targets int, -100 ignored) or ``"regression"`` (squared error, NaN ignored).
+        size: number of classes or of regressed values.
+        per: ``"step"`` or ``"sequence"`` (reads the last real step).
+        weight: factor of this head's loss in the task loss.
+    """
+
+    name: str
+    kind: Literal["classification", "regression"]
+    size: int
+    per: Literal["step", "sequence"] = "step"
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Sequences for a model.
+
+    Attributes:
+        inputs: continuous features, or token ids for symbolic input.
+        gap: time since the previous step, >= 0.
+        horizon: time from each step to the moment its target refers to, or None.
+        targets: by head name: ``[batch, time]`` or ``[batch]`` classes, ``[batch, time, size]`` or ``[batch, size]`` values.
+        mask: True on real steps, False on padding at the end; None if nothing is padded.
+        slices: boolean ``[batch, time]`` groups by which accuracy and routes are reported.
+        info: further per-step facts that a report may want (integers or reals).
+    """
+
+    inputs: Float[Tensor, "batch time features"] | Int[Tensor, "batch time"]
+    gap: Float[Tensor, "batch time"]
+    horizon: Float[Tensor, "batch time"] | None = None
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    mask: Bool[Tensor, "batch time"] | None = None
+    slices: dict[str, Bool[Tensor, "batch time"]] = field(default_factory=dict)
+    info: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of sequences."""
+        return self.gap.shape[0]
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {name: None if (value := getattr(self, name)) is None else change(value) for name in ("inputs", "gap", "horizon", "mask")}
+        groups = {name: {key: change(value) for key, value in getattr(self, name).items()} for name in ("targets", "slices", "info")}
+        return replace(self, **{**tensors, **groups})
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Return the sequences ``start`` to ``stop - 1``."""
+        return self._mapped(lambda tensor: tensor[start:stop])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on another device."""
+        return self._mapped(lambda tensor: tensor.to(device))
+
+    def double(self) -> Batch:
+        """Return the batch with its real numbers in float64."""
+        return self._mapped(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)

@@ -1,0 +1,33 @@
+"""Fixtures of all tests: nothing random is left to chance, and nothing is shared between tests."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+
+# The same examples every time, and no deadline: how long an example takes depends on the machine.
+settings.register_profile("torchcram", derandomize=True, deadline=None, max_examples=30)
+settings.load_profile("torchcram")
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> Iterator[None]:
+    """Seed torch's own generator, for parameters; restore the default dtype and the determinism switch afterwards."""
+    dtype, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(dtype)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def float64() -> None:
+    """Make float64 the default, so that a tolerance of 1e-9 means something (``_deterministic`` restores it)."""
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
+def seeded() -> Callable[[int], torch.Generator]:
+    """Return a function that makes a generator from a seed."""
+    return lambda seed=0: torch.Generator().manual_seed(seed)

@@ -1,0 +1,163 @@
+"""The house has stairs that lead one way only: a file may import, also inside its functions, from files above its own and from nowhere else.
+
+``ORDER`` is the only place that holds the order. Circles cannot exist while this passes.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import torchcram
+
+ORDER = (
+    # words everybody uses
+    "strict",
+    "types",
+    "accounting",
+    # maths without parameters
+    "ops",
+    "ops.init",
+    "ops.collective",
+    "ops.scan.reference",
+    "ops.scan.chunked",
+    "ops.scan",
+    "ops.ct_ode",
+    "ops.routed_attention.reference",
+    "ops.routed_attention.gathered",
+    "ops.routed_attention",
+    "ops.routing",
+    # the paper's nouns
+    "memory",
+    "memory.feed_forward",
+    "memory.working",
+    "memory.episodic",
+    "memory.semantic",
+    "memory.familiarity",
+    "memory.consolidation",
+    "memory.surprise",
+    "memory.router",
+    "memory.block",
+    "baselines",
+    "baselines.transformer",
+    "baselines.ssm",
+    "mixers",
+    # whole models and data
+    "models",
+    "models.sequence",
+    "calibration",
+    "tasks",
+    "tasks.base",
+    "tasks.oscillator",
+    "tasks.srcd",
+    "tasks.srcd_oracle",
+    # doing things
+    "training",
+    "training.run_config",
+    "training.presets",
+    "training.run_dir",
+    "training.checkpoint",
+    "training.distributed",
+    "training.progress",
+    "training.evaluate",
+    "training.loop",
+    # showing and driving
+    "report",
+    "report.wording",
+    "report.style",
+    "report.records",
+    "report.fits",
+    "report.drawing",
+    "report.maps",
+    "report.plots",
+    "report.story",
+    "report.tables",
+    "report.html",
+    "cli",
+    "__main__",
+)
+
+PACKAGE = Path(torchcram.__file__).parent
+RANK = {name: rank for rank, name in enumerate(ORDER)}
+
+
+def module_name(file: Path) -> str:
+    """Return the dotted name below torchcram: "" for the package itself, "ops.scan" for ops/scan/__init__.py."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def internal_imports(source: str, known: set[str]) -> set[str]:
+    """Return the modules of torchcram that the source imports, anywhere in it, also by name: import_module("torchcram.x")."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where they lead"
+            # "from torchcram.ops import routing" imports torchcram.ops.routing where that is a module.
+            found |= {f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in known else str(node.module) for alias in node.names}
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in {"import_module", "__import__"}:
+            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant) and isinstance(argument.value, str)}
+    return {name.removeprefix("torchcram").removeprefix(".") for name in found if name == "torchcram" or name.startswith("torchcram.")}
+
+
+def forbidden(name: str, imports: set[str]) -> set[str]:
+    """Return those imports that lead upwards: to the module's own line, to a line below it, or to the package's public face."""
+    return {imported for imported in imports if imported not in RANK or RANK[imported] >= RANK[name]}
+
+
+KNOWN = {"torchcram" if name == "" else f"torchcram.{name}" for name in FILES}
+
+
+def test_every_file_has_a_line():
+    assert set(FILES) - {""} - set(ORDER) == set()
+
+
+def test_every_line_has_a_file():
+    assert set(ORDER) - set(FILES) == set()
+    assert len(set(ORDER)) == len(ORDER)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name in RANK])
+def test_a_file_imports_only_from_lines_above(name: str):
+    assert forbidden(name, internal_imports(FILES[name].read_text(), KNOWN)) == set()
+
+
+def test_the_package_itself_imports_nothing_heavy_at_once():
+    top_level = ast.parse(FILES[""].read_text()).body
+    eager = [ast.unparse(node) for node in top_level if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [line for line in eager if line.split()[1].split(".")[0] in {"torch", "torchcram", "accelerate", "matplotlib", "scipy"}] == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_importing_a_file_only_defines_things(name: str):
+    """No prints, no seeds, no reads of the environment: at module level stand definitions and values, never a bare call."""
+    body = ast.parse(FILES[name].read_text()).body
+    calls = [ast.unparse(node) for node in body if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)]
+    loops = [ast.unparse(node) for node in body if isinstance(node, ast.For | ast.While | ast.With | ast.Try | ast.Delete)]
+    assert calls + loops == []
+
+
+@pytest.mark.parametrize(
+    ("source", "imports"),
+    [
+        ("import torchcram.cli", {"cli"}),
+        ("import torchcram", {""}),
+        ("from torchcram.ops.scan import scan", {"ops.scan"}),
+        ("from torchcram.memory import block", {"memory.block"}),
+        ("def late():\n    from torchcram.cli import main", {"cli"}),
+        ("from importlib import import_module\nimport_module('torchcram.cli')", {"cli"}),
+        ("import torch\nimport torchcramped", set()),
+    ],
+)
+def test_the_reader_of_imports_misses_none(source: str, imports: set[str]):
+    assert internal_imports(source, {"torchcram.memory.block", "torchcram.memory"}) == imports
+
+
+def test_the_order_forbids_what_it_should():
+    assert forbidden("memory.block", {"types", "ops.scan", "memory.router"}) == set()
+    assert forbidden("memory.block", {"memory.block", "cli", "", "unknown"}) == {"memory.block", "cli", "", "unknown"}
