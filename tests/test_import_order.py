@@ -70,6 +70,7 @@ ORDER = (
     "report.drawing",
     "report.maps",
     "report.plots",
+    "report.headline",
     "report.story",
     "report.tables",
     "report.html",

@@ -76,8 +76,9 @@ class MixingCounts:
 
 def mixing_shares(costs: Sequence[MixingCost], counts: Sequence[MixingCounts], *, dense_keys_per_layer: float) -> tuple[float, float]:
     """Return operations and bytes of all memories, over what dense attention in every layer would take."""
-    flops = sum(c.flops_key * n.keys + c.flops_token * n.tokens + c.flops_asked * n.asked + c.flops_written * n.written for c, n in zip(costs, counts, strict=True))
-    moved = sum(c.bytes_key * n.keys + c.bytes_token * n.tokens + c.bytes_asked * n.asked + c.bytes_written * n.written for c, n in zip(costs, counts, strict=True))
+    pairs = list(zip(costs, counts, strict=True))
+    flops = sum(c.flops_key * n.keys + c.flops_token * n.tokens + c.flops_asked * n.asked + c.flops_written * n.written for c, n in pairs)
+    moved = sum(c.bytes_key * n.keys + c.bytes_token * n.tokens + c.bytes_asked * n.asked + c.bytes_written * n.written for c, n in pairs)
     return flops / sum(c.flops_key * dense_keys_per_layer for c in costs), moved / sum(c.bytes_key * dense_keys_per_layer for c in costs)
 
 

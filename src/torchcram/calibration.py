@@ -7,6 +7,7 @@ frozen model: it is void while training and under drift. Skipping nothing satisf
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from torchcram.accounting import any_layer
 from torchcram.models.sequence import SequenceModel
 from torchcram.types import Batch, RoutingControl
 
-SHIFTS: tuple[float, ...] = (8.0, 4.0, 2.0, 1.5, 1.0, 0.75, 0.5, 0.25, 0.0, -0.25, -0.5, -0.75, -1.0, -1.5, -2.0, -3.0)
+SHIFTS: tuple[float, ...] = (8.0, 2.0, 1.4, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0, -0.3, -1.0, -8.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,15 @@ def risk_curve(model: SequenceModel, batches: Iterable[Batch], *, answer: str = 
             rows.append((_share(wrong, scored), _share(~read & skippable, skippable)))
         losses.append(torch.stack([loss for loss, _ in rows], 1))
         skipped.append(torch.stack([share for _, share in rows], 1))
-    return RiskCurve(shifts=ordered, losses=torch.cat(losses).cummax(1).values, skipped=torch.cat(skipped))
+    # A sequence without scored answers loses none.
+    return RiskCurve(shifts=ordered, losses=torch.cat(losses).nan_to_num(0.0).cummax(1).values, skipped=torch.cat(skipped))
+
+
+def check_sequences(sequences: int, *, risk_tolerance: float) -> None:
+    """Raise ValueError if so few calibration sequences cannot certify the tolerance, whatever the model does."""
+    needed = math.ceil(1 / risk_tolerance - 1 - 1e-9)
+    if sequences < needed:
+        raise ValueError(f"{sequences} calibration sequences cannot certify a risk of {risk_tolerance}: at least {needed} are needed")
 
 
 def choose_shift(curve: RiskCurve, *, risk_tolerance: float) -> Calibration:
@@ -86,9 +95,8 @@ def choose_shift(curve: RiskCurve, *, risk_tolerance: float) -> Calibration:
         ValueError: if there are too few sequences for the tolerance, whatever the model does.
     """
     n = len(curve.losses)
-    if 1 / (n + 1) > risk_tolerance:
-        raise ValueError(f"{n} calibration sequences cannot certify a risk of {risk_tolerance}: at least {int(1 / risk_tolerance)} are needed")
-    risk, skipped = curve.losses.mean(0), curve.skipped.nanmean(0)
+    check_sequences(n, risk_tolerance=risk_tolerance)
+    risk, skipped = curve.losses.double().mean(0), curve.skipped.double().nanmean(0)
     good = ((n * risk + 1) / (n + 1) <= risk_tolerance).nonzero()[:, 0].tolist()
     # No shift good enough: the most cautious one is nearest to dense reads, and its risk is reported as it is.
     best = good[-1] if good else 0
@@ -99,6 +107,58 @@ def choose_shift(curve: RiskCurve, *, risk_tolerance: float) -> Calibration:
         skipped_share=float(skipped[best]),
         sequences=n,
         curve=tuple((shift, float(r), float(s)) for shift, r, s in zip(curve.shifts, risk, skipped, strict=True)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitStudy:
+    """How the guarantee holds over random splits into calibration and test sequences.
+
+    Attributes:
+        risk_tolerance, calibration_sequences, test_sequences, splits: the set-up.
+        mean_risk, standard_error: realised risk on the test part, over splits.
+        mean_skipped: share of the skippable reads that are skipped on the test part, over splits.
+    """
+
+    risk_tolerance: float
+    calibration_sequences: int
+    test_sequences: int
+    splits: int
+    mean_risk: float
+    standard_error: float
+    mean_skipped: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the mean realised risk is within two standard errors of the tolerance."""
+        return self.mean_risk <= self.risk_tolerance + 2 * self.standard_error
+
+
+def split_study(curve: RiskCurve, *, calibration_sequences: int, risk_tolerance: float, splits: int, generator: torch.Generator) -> SplitStudy:
+    """Calibrate on random subsets of the measured sequences and test on the others.
+
+    Raises:
+        ValueError: if nothing is left to test on.
+    """
+    total = len(curve.losses)
+    if calibration_sequences >= total:
+        raise ValueError(f"{calibration_sequences} calibration sequences leave nothing to test on: {total} were measured")
+    risks, skipped = [], []
+    for _ in range(splits):
+        order = torch.randperm(total, generator=generator)
+        chosen = choose_shift(curve.rows(order[:calibration_sequences]), risk_tolerance=risk_tolerance)
+        column, rest = curve.shifts.index(chosen.threshold_shift), curve.rows(order[calibration_sequences:])
+        risks.append(float(rest.losses[:, column].mean()))
+        skipped.append(float(rest.skipped[:, column].nanmean()))
+    risk = torch.tensor(risks, dtype=torch.float64)
+    return SplitStudy(
+        risk_tolerance=risk_tolerance,
+        calibration_sequences=calibration_sequences,
+        test_sequences=total - calibration_sequences,
+        splits=splits,
+        mean_risk=float(risk.mean()),
+        standard_error=float(risk.std() / splits**0.5) if splits > 1 else 0.0,
+        mean_skipped=float(torch.tensor(skipped).mean()),
     )
 
 

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Sequence models that learn to stop paying for attention.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Sequence models that learn to stop paying for attention."
+)
 tasks_app = typer.Typer(no_args_is_help=True, help="Look at the tasks.")
 app.add_typer(tasks_app, name="tasks")
 
@@ -23,6 +25,7 @@ def train_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train a model, evaluate it on fresh sequences, and print the summary."""
+    from accelerate import PartialState
     from rich.console import Console
 
     from torchcram.report.tables import print_summary
@@ -35,8 +38,9 @@ def train_command(
     if seed is not None:
         chosen = chosen.updated("seed", seed)
     run = train(chosen, out=out, resume=resume, show_progress=not quiet)
-    print_summary(run.summary, Console())
-    typer.echo(f"{run.path / 'summary.json'}")
+    if PartialState().is_main_process:
+        print_summary(run.summary, Console())
+        typer.echo(f"{run.path / 'summary.json'}")
 
 
 @app.command("evaluate")
@@ -60,6 +64,34 @@ def evaluate_command(
     typer.echo(text)
 
 
+@app.command("calibrate")
+def calibrate_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    tolerance: Annotated[list[float] | None, typer.Option(help="Risk tolerance; may be repeated. Default: 0.01 and 0.05.")] = None,
+    sequences: Annotated[int, typer.Option(min=1, help="Calibration sequences of each split.")] = 200,
+    test_sequences: Annotated[int, typer.Option(min=1, help="Test sequences of each split.")] = 400,
+    splits: Annotated[int, typer.Option(min=1, help="Random splits.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the sequences and of the splits.")] = 1,
+) -> None:
+    """Test the conformal guarantee of a finished run over random splits, and print the result as JSON."""
+    import json
+    from dataclasses import asdict
+
+    import torch
+
+    from torchcram.calibration import split_study
+    from torchcram.training.evaluate import fresh_risk_curve
+    from torchcram.training.loop import load_run
+
+    loaded = load_run(run)
+    curve = fresh_risk_curve(loaded.model, loaded.task, sequences=sequences + test_sequences, seed=seed, step=loaded.config.training.steps)
+    studies = [
+        split_study(curve, calibration_sequences=sequences, risk_tolerance=value, splits=splits, generator=torch.Generator().manual_seed(seed))
+        for value in tolerance or (0.01, 0.05)
+    ]
+    typer.echo(json.dumps([asdict(study) | {"holds": study.holds} for study in studies], indent=1))
+
+
 @app.command("report")
 def report_command(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
     """Write one self-contained HTML file, and its figures as PNG."""
@@ -76,10 +108,12 @@ def srcd_command(
     sequences: Annotated[int, typer.Option(min=1, help="Sequences for the statistics.")] = 200,
 ) -> None:
     """Draw one SRCD sequence as a picture and print the statistics of many against the specification."""
+    import math
+
     import torch
     from rich.console import Console
 
-    from torchcram.report.plots import draw_sequence
+    from torchcram.report.drawing import draw_sequence
     from torchcram.report.tables import print_statistics
     from torchcram.tasks.srcd import SRCD, SRCDConfig
     from torchcram.tasks.srcd_oracle import statistics
@@ -90,7 +124,8 @@ def srcd_command(
     generator = torch.Generator().manual_seed(seed)
     batch = SRCD(config).batch(sequences, generator=generator)
     draw_sequence(batch).savefig(out, dpi=150)
-    print_statistics(statistics(batch, config=config), Console())
+    rows = {name: (measured, None if math.isnan(specified) else specified) for name, measured, specified in statistics(batch, config=config)}
+    print_statistics(rows, Console())
     typer.echo(str(out))
 
 
@@ -107,8 +142,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise ValueError(f"--set {text!r} must look like a.b=value")
     try:
         return path, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set {text!r}: {value!r} is not a value ({error})") from None
+    except yaml.YAMLError:
+        raise ValueError(f"--set {text!r}: {value!r} is neither a number, nor a word, nor a list (quote what holds brackets or colons)") from None
 
 
 def main() -> None:
@@ -116,7 +151,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, FloatingPointError, OSError) as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        typer.secho(f"error: {'; '.join(str(error).splitlines())}", err=True, fg=typer.colors.RED)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

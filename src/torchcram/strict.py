@@ -37,6 +37,13 @@ def require_choice(kind: str, value: str, valid: Iterable[str]) -> str:
     return value
 
 
+def require_positive(**numbers: float) -> None:
+    """Raise ValueError, with its name, for a number that is not above zero."""
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name} {value} must be above 0")
+
+
 class StrictConfig(BaseModel):
     """A frozen configuration whose unknown keys, wrong types and impossible values are errors that name the way out."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -158,8 +158,10 @@ class SequenceMixer(Protocol):
         control: RoutingControl,
         noise: Float[Tensor, "batch time 4"] | None = None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        horizon: Float[Tensor, "batch time"] | None = None,
     ) -> BlockOutput:
         """Mix along time. ``gap[b, t]`` is the time since the step before; ``mask`` is False on padding at the end.
+        ``horizon[b, t]`` is the time from the step to the moment its target refers to, for mixers that can look ahead.
 
         ``noise`` is uniform in [0, 1): three numbers for the router, one for exploration; None decides by threshold and explores nothing.
         """
@@ -213,8 +215,8 @@ class Batch:
         return self.gap.shape[0]
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors = {name: None if (value := getattr(self, name)) is None else change(value) for name in ("inputs", "gap", "horizon", "mask")}
-        groups = {name: {key: change(value) for key, value in getattr(self, name).items()} for name in ("targets", "slices", "info")}
+        tensors: dict[str, Any] = {name: None if (value := getattr(self, name)) is None else change(value) for name in ("inputs", "gap", "horizon", "mask")}
+        groups: dict[str, Any] = {name: {key: change(value) for key, value in getattr(self, name).items()} for name in ("targets", "slices", "info")}
         return replace(self, **{**tensors, **groups})
 
     def rows(self, start: int, stop: int) -> Batch:

@@ -53,7 +53,11 @@ def eval_line(step: int) -> dict[str, Any]:
     recurring = 0.9999 - 0.9 * math.exp(-step / 120)
     return {
         **{"kind": "eval", "step": step, "accuracy": {"query": 0.7 * recurring + 0.3 * novel, "recurring": recurring, "novel": novel}},
-        **{"any_layer_read_rate": rate_at(step), "read_rate_by_layer": [rate_at(step), 1.0 if step < FALL else 0.0], "attention_share": 1.0 if step < FALL else 0.56 * rate_at(step)},
+        **{
+            "any_layer_read_rate": rate_at(step),
+            "read_rate_by_layer": [rate_at(step), 1.0 if step < FALL else 0.0],
+            "attention_share": 1.0 if step < FALL else 0.56 * rate_at(step),
+        },
         **{"any_layer_floor": FLOOR, "attention_share_floor": SHARE_FLOOR, "dynamics_mse": 0.03},
         "routes_by_slice": SUMMARY["routes_by_slice"],
     }
@@ -94,6 +98,11 @@ def write_synthetic_run(directory: Path, *, seed: int = 0) -> Path:
 def run_dir(tmp_path: Path) -> Path:
     """A finished run with every file."""
     return write_synthetic_run(tmp_path / "run")
+
+
+@pytest.fixture
+def summary() -> dict[str, Any]:
+    return dict(SUMMARY)
 
 
 @pytest.fixture

@@ -1,17 +1,16 @@
 import io
 
-from conftest_report import SUMMARY
 from rich.console import Console
 
-from torchcram.report.tables import print_summary, summary_rows
+from torchcram.report.tables import print_statistics, print_summary, summary_rows
 
 
 def by_label(summary: dict) -> dict[str, tuple[str, str]]:
     return {row.label: (row.value, row.note) for row in summary_rows(summary)}
 
 
-def test_figures_stand_beside_their_floors():
-    rows = by_label(SUMMARY)
+def test_figures_stand_beside_their_floors(summary: dict):
+    rows = by_label(summary)
     assert rows["any-layer read rate"] == ("1.52%", "floor 1.41%, 1.08x the floor")
     assert rows["attention share"] == ("0.86%", "floor 0.8%, 1.07x the floor")
     assert rows["read rate by layer"][0] == "1.52% / 0%"
@@ -21,8 +20,8 @@ def test_figures_stand_beside_their_floors():
     assert rows["time"] == ("7 min 17 s", "22,489 tokens a second")
 
 
-def test_every_scalar_of_the_summary_is_shown_somewhere():
-    text = " ".join(f"{row.value} {row.note}" for row in summary_rows({**SUMMARY, "overridden_accuracy": 0.9871}))
+def test_every_scalar_of_the_summary_is_shown_somewhere(summary: dict):
+    text = " ".join(f"{row.value} {row.note}" for row in summary_rows({**summary, "overridden_accuracy": 0.9871}))
     for figure in ("98.71%", "99.99%", "99.51%", "116x", "1,310", "0.0274", "0.0262", "0.0201", "21.4%", "18.7%", "41.2%", "148,122", "2,400", "4f0c2a91be77"):
         assert figure in text
 
@@ -38,12 +37,19 @@ def test_figures_of_tasks_of_ones_own_are_not_hidden():
     assert [(row.label, row.value) for row in rows] == [("activity mse", "0.1235"), ("accuracy activity", "0.75")]
 
 
-def test_the_printed_table_has_every_row_once():
+def test_the_printed_table_has_every_row_once(summary: dict):
     console = Console(file=io.StringIO(), width=140)
-    print_summary({**SUMMARY, "config_hash": "[bold]x"}, console)
+    print_summary({**summary, "config_hash": "[bold]x"}, console)
     text = console.file.getvalue()
-    for row in summary_rows(SUMMARY)[:-1]:
+    for row in summary_rows(summary)[:-1]:
         assert any(row.label in line and row.value in line and row.note in line for line in text.splitlines()), row
     # Brackets in a value are text, not markup.
     assert "[bold]x" in text
     assert text.count("Honest costs") == 1
+
+
+def test_statistics_stand_beside_the_specification():
+    console = Console(file=io.StringIO(), width=100)
+    print_statistics({"share of queries": (0.04688, 0.05), "mean gap": (0.2871, None)}, console)
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert lines == [["statistic", "measured", "specified"], ["share", "of", "queries", "0.04688", "0.05"], ["mean", "gap", "0.2871"]]

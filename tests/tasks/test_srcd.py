@@ -395,7 +395,7 @@ def test_drift_changes_every_pattern_in_each_context():
 def test_late_patterns_stay_away_until_they_are_introduced():
     settings = config(introduce_at=((10, 3), (20, 2)))
     task = SRCD(settings)
-    assert task.introduced(step=0).tolist() == [0] * 7 + [10] * 3 + [20] * 2
+    assert task.introduced.tolist() == [0] * 7 + [10] * 3 + [20] * 2
     for step, patterns in {0: 7, 9: 7, 10: 10, 19: 10, 20: 12}.items():
         seen = draw(settings, size=40, step=step).info["pattern"]
         assert set(seen.unique().tolist()) == set(range(-1, patterns))

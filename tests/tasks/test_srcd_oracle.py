@@ -1,5 +1,6 @@
 """Oracles: exact retrieval is always right, the floors are counted right, and the Kalman filter is the floor of the dynamics."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchcram.tasks.srcd import SRCD, SRCDConfig
-from torchcram.tasks.srcd_oracle import any_layer_floor, attention_share_floor, exact_retrieval, kalman_mse
+from torchcram.tasks.srcd_oracle import any_layer_floor, attention_share_floor, exact_retrieval, kalman_mse, statistics
 from torchcram.types import Batch
 
 configs = st.builds(
@@ -138,3 +139,36 @@ def test_the_kalman_floor_needs_the_parameters_of_each_sequence(name):
 def test_the_kalman_floor_of_a_noiseless_oscillator_is_zero():
     config = SRCDConfig(length=64, stationary_std=0.0, observation_std=0.0)
     assert kalman_mse(draw(config), config=config) < 1e-9
+
+
+# statistics
+
+
+def table(config: SRCDConfig, size: int = 100) -> dict[str, tuple[float, float]]:
+    return {what: (measured, specified) for what, measured, specified in statistics(draw(config, size), config=config)}
+
+
+@pytest.mark.parametrize("changed", [{}, {"gap_exponent": 1.0}, {"gap_exponent": 0.5, "recurrence": 0.4, "unanswerable": 0.25}, {"gap_max": 0.12}])
+def test_what_is_drawn_is_what_is_specified(changed):
+    rows = table(SRCDConfig(length=1000, binding_share=0.2, query_share=0.1, gap_min=0.05, **{"gap_max": 2.0, **changed}))
+    specified = {what: pair for what, pair in rows.items() if not math.isnan(pair[1])}
+    assert len(specified) == 7
+    for what, (measured, expected) in specified.items():
+        assert measured == pytest.approx(expected, rel=0.04), what
+
+
+def test_specified_figures_of_the_paper():
+    """Half of all gaps exceed 0.1 * 2 ** (2 / 3), and the mean gap is 0.1 * (1 + 2 * (1 - 0.1)): exponent 1.5, cut at 100 times the least."""
+    specified = {what: pair[1] for what, pair in table(SRCDConfig(length=256), 2).items()}
+    assert specified["mean gap"] == pytest.approx(0.28)
+    assert specified["median gap"] == pytest.approx(0.1587, abs=1e-4)
+    assert specified["any-layer floor"] == pytest.approx(0.05 * 0.3)
+    assert specified["recurring share of the bindings"] == specified["recurring share of the queries"] == 0.7
+
+
+def test_nothing_is_specified_where_theory_is_silent():
+    plain, overriding = table(SRCDConfig(length=256)), table(SRCDConfig(length=256, override=0.3))
+    assert math.isnan(plain["attention-share floor, 2 layers"][1])
+    assert math.isnan(overriding["any-layer floor"][1])
+    assert overriding["any-layer floor"][0] > plain["any-layer floor"][0]
+    assert plain["squared error of the Kalman filter"][0] < 0.7 * plain["squared error of the last observation"][0]

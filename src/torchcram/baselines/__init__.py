@@ -1,0 +1,1 @@
+"""Mixers to compare with, behind the same protocol as CRAM."""

@@ -55,12 +55,13 @@ class SSMBlock(nn.Module):
         control: RoutingControl,
         noise: Float[Tensor, "batch time 4"] | None = None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        horizon: Float[Tensor, "batch time"] | None = None,
     ) -> BlockOutput:
         """Mix along time. See :class:`torchcram.types.SequenceMixer`."""
         del control, noise, mask
         state = self.init_state(len(gap)) if state is None else state
         assert state.working is not None
-        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working)
+        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working, horizon)
         x = hidden_states + update
         x = x + self.mlp(x)
         decision = static_decision(torch.zeros_like(gap, dtype=torch.bool), dtype=gap.dtype)

@@ -53,9 +53,10 @@ class TransformerBlock(nn.Module):
         control: RoutingControl,
         noise: Float[Tensor, "batch time 4"] | None = None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        horizon: Float[Tensor, "batch time"] | None = None,
     ) -> BlockOutput:
         """Mix along time. See :class:`torchcram.types.SequenceMixer`. ``control.reads == "none"`` switches attention off."""
-        del noise
+        del noise, horizon
         state = self.init_state(len(gap)) if state is None else state
         assert state.episodic is not None
         h = self.memory_norm(hidden_states)
@@ -72,4 +73,11 @@ def static_decision(read: Bool[Tensor, "batch time"], *, dtype: torch.dtype) -> 
     weight = read.to(dtype)
     route = torch.where(read, int(Route.EPISODIC), int(Route.WORKING))
     probabilities = torch.stack([1 - weight, torch.zeros_like(weight), weight], -1)
-    return RoutingDecision(route=route, probabilities=probabilities, familiarity=torch.zeros_like(weight), explored=torch.zeros_like(read), weight=weight, asked=torch.zeros_like(read))
+    return RoutingDecision(
+        route=route,
+        probabilities=probabilities,
+        familiarity=torch.zeros_like(weight),
+        explored=torch.zeros_like(read),
+        weight=weight,
+        asked=torch.zeros_like(read),
+    )

@@ -29,7 +29,7 @@ from torchcram.memory.surprise import SurpriseTrace, Trace
 from torchcram.memory.working import WORKING_MEMORIES
 from torchcram.ops.collective import world_mean
 from torchcram.ops.routing import straight_through_mix
-from torchcram.strict import require_choice
+from torchcram.strict import require_choice, require_positive
 from torchcram.types import BlockOutput, KeyValueState, Lesson, MemoryState, Route, RoutingControl, RoutingDecision
 
 
@@ -74,13 +74,15 @@ class CRAMBlock(nn.Module):
         mlp_ratio: float = 4.0,
     ):
         super().__init__()
+        require_positive(quality_variance=quality_variance)
+        kind = SEMANTIC_MEMORIES[require_choice("semantic memory", semantic, SEMANTIC_MEMORIES)]
         if surprise and semantic != "slots":
             raise ValueError(f"the surprise trace flags slots, but semantic is {semantic!r}: set surprise to false, or semantic to 'slots'")
         self.quality_variance, self.detach = quality_variance, detach
         self.working_norm, self.memory_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
         self.working = WORKING_MEMORIES[require_choice("working memory", working, WORKING_MEMORIES)](d_model, state_size=state_size)
-        self.episodic = EpisodicMemory(d_model, heads=heads, window=window)
-        self.semantic = SEMANTIC_MEMORIES[require_choice("semantic memory", semantic, SEMANTIC_MEMORIES)](d_model, slots=slots, rank=rank)
+        self.episodic = EpisodicMemory(d_model, heads=heads, window=window, marks=surprise)
+        self.semantic = kind(d_model, slots=slots, rank=rank)
         self.familiarity = FamiliarityEstimator(d_model, evidence_size=self.semantic.evidence_size)
         options = {name: value for name, value in (("threshold", threshold), ("noise_scale", router_noise)) if value is not None}
         self.router = ROUTERS[require_choice("router", router, ROUTERS)](d_model, **options)
@@ -109,12 +111,13 @@ class CRAMBlock(nn.Module):
         control: RoutingControl,
         noise: Float[Tensor, "batch time 4"] | None = None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        horizon: Float[Tensor, "batch time"] | None = None,
     ) -> BlockOutput:
         """Mix along time. See :class:`torchcram.types.SequenceMixer`."""
         state = self.init_state(len(gap)) if state is None else state
         assert state.working is not None and state.episodic is not None
 
-        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working)
+        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working, horizon)
         x = hidden_states + update
         h = self.memory_norm(x)
 
@@ -133,9 +136,13 @@ class CRAMBlock(nn.Module):
         x = x + self._mix(retrieval, known, decision, asked)
         x = x + self.mlp(x)
 
-        losses, signals, lesson = {}, {}, None
+        losses: dict[str, Tensor] = {}
+        signals: dict[str, Tensor] = {}
+        lesson = None
         if control.consolidate:
-            losses, signals, lesson = self._consolidate(h, address, time, memory, retrieval, recalled, need, asked, decision)
+            losses, signals, lesson = self._consolidate(h, address, retrieval, recalled, need, asked, decision)
+            if self.surprise is not None:
+                losses["surprise"] = self._learn_bindings(h, address, time, memory, decision.read, mask)
         if trace is not None:
             signals["surprise"] = trace.surprise
         losses["price"] = _mean(decision.probabilities[..., Route.EPISODIC], mask)
@@ -227,15 +234,13 @@ class CRAMBlock(nn.Module):
         self,
         h: Tensor,
         address: Tensor,
-        time: Tensor,
-        memory: KeyValueState,
         retrieval: Tensor,
         recalled: SemanticRead,
         need: Tensor,
         asked: Tensor,
         decision: RoutingDecision,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Lesson]:
-        """Teach semantic memory, familiarity and the surprise trace by the retrievals that were computed."""
+        """Teach semantic memory and familiarity by the retrievals that were computed."""
         learned = asked & decision.computed
         target, known = retrieval[learned], learned[asked]
         error = relative_error(recalled.value[known], target)
@@ -254,19 +259,17 @@ class CRAMBlock(nn.Module):
             quality=_spread(quality, known),
             weight=_spread(weight, known),
         )
-        if self.surprise is not None:
-            losses["surprise"] = self._learn_bindings(h, address, time, memory, decision.read)
         blank = torch.full_like(need, float("nan"))
         signals = {"error": blank.masked_scatter(learned, error.detach().to(need.dtype)), "quality": blank.masked_scatter(learned, quality.to(need.dtype))}
         return losses, signals, lesson
 
-    def _learn_bindings(self, h: Tensor, address: Tensor, time: Tensor, memory: KeyValueState, read: Tensor) -> Tensor:
+    def _learn_bindings(self, h: Tensor, address: Tensor, time: Tensor, memory: KeyValueState, read: Tensor, mask: Tensor | None) -> Tensor:
         """Let the surprise trace learn from the entry that each read weighted most, if it lies within these steps."""
         assert self.surprise is not None
         row, step, source = self.episodic.top_entry(address, time, memory, read)
         asked_for = torch.zeros_like(read)
         asked_for[row, source] = True
-        return self.surprise.loss(h, asked_for, h[row, source], address[row, step])
+        return self.surprise.loss(h, asked_for, h[row, source], address[row, step], mask)
 
 
 def _spread(values: Tensor, chosen: Tensor) -> Tensor:

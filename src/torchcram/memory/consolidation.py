@@ -46,7 +46,7 @@ class ControllerConfig(StrictConfig):
         loss_tolerance: routed loss may exceed the dense loss by this share.
         reference_every: every so many steps the dense loss is measured, with the same weights and all reads forced.
         exploration: share of the tokens that would not read whose retrieval is computed all the same.
-        mature_steps, mature_change: the model is mature when its read rate has changed by less than this share within so many steps.
+        mature_steps, mature_change: the model is mature when its smoothed read rate has changed by less than this share within so many steps.
     """
 
     acquire_steps: int | None = Field(None, ge=0)
@@ -88,6 +88,7 @@ class ConsolidationController:
     best_step: int = 0
     dense_loss: float | None = None
     routed_loss: float | None = None
+    read_rate: float | None = None
     settled_rate: float = 1.0
     settled_step: int = 0
 
@@ -136,9 +137,17 @@ class ConsolidationController:
             self.price = min(max(self.price, rules.price_start), rules.price_most)
             self.caution -= rules.caution_fall if holds else -5 * rules.caution_fall
             self.caution = min(max(self.caution, 0.0), rules.caution_start)
-        if abs(read_rate - self.settled_rate) > rules.mature_change * self.settled_rate:
-            self.settled_rate, self.settled_step = read_rate, step
-            self.phase = "consolidate" if self.phase == "mature" and read_rate > self.settled_rate else self.phase
+        self.read_rate = _smooth(self.read_rate, read_rate, 0.05)
+        self._settle(step, self.read_rate)
+
+    def _settle(self, step: int, rate: float) -> None:
+        """Mature once the smoothed read rate has settled; consolidate again if it rises."""
+        rules, change = self.config, rate - self.settled_rate
+        # Rates below one in a thousand are none: what only decays towards zero has settled.
+        if abs(change) > rules.mature_change * max(self.settled_rate, 1e-3):
+            self.settled_rate, self.settled_step = rate, step
+            if self.phase == "mature" and change > 0:
+                self.phase = "consolidate"
         if self.phase == "consolidate" and step - self.settled_step >= rules.mature_steps:
             self.phase, self.matured_at = "mature", step
 

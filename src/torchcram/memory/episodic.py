@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
 from torchcram.ops.routed_attention.gathered import pack, routed_attention, visible_entries
+from torchcram.strict import require_positive
 from torchcram.types import KeyValueState
 
 
@@ -28,12 +29,15 @@ class EpisodicMemory(nn.Module):
         heads: number of heads.
         window: how many of the latest entries stay readable; None for all.
         rotary_base: longest rotary period is about ``2 pi rotary_base`` units of time.
+        marks: whether entries that surprise can be marked.
     """
 
-    def __init__(self, d_model: int, *, heads: int = 4, window: int | None = None, rotary_base: float = 10_000.0):
+    def __init__(self, d_model: int, *, heads: int = 4, window: int | None = None, rotary_base: float = 10_000.0, marks: bool = False):
         super().__init__()
+        require_positive(heads=heads)
         if d_model % (4 * heads):
-            raise ValueError(f"d_model {d_model} is not a multiple of 4 x heads = {4 * heads}: half of each head turns in pairs")
+            fitting = 4 * heads * max(1, round(d_model / (4 * heads)))
+            raise ValueError(f"d_model {d_model} is not a multiple of 4 x heads = {4 * heads} (half of each head turns in pairs): use {fitting}")
         if window is not None and window < 1:
             raise ValueError(f"window {window} must be at least 1, or None for an unbounded buffer")
         self.heads, self.d_head, self.window = heads, d_model // heads, window
@@ -44,7 +48,7 @@ class EpisodicMemory(nn.Module):
         self.log_sharpness = nn.Parameter(torch.full((heads,), 2.7))
         self.null_key = nn.Parameter(torch.zeros(heads, self.d_head))
         self.null_value = nn.Parameter(torch.zeros(heads, self.d_head))
-        self.mark = nn.Parameter(torch.zeros(heads, self.d_head))
+        self.mark = nn.Parameter(torch.zeros(heads, self.d_head)) if marks else None
         self.rotary_base = rotary_base
         with torch.no_grad():
             self.key.weight.copy_(self.query.weight)
@@ -73,6 +77,7 @@ class EpisodicMemory(nn.Module):
         time = state.time[:, None] + gap.cumsum(1)
         keys = rms_norm(self._split(self.key, hidden_states), (self.d_head,))
         if surprise is not None:
+            assert self.mark is not None
             keys = keys + surprise[:, None, :, None] * self.mark[:, None]
         keys = torch.cat([state.keys, self._rotate(keys, time)], 2)
         values = torch.cat([state.values, self._split(self.value, hidden_states)], 2)
@@ -119,11 +124,12 @@ class EpisodicMemory(nn.Module):
 
     def forget(self, memory: KeyValueState) -> KeyValueState:
         """Drop the entries that no later token can read; the null entry stays."""
-        if self.window is None or memory.keys.shape[2] <= self.window + 1:
+        window = self.window
+        if window is None or memory.keys.shape[2] <= window + 1:
             return memory
 
         def kept(entries: Tensor) -> Tensor:
-            return torch.cat([entries[:, :, :1], entries[:, :, -self.window :]], 2)
+            return torch.cat([entries[:, :, :1], entries[:, :, -window:]], 2)
 
         return replace(memory, keys=kept(memory.keys), values=kept(memory.values))
 

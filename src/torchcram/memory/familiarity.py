@@ -24,8 +24,8 @@ class FamiliarityEstimator(nn.Module):
 
     def __init__(self, d_model: int, *, evidence_size: int, hidden: int = 32):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(2 * d_model + evidence_size, hidden), nn.SiLU(), nn.Linear(hidden, 1))
-        nn.init.constant_(self.net[2].bias, -2.0)
+        self.net = nn.Sequential(nn.Linear(2 * d_model + evidence_size, hidden), nn.SiLU(), last := nn.Linear(hidden, 1))
+        nn.init.constant_(last.bias, -2.0)
 
     def forward(self, hidden_states: Float[Tensor, "tokens d_model"], read: SemanticRead) -> Float[Tensor, " tokens"]:
         """Return the logit of the expected quality. No gradient reaches what it looks at."""

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchcram.ops.init import small_start
+from torchcram.strict import require_positive
 
 
 class FeedForward(nn.Module):
@@ -18,7 +19,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, *, ratio: float = 4.0):
         super().__init__()
-        hidden = int(ratio * d_model)
+        require_positive(mlp_ratio=ratio)
+        hidden = max(1, int(ratio * d_model))
         self.norm = nn.RMSNorm(d_model)
         self.inner, self.activation, self.out = nn.Linear(d_model, hidden), nn.GELU(), nn.Linear(hidden, d_model)
         small_start(self.out)

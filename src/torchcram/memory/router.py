@@ -34,15 +34,14 @@ class NeedFamiliarityRouter(nn.Module):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold {threshold} must lie strictly between 0 and 1")
         self.noise_scale, self.steepness = noise_scale, steepness
-        self.net = nn.Sequential(nn.Linear(d_model, 32), nn.SiLU(), nn.Linear(32, 1))
-        nn.init.constant_(self.net[2].bias, 2.0)
+        self.net = nn.Sequential(nn.Linear(d_model, 32), nn.SiLU(), last := nn.Linear(32, 1))
+        nn.init.constant_(last.bias, 2.0)
         self.register_buffer("threshold_logit", torch.tensor(math.log(threshold / (1 - threshold))))
         self.threshold_logit: Tensor
 
     def need(self, hidden_states: Float[Tensor, "batch time d_model"], uniform: Float[Tensor, "batch time"] | None) -> Float[Tensor, "batch time"]:
         """Return the probability that a token needs a retrieval; above one half it asks for one."""
-        logits = self.net(hidden_states)[..., 0]
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = _full_precision(self.net, hidden_states)[..., 0]
         if uniform is not None and self.noise_scale > 0:
             logits = logits + self.noise_scale * logistic_noise(uniform).to(logits.dtype)
         return torch.sigmoid(logits)
@@ -109,13 +108,19 @@ class GumbelRouter(nn.Module):
         shift: float = 0.0,
     ) -> tuple[Float[Tensor, "batch time 3"], Int[Tensor, "batch time"]]:
         """Return the probabilities of the three routes and the route."""
-        logits = self.net(hidden_states).to(need.dtype)
+        logits = _full_precision(self.net, hidden_states)
         tipping = torch.sigmoid(self.threshold_logit + shift)
         lift = self.rise * (familiarity.detach() - tipping)
         logits = logits + torch.stack([torch.zeros_like(lift), lift, torch.zeros_like(lift)], -1)
         if uniform is not None and self.noise_scale > 0:
             logits = logits + self.noise_scale * gumbel_noise(uniform).to(logits.dtype)
         return logits.softmax(-1), logits.argmax(-1)
+
+
+def _full_precision(net: nn.Module, hidden_states: Tensor) -> Tensor:
+    """Run a router's network in fp32 (or fp64) under autocast, too: a decision must not hang on a rounding."""
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        return net(hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32)))
 
 
 ROUTERS: dict[str, type[NeedFamiliarityRouter] | type[GumbelRouter]] = {"need_familiarity": NeedFamiliarityRouter, "gumbel3": GumbelRouter}

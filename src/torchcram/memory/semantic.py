@@ -49,9 +49,10 @@ class SlotMemory(nn.Module):
 
     The nearest slots answer: ``weights = softmax(-sharpness * distance)``. The distance is a squared difference, in which what all queries have in
     common (being queries) cancels, under the metric of Fisher's discriminant: directions in which addresses of one slot vary (the noise
-    of the context) count little. Its unit: the mean square of an address about its mean, so unrelated addresses are about 2 apart. The running mean of the retrievals is the exact
-    minimiser of the consolidation loss for a slot, and needs no learning rate. An address far from every slot takes over the slot
-    used least, so what does not recur is forgotten and what recurs stays. Keys follow every token that asks, read or not.
+    of the context) count little. Its unit: the mean square of an address about its mean, so unrelated addresses are about 2 apart.
+    The running mean of the retrievals is the exact minimiser of the consolidation loss for a slot, and needs no learning rate. An address
+    far from every slot takes over the slot used least, so what does not recur is forgotten and what recurs stays. Keys follow every
+    token that asks, read or not.
 
     Args:
         d_model: width of values and of addresses.
@@ -66,7 +67,15 @@ class SlotMemory(nn.Module):
     evidence_size = 6
 
     def __init__(
-        self, d_model: int, *, slots: int = 256, rank: int | None = None, sharpness: float = 20.0, radius: float = 0.25, shrinkage: float = 0.1, slowest: float = 0.02,
+        self,
+        d_model: int,
+        *,
+        slots: int = 256,
+        rank: int | None = None,
+        sharpness: float = 20.0,
+        radius: float = 0.25,
+        shrinkage: float = 0.1,
+        slowest: float = 0.02,
     ):
         super().__init__()
         if rank is not None:
@@ -136,7 +145,7 @@ class SlotMemory(nn.Module):
         self._follow(self.values, found[:, :-2], found[:, -1], rate)
         self._follow(self.quality[:, None], found[:, -2:-1], found[:, -1], rate)
         new = lesson.read & ~known
-        fresh = world_concat(torch.cat([lesson.address, lesson.target], -1)[new], most)[:most]
+        fresh = world_concat(torch.cat([lesson.address, lesson.target], -1)[new], most)[: min(most, self.slots)]
         taken = self.usage.argsort(stable=True)[: len(fresh)]
         self.keys[taken], self.values[taken] = fresh.to(self.keys.dtype).chunk(2, -1)
         self.usage[taken], self.reads[taken], self.quality[taken] = 1.0, 1.0, 0.0

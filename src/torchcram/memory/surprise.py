@@ -95,8 +95,7 @@ class SurpriseTrace(nn.Module):
         decay, inputs = state.new_ones(*order.shape, self.slots), state.new_zeros(*order.shape, self.slots)
         decay[real] = (1 - share).to(state.dtype)
         inputs[real] = (share * contradiction[:, None]).to(state.dtype)
-        after = scan(decay, inputs, state) if order.shape[1] else decay
-        before = torch.cat([state[:, None], after], 1)
+        before = torch.cat([state[:, None], scan(decay, inputs, state)], 1)
         surprise = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
         surprise[written] = (read.recognition * contradiction).to(state.dtype)
         return Trace(before=before, index=written.cumsum(1) - written.long(), state=before[:, -1], surprise=surprise)
@@ -107,6 +106,7 @@ class SurpriseTrace(nn.Module):
         asked_for: Bool[Tensor, "batch time"],
         entry: Float[Tensor, "pairs d_model"],
         address: Float[Tensor, "pairs d_model"],
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, ""]:
         """Learn what binds, and where it will be asked for.
 
@@ -115,9 +115,13 @@ class SurpriseTrace(nn.Module):
             asked_for: steps whose entry some read weighted most.
             entry: hidden states of those entries, one for each read.
             address: the address of each read.
+            mask: False on padding, which nobody can ask for.
         """
         logits = self.binds(hidden_states.detach())[..., 0]
+        if mask is not None:
+            logits, asked_for = logits[mask], asked_for[mask]
         weight = logits.new_tensor(self.positive_weight)
-        doubt = binary_cross_entropy_with_logits(logits, asked_for.to(logits.dtype), pos_weight=weight)
+        doubt = binary_cross_entropy_with_logits(logits, asked_for.to(logits.dtype), pos_weight=weight, reduction="none")
         apart = (self.align(entry.detach()) - address.detach()).square().mean(-1)
-        return doubt + world_mean(apart.sum(), apart.new_tensor(float(len(apart))))
+        count = doubt.new_tensor(float(doubt.numel()))
+        return world_mean(doubt.sum(), count) + world_mean(apart.sum(), apart.new_tensor(float(len(apart))))

@@ -10,19 +10,22 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from torchcram.ops.ct_ode import ct_ode_step
 from torchcram.ops.init import small_start
 from torchcram.ops.scan import scan
-from torchcram.strict import require_choice
+from torchcram.strict import require_choice, require_positive
 
 
 class TimeAwareSSM(nn.Module):
     """``s_t = exp((-rate(x_t) + i frequency) gap_t) s_{t-1} + drive(x_t)``, read out through a gate.
 
+    A continuous-time state can be read at any moment: it is read as it is, and as it will be, undisturbed, after the ``horizon``: the
+    time to the moment that the step's target refers to. Beside both stands each channel's magnitude: which frequencies are present does not
+    depend on their phase, and products of two learned projections are all that a gate can otherwise form.
     The transition is exact for any gap >= 0: two steps with half the gap and no input equal one. In the family of S5 and the
     LRU (Smith et al. 2023, Orvieto et al. 2023), with the selectivity of Mamba in the decay rate. Deviation: not in the paper.
 
@@ -34,6 +37,7 @@ class TimeAwareSSM(nn.Module):
 
     def __init__(self, d_model: int, *, state_size: int = 64, timescales: tuple[float, float] = (0.5, 100.0)):
         super().__init__()
+        require_positive(state_size=state_size)
         shortest, longest = timescales
         rates = torch.logspace(math.log10(1 / longest), math.log10(1 / shortest), state_size)
         spread = torch.arange(state_size) * 0.6180339887 % 1.0
@@ -42,8 +46,8 @@ class TimeAwareSSM(nn.Module):
         self.frequency = nn.Parameter(frequencies)
         self.rate = nn.Linear(d_model, state_size)
         self.drive = nn.Linear(d_model, 2 * state_size)
-        self.gate = nn.Linear(d_model, 2 * state_size)
-        self.out = nn.Linear(2 * state_size, d_model, bias=False)
+        self.gate = nn.Linear(d_model, 5 * state_size)
+        self.out = nn.Linear(5 * state_size, d_model, bias=False)
         small_start(self.out)
         with torch.no_grad():
             self.rate.weight.mul_(0.1)
@@ -54,19 +58,31 @@ class TimeAwareSSM(nn.Module):
         return self.frequency.new_zeros(batch_size, self.state_size, 2)
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], gap: Float[Tensor, "batch time"], state: Float[Tensor, "batch state 2"]
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        gap: Float[Tensor, "batch time"],
+        state: Float[Tensor, "batch state 2"],
+        horizon: Float[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch state 2"]]:
         """Return the outputs and the state after the last step. The recurrence runs in fp32 under autocast."""
         rate, drive = softplus(self.rate(x)), self.drive(x)
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(gap.dtype, torch.float32)
-            rate, gap = rate.to(dtype), gap.to(dtype)[..., None]
+            rate = rate.to(dtype)
             drive = torch.sqrt(-torch.expm1(-2 * rate))[..., None] * drive.to(dtype).unflatten(-1, (-1, 2))
-            decay = torch.polar(torch.exp(-rate * gap), self.frequency.to(dtype) * gap)
-            states = scan(decay, torch.view_as_complex(drive.contiguous()), torch.view_as_complex(state.to(dtype)))
-            states = torch.view_as_real(states)
-        output = self.out(states.flatten(-2).to(x.dtype) * silu(self.gate(x)))
-        return output, states[:, -1]
+            states = scan(self._transition(rate, gap), torch.view_as_complex(drive.contiguous()), torch.view_as_complex(state.to(dtype)))
+            ahead = states if horizon is None else self._transition(rate, horizon) * states
+            parts = torch.view_as_real(states)
+            magnitude = (parts.square().sum(-1) + 1e-6).sqrt()
+            seen = torch.cat([parts.flatten(-2), torch.view_as_real(ahead).flatten(-2), magnitude], -1)
+        return self.out(seen.to(x.dtype) * silu(self.gate(x))), parts[:, -1]
+
+    def _transition(self, rate: Float[Tensor, "batch time state"], span: Float[Tensor, "batch time"]) -> Complex[Tensor, "batch time state"]:
+        """Return by what an undisturbed state is multiplied over a span of time."""
+        span = span.to(rate.dtype)[..., None]
+        size, angle = torch.exp(-rate * span), self.frequency.to(rate.dtype) * span
+        # Not torch.polar: where the size is denormal, after a long gap, its gradient is NaN.
+        return torch.complex(size * angle.cos(), size * angle.sin())
 
 
 class CTODEMemory(nn.Module):
@@ -83,6 +99,7 @@ class CTODEMemory(nn.Module):
 
     def __init__(self, d_model: int, *, state_size: int = 64, steps: int = 4, start: str = "previous"):
         super().__init__()
+        require_positive(state_size=state_size, steps=steps)
         self.state_size, self.steps = state_size, steps
         self.start = require_choice("start", start, ("previous", "zero"))
         self.recurrent = nn.Linear(state_size, state_size, bias=False)
@@ -96,9 +113,14 @@ class CTODEMemory(nn.Module):
         return self.recurrent.weight.new_zeros(batch_size, self.state_size, 1)
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], gap: Float[Tensor, "batch time"], state: Float[Tensor, "batch state 1"]
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        gap: Float[Tensor, "batch time"],
+        state: Float[Tensor, "batch state 1"],
+        horizon: Float[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch state 1"]]:
-        """Return the outputs and the state after the last step. The integration runs in fp32 under autocast."""
+        """Return the outputs and the state after the last step. The integration runs in fp32 under autocast; the paper has no horizon."""
+        del horizon
         drive, gate = self.drive(x), self.gate(torch.log1p(gap)[..., None].to(x.dtype))
         with torch.autocast(x.device.type, enabled=False):
             states = self._integrate(drive.to(gap.dtype), gate.to(gap.dtype), state[..., 0].to(gap.dtype))

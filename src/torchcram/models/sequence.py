@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from torchcram.mixers import build_mixer
+from torchcram.mixers import Mixer, build_mixer
+from torchcram.models.checks import check_batch, check_targets
 from torchcram.ops.collective import world_mean
 from torchcram.types import Batch, BlockOutput, Head, MemoryState, RoutingControl
 
@@ -73,13 +74,20 @@ class SequenceModel(nn.Module):
         super().__init__()
         if (input_size is None) == (vocabulary is None):
             raise ValueError("give either input_size (continuous inputs) or vocabulary (symbols), not both or neither")
+        self.input_size, self.vocabulary = input_size, vocabulary
         self.embed = nn.Embedding(vocabulary, d_model) if vocabulary is not None else nn.Linear(int(input_size or 0), d_model)
         self.gap_features, self.horizon_features = TimeFeatures(), TimeFeatures()
         self.embed_time = nn.Linear(self.gap_features.size + self.horizon_features.size, d_model, bias=False)
-        self.blocks = nn.ModuleList(build_mixer(mixer, d_model, options or {}) for _ in range(layers))
+        # A ModuleList, typed by what it holds.
+        self.blocks = cast(list[Mixer], nn.ModuleList(build_mixer(mixer, d_model, options or {}) for _ in range(layers)))
         self.norm = nn.RMSNorm(d_model)
         self.specs = tuple(heads)
         self.heads = nn.ModuleDict({head.name: nn.Linear(d_model, head.size) for head in heads})
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError, naming what is wrong, unless the model can learn from the batch."""
+        check_batch(batch, input_size=self.input_size, vocabulary=self.vocabulary)
+        check_targets(batch, self.specs)
 
     def init_state(self, batch_size: int) -> tuple[MemoryState, ...]:
         """Return the state of each layer before the first step."""
@@ -93,16 +101,22 @@ class SequenceModel(nn.Module):
         control: RoutingControl | None = None,
         noise: Float[Tensor, "batch time layers 4"] | None = None,
     ) -> ModelOutput:
-        """Run over a batch, or over its continuation if ``states`` of the steps before are given."""
+        """Run over a batch, or over its continuation if ``states`` of the steps before are given.
+
+        Raises:
+            ValueError: if the batch is empty, or holds NaN, negative gaps or unknown symbols: see :func:`torchcram.models.checks.check_batch`.
+        """
+        check_batch(batch, input_size=self.input_size, vocabulary=self.vocabulary, continued=states is not None)
         control = RoutingControl() if control is None else control
         horizon = torch.zeros_like(batch.gap) if batch.horizon is None else batch.horizon
         times = torch.cat([self.gap_features(batch.gap), self.horizon_features(horizon)], -1)
-        x = self.embed(batch.inputs) + self.embed_time(times)
+        # The residual stream keeps full precision under autocast.
+        x = (self.embed(batch.inputs) + self.embed_time(times)).to(batch.gap.dtype)
         states = self.init_state(batch.size) if states is None else states
         blocks: list[BlockOutput] = []
         for layer, (block, state) in enumerate(zip(self.blocks, states, strict=True)):
             layer_noise = None if noise is None else noise[:, :, layer]
-            blocks.append(block(x, batch.gap, state, control=control, noise=layer_noise, mask=batch.mask))
+            blocks.append(block(x, batch.gap, state, control=control, noise=layer_noise, mask=batch.mask, horizon=batch.horizon))
             x = blocks[-1].hidden_states
         return ModelOutput(outputs=self._read_out(self.norm(x), batch), blocks=tuple(blocks))
 
@@ -111,7 +125,12 @@ class SequenceModel(nn.Module):
         return {head.name: self.heads[head.name](x if head.per == "step" else last) for head in self.specs}
 
     def task_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """Return the loss of each head, not yet weighted, averaged over the scored targets."""
+        """Return the loss of each head, not yet weighted, averaged over the scored targets.
+
+        Raises:
+            ValueError: if targets are missing or do not fit their heads.
+        """
+        check_targets(batch, self.specs)
         return {head.name: head_loss(head, outputs[head.name], batch) for head in self.specs}
 
     def parameter_groups(self, *, fast_factor: float) -> list[dict[str, Any]]:
@@ -127,11 +146,12 @@ def head_loss(head: Head, output: Tensor, batch: Batch) -> Float[Tensor, ""]:
     """Return cross-entropy in nats, or the mean squared error, over the scored targets (0 if there are none)."""
     target = batch.targets[head.name]
     keep = scored(head, batch)
+    dtype = torch.promote_types(output.dtype, torch.float32)
     if head.kind == "classification":
-        logits = output[keep] if output.dtype == torch.float64 else output[keep].float()
-        return world_mean(cross_entropy(logits, target[keep], reduction="sum"), keep.sum().to(output.dtype))
+        return world_mean(cross_entropy(output[keep].to(dtype), target[keep], reduction="sum"), keep.sum().to(dtype))
+    output = output.to(dtype)
     error = output - torch.where(keep, target, output.detach())
-    return world_mean(error.square().sum(), keep.sum().to(output.dtype))
+    return world_mean(error.square().sum(), keep.sum().to(dtype))
 
 
 def scored(head: Head, batch: Batch) -> Bool[Tensor, "..."]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Inexact
+from jaxtyping import Inexact, Num
 from torch import Tensor
 
 
@@ -13,7 +13,7 @@ def _several() -> bool:
 
 
 @torch.no_grad()
-def world_sum(values: Inexact[Tensor, "*shape"]) -> Inexact[Tensor, "*shape"]:
+def world_sum(values: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
     """Return the sum of ``values`` over all processes, on each of them; no gradient."""
     values = values.detach().clone()
     if _several():

@@ -21,7 +21,7 @@ BINDING_HEIGHT, QUERY_HEIGHT = 1.0, 0.0
 
 
 @styled
-def sequence_figure(batch: Batch, *, steps: int = 160) -> Figure:
+def draw_sequence(batch: Batch, *, steps: int = 160) -> Figure:
     """Draw the first sequence of an SRCD batch.
 
     Args:

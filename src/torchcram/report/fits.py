@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import ruptures
+from jaxtyping import Float
 from scipy.optimize import OptimizeWarning, curve_fit
 
 from torchcram.report.records import Points
@@ -92,7 +93,7 @@ def _jumps(signal: Points) -> list[int]:
     return [0, *candidates[int(np.argmin(costs))]]
 
 
-def exposure_centres(edges: Points) -> Points:
+def exposure_centres(edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, " edges-1"]:
     """Return a representative number of exposures for each bin: the geometric middle, the plain one where a bin starts at 0."""
     low, high = edges[:-1], np.where(np.isfinite(edges[1:]), edges[1:], 2 * edges[:-1])
     return np.where(low > 0, np.sqrt(low * high), high / 2)

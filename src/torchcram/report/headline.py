@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -14,6 +15,9 @@ from torchcram.report.plots import smooth, training_axis
 from torchcram.report.records import Points, RunRecord, read_run, series
 from torchcram.report.style import BLUE, INK, MUTED, PHASE_ROOM, VERMILION, WIDTH, end_labels, percent_labels, share_axis, styled
 from torchcram.report.wording import percent
+
+# Steps and values of one run; runs may differ in length.
+Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
 
 TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 PHASE_WORDS = {
@@ -82,7 +86,7 @@ def _explain_phases(axes: Axes, record: RunRecord) -> None:
             axes.annotate(PHASE_WORDS[phase.name], middle, xycoords=("data", "axes fraction"), ha="center", va="top", color=MUTED, fontsize=9)
 
 
-def _draw_runs(axes: Axes, curves: Sequence[tuple[Points, Points]], *, colour: str, logarithmic: bool) -> None:
+def _draw_runs(axes: Axes, curves: Sequence[Curve], *, colour: str, logarithmic: bool) -> None:
     """Draw each curve and, on the steps that all of them cover, their mean."""
     start, stop = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
     grid = np.unique(np.concatenate([steps[(steps >= start) & (steps <= stop)] for steps, _ in curves]))

@@ -70,12 +70,10 @@ def _query_marks(record: RunRecord, time: int) -> list[tuple[str, Bool[np.ndarra
 def _route_title(record: RunRecord, routes: Int[np.ndarray, "layers time"]) -> str:
     read = (routes == Route.EPISODIC).any(0)
     known, needed = (flags for _, flags, _ in _query_marks(record, routes.shape[1]))
+    reads = f"{count(int(read.sum()))} of {count(len(read))} steps read"
     if not (known.any() or needed.any()):
-        return f"{count(read.sum())} of {count(len(read))} steps read"
-    return (
-        f"{count(read.sum())} of {count(len(read))} steps read: {read[needed].sum()} of the {needed.sum()} queries that need it, "
-        f"{read[known].sum()} of the {known.sum()} known by heart"
-    )
+        return reads
+    return f"{reads}: {read[needed].sum()} of the {needed.sum()} queries that need it, {read[known].sum()} of the {known.sum()} known by heart"
 
 
 def _route_legend(record: RunRecord) -> list[Line2D]:
@@ -97,7 +95,7 @@ def routes_by_slice_figure(record: RunRecord) -> Figure | None:
     left = np.zeros(len(routes))
     for route in Route:
         shares = np.array([shares[route] for shares in routes.values()], dtype=float)
-        axes.barh(list(routes), shares, left=left, color=ROUTE_COLOURS[route], height=0.62, label=f"{route.name.lower()} memory")
+        axes.barh([name.replace("_", " ") for name in routes], shares, left=left, color=ROUTE_COLOURS[route], height=0.62, label=f"{route.name.lower()} memory")
         for row, (share, start) in enumerate(zip(shares, left, strict=True)):
             if share >= 0.07:
                 axes.text(start + share / 2, row, percent(share), color=INK if route == Route.WORKING else PAPER, ha="center", va="center", fontsize=8.5)

@@ -116,6 +116,8 @@ def _floor_label(record: RunRecord, name: str) -> list[tuple[float, str, str]]:
 def accuracy_figure(record: RunRecord) -> Figure | None:
     """Draw the accuracy of each slice over training."""
     names = list(dict.fromkeys(name for line in record.evaluations for name in line.get("accuracy") or ()))
+    # Where the scored outputs are the queries, "all" is the same line under another name.
+    names = [name for name in names if name != "all" or "query" not in names]
     if not names:
         return None
     figure = Figure(figsize=(WIDTH, 3.6))
@@ -198,15 +200,16 @@ def calibration_figure(record: RunRecord) -> Figure | None:
     left.annotate(f"tolerance {percent(tolerance)}", (shift.max(), tolerance), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
     left.set_ylim(-0.06 * tolerance, max(3 * tolerance, 1.1 * risk_then))
     right.set_ylim(-0.02, 1.04)
-    _against_shift(left, shift, risk, (chosen, risk_then), colour=VERMILION, title="Answers that skipping changes", drop=8)
-    _against_shift(right, shift, skipped, (chosen, skipped_then), colour=BLUE, title="Skippable reads that are skipped", drop=-18)
+    _against_shift(left, shift, risk, (chosen, risk_then), colour=VERMILION, title="Answers that skipping changes", offset=(10, 8))
+    _against_shift(right, shift, skipped, (chosen, skipped_then), colour=BLUE, title="Skippable reads that are skipped", offset=(-9, -18))
     return figure
 
 
-def _against_shift(axes: Axes, shift: Points, values: Points, chosen: tuple[float, float], *, colour: str, title: str, drop: int) -> None:
+def _against_shift(axes: Axes, shift: Points, values: Points, chosen: tuple[float, float], *, colour: str, title: str, offset: tuple[int, int]) -> None:
     axes.plot(shift, values, color=colour)
     axes.plot(*chosen, "o", color=PAPER, markeredgecolor=colour, markeredgewidth=2, markersize=7, zorder=5)
-    axes.annotate(f"chosen: {percent(chosen[1])}", chosen, (10, drop), textcoords="offset points", color=colour, fontweight="bold", fontsize=9)
+    side = "left" if offset[0] > 0 else "right"
+    axes.annotate(f"chosen: {percent(chosen[1])}", chosen, offset, textcoords="offset points", ha=side, color=colour, fontweight="bold", fontsize=9)
     axes.axvline(chosen[0], color=MUTED, linewidth=1.1, linestyle=(0, (1, 2)))
     axes.set(title=title, xlabel="shift of the familiarity thresholds (logits)")
     percent_labels(axes.yaxis)
@@ -223,8 +226,10 @@ def training_axis(axes: Axes, record: RunRecord) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: count(step)))
     panels = [panel for panel in axes.figure.axes if panel is axes or panel.get_shared_x_axes().joined(panel, axes)]
     for phase in record.phases:
+        if phase.name not in PHASE_COLOURS:
+            continue
         for panel in panels:
-            panel.axvspan(phase.start, phase.stop, color=PHASE_COLOURS.get(phase.name, PAPER), linewidth=0, zorder=0)
+            panel.axvspan(phase.start, phase.stop, color=PHASE_COLOURS[phase.name], linewidth=0, zorder=0)
         if phase.stop - phase.start > 0.09 * record.last_step:
             middle = (phase.start + phase.stop) / 2
             panels[0].annotate(phase.name, (middle, 1.02), xycoords=("data", "axes fraction"), ha="center", color=MUTED, fontsize=8.5)

@@ -63,7 +63,7 @@ class RunRecord:
         """The phases in the order in which they happened; empty for models without a controller."""
         named = [(str(line["phase"]), int(line["step"])) for line in self.train if line.get("phase")]
         starts = [entry for entry, before in zip(named, [("", -1), *named], strict=False) if entry[0] != before[0]]
-        stops = [*(step for _, step in starts[1:]), self.last_step]
+        stops = [*(step for _, step in starts[1:]), self.last_step][: len(starts)]
         return [Phase(name=name, start=start, stop=stop) for (name, start), stop in zip(starts, stops, strict=True)]
 
     def floor(self, name: str) -> float | None:

@@ -23,9 +23,9 @@ from torchcram.report.wording import percent
 from torchcram.types import Route
 
 INK, MUTED, PAPER = "#1F2933", "#6B7785", "#FFFFFF"
-BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#8E3C8A"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#AA3377"
 ROUTE_COLOURS = {Route.WORKING: "#DDE2E8", Route.SEMANTIC: BLUE, Route.EPISODIC: VERMILION}
-SLICE_COLOURS = {"query": INK, "recurring": BLUE, "novel": VERMILION, "overridden": PURPLE, "unanswerable": MUTED}
+SLICE_COLOURS = {"query": INK, "recurring": BLUE, "novel": VERMILION, "overridden": PURPLE, "unanswerable": "#9AA5B1"}
 # Okabe and Ito's remaining colours, for slices that a task of one's own brings.
 OTHER_COLOURS = ("#009E73", "#B8860B", "#56B4E9", "#CC79A7")
 PHASE_COLOURS = {"acquire": "#FBEFE6", "consolidate": "#E8F1F8", "mature": "#F2F4F6"}

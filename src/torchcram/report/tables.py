@@ -49,6 +49,22 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print(table)
 
 
+def print_statistics(statistics: Mapping[str, tuple[float, float | None]], console: Console) -> None:
+    """Print what was measured on drawn sequences beside what the specification says.
+
+    Args:
+        statistics: by name, the measured figure and the specified one, or None where nothing is specified.
+        console: where to print.
+    """
+    table = Table(box=None, pad_edge=False)
+    table.add_column("statistic", style="dim")
+    for heading in ("measured", "specified"):
+        table.add_column(heading, justify="right")
+    for name, (measured, specified) in statistics.items():
+        table.add_row(escape(name), f"{measured:.4g}", "" if specified is None else f"{specified:.4g}")
+    console.print(table)
+
+
 def _answers(summary: Summary) -> list[SummaryRow]:
     labels = {"retrieval": "all queries", "recurring": "recurring queries", "novel": "novel queries", "overridden": "overridden queries"}
     queries = summary.get("evaluated_queries")

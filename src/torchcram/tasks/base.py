@@ -17,8 +17,8 @@ class Task(Protocol):
     """A source of batches."""
 
     @property
-    def input_size(self) -> int:
-        """Number of continuous features a step carries."""
+    def input_size(self) -> int | None:
+        """Number of continuous features a step carries; None if a step is one symbol, whose number a member ``vocabulary`` then tells."""
         ...
 
     @property

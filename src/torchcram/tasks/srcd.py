@@ -170,14 +170,14 @@ class SRCD:
         drifted = self.config.drift_at is not None and step >= self.config.drift_at
         return self._maps[int(drifted), context if self.config.contextual else 0]
 
-    def introduced(self, *, step: int) -> Int[Tensor, " patterns"]:
-        """Return the training step at which each pattern first appears; late ones are the last indices."""
+    @property
+    def introduced(self) -> Int[Tensor, " patterns"]:
+        """Training step at which each pattern first appears; late ones are the last indices."""
         steps = torch.zeros(self.config.patterns, dtype=torch.long)
         end = self.config.patterns
         for start, count in reversed(self.config.introduce_at):
             steps[end - count : end] = start
             end -= count
-        del step
         return steps
 
     def batch(self, size: int, *, generator: torch.Generator, step: int = 0, length: int | None = None) -> Batch:
@@ -245,7 +245,7 @@ class SRCD:
         novel = (self.config.patterns + torch.arange(count)).expand(size, -1)
         if not recurring.any():
             return novel
-        law = self._law * (self.introduced(step=step) <= step)
+        law = self._law * (self.introduced <= step)
         pattern = torch.multinomial(law.expand(size, -1), count, replacement=True, generator=generator)
         return torch.where(recurring, pattern, novel)
 

@@ -3,10 +3,12 @@
 Pure functions of a batch. :func:`exact_retrieval` looks the answers up in the inputs, as dense attention ideally would. The two floors say what
 a model must still read once it knows every recurring pattern by heart (the paper's 1.5%, section 5): :func:`any_layer_floor` counts steps,
 :func:`attention_share_floor` counts the keys that they scan. :func:`kalman_mse` is the floor of the dynamics.
-Nothing here looks at a model.
+:func:`statistics` holds what was drawn against what was specified. Nothing here looks at a model.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Float, Int
@@ -42,7 +44,7 @@ def exact_retrieval(batch: Batch, *, config: SRCDConfig) -> Int[Tensor, "batch t
 
 def any_layer_floor(batch: Batch) -> float:
     """Return the share of steps, in [0, 1], whose answer no consolidated memory can know: novel, overridden and unanswerable queries."""
-    return batch.slices["needs_read"].double().mean().item()
+    return _mean(batch.slices["needs_read"])
 
 
 def attention_share_floor(batch: Batch, *, layers: int) -> float:
@@ -78,7 +80,48 @@ def kalman_mse(batch: Batch, *, config: SRCDConfig) -> float:
     )
     assert batch.horizon is not None, "SRCD batches say how far ahead the next observation lies"
     predictions = kalman_predictions(oscillator, batch.inputs[..., :2], batch.gap, batch.horizon)
-    return (predictions - batch.targets["next_observation"]).square().double().mean().item()
+    return _mean((predictions - batch.targets["next_observation"]).square())
+
+
+def statistics(batch: Batch, *, config: SRCDConfig) -> list[tuple[str, float, float]]:
+    """Return rows (what, measured in the batch, specified by ``config``); the last is NaN where nothing is specified."""
+    return [*_shares(batch, config), *_gap_statistics(batch, config), *_floors(batch, config)]
+
+
+def _shares(batch: Batch, config: SRCDConfig) -> list[tuple[str, float, float]]:
+    binding, query, recurring = batch.slices["binding"], batch.slices["query"], batch.info["pattern"] >= 0
+    return [
+        ("binding share of the steps", _mean(binding), config.binding_share),
+        ("query share of the steps", _mean(query), config.query_share),
+        ("recurring share of the bindings", _mean(recurring[binding]), config.recurrence),
+        ("recurring share of the queries", _mean(recurring[query]), config.recurrence * (1 - config.unanswerable)),
+    ]
+
+
+def _gap_statistics(batch: Batch, config: SRCDConfig) -> list[tuple[str, float, float]]:
+    """Mean and median of ``min(gap, gap_max)`` for a gap with ``P(gap > g) = (gap_min / g) ** gap_exponent``."""
+    assert batch.horizon is not None, "SRCD batches say how far ahead the next observation lies"
+    least, most, exponent = config.gap_min, config.gap_max, config.gap_exponent
+    scaled = math.log(most / least) if exponent == 1 else ((most / least) ** (1 - exponent) - 1) / (1 - exponent)
+    return [
+        ("mean gap", _mean(batch.horizon), least * (1 + scaled)),
+        ("median gap", batch.horizon.median().item(), min(least * 2 ** (1 / exponent), most)),
+    ]
+
+
+def _floors(batch: Batch, config: SRCDConfig) -> list[tuple[str, float, float]]:
+    unknown = 1 - config.recurrence * (1 - config.unanswerable)
+    last_observation = (batch.inputs[..., :2] - batch.targets["next_observation"]).square()
+    return [
+        ("any-layer floor", any_layer_floor(batch), config.query_share * unknown if config.override == 0 else math.nan),
+        ("attention-share floor, 2 layers", attention_share_floor(batch, layers=2), math.nan),
+        ("squared error of the last observation", _mean(last_observation), math.nan),
+        ("squared error of the Kalman filter", kalman_mse(batch, config=config), math.nan),
+    ]
+
+
+def _mean(values: Tensor) -> float:
+    return values.double().mean().item()
 
 
 def _keys_and_values(

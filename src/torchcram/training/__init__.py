@@ -1,0 +1,1 @@
+"""Training a model: configuration, folder, loop, evaluation, summary. Start reading at ``loop.py``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_model_state_dict, set_optimizer_state_dict
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+RNG = "rng"
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, write: bool = True) -> None:
@@ -24,56 +26,80 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
     Args:
         folder: where; an older checkpoint there is replaced only when the new one is complete.
-        model, optimizer: what to save; the generator state of the process goes along.
+        model: what to save; the generator state of the process goes along.
+        optimizer: after at least one step.
         state: plain numbers, lists and strings.
         write: whether this process writes.
-    """
-    weights, moments = get_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if not write:
-        return
-    draft, old = folder.with_name(f".{folder.name}.draft"), folder.with_name(f".{folder.name}.old")
-    for leftover in (draft, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        save_file(_contiguous(weights), draft / WEIGHTS)
-        save_file(_flatten(moments["state"]) | {"rng": torch.get_rng_state()}, draft / OPTIMIZER)
-        (draft / STATE).write_text(json.dumps(state))
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise OSError(f"cannot write the checkpoint {folder}: {error}. The previous checkpoint is kept; free some space and use --resume") from error
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Load model, optimizer and generator; return the other state.
 
     Raises:
-        ValueError: if the checkpoint is truncated, or is another model's.
+        OSError: if it cannot be written; the older checkpoint is kept.
     """
-    folder = complete_checkpoint(folder) or folder
-    weights, flat = _read(folder / WEIGHTS), _read(folder / OPTIMIZER)
-    torch.set_rng_state(flat.pop("rng"))
-    current, moments = get_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True))
+    weights, moments = _states(model, optimizer)
+    if not write:
+        return
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        save_file(_contiguous(weights), draft / WEIGHTS)
+        save_file(_flatten(moments["state"]) | {RNG: torch.get_rng_state()}, draft / OPTIMIZER)
+        (draft / STATE).write_text(json.dumps(state))
+        _put_in_place(draft, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise OSError(f"cannot write the checkpoint {folder}: {error}. An older checkpoint is kept: free some space, then use --resume") from error
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Load model, optimizer and generator; return the other state.
+
+    Args:
+        folder: of the checkpoint.
+        model: what to load into; untouched if the checkpoint does not fit.
+        optimizer: likewise.
+        expected: entries that the state must hold.
+
+    Raises:
+        ValueError: if the checkpoint is truncated, or is another model's or another run's.
+    """
+    folder = find_checkpoint(folder) or folder
+    weights, flat, state = _read(folder / WEIGHTS), _read(folder / OPTIMIZER), _read_state(folder / STATE)
+    for name, value in expected.items():
+        if state.get(name) != value:
+            raise ValueError(f"{folder} is the checkpoint of another run: its {name} is {state.get(name)!r}, this run's is {value!r}")
+    current, moments = _states(model, optimizer)
     _check_names(folder, current, weights)
-    for name, value in _flatten(moments["state"]).items():
-        if name in flat and flat[name].shape != value.shape:
-            raise ValueError(f"{folder / OPTIMIZER} is from another optimizer: {name} has shape {tuple(flat[name].shape)}, expected {tuple(value.shape)}")
+    _check_moments(folder, _flatten(moments["state"]), flat)
+    torch.set_rng_state(flat.pop(RNG))
+    set_model_state_dict(model, dict[str, Any](weights), options=StateDictOptions(full_state_dict=True))
+    # Not strict: parameters that had no gradient yet (nothing has been consolidated) have no moments either. torch would give them some,
+    # and count a step that they have not taken.
     moments["state"] = _unflatten(flat)
-    set_state_dict(
-        model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=StateDictOptions(full_state_dict=True)
-    )
-    return _read_state(folder / STATE)
+    set_optimizer_state_dict(model, optimizer, moments, options=StateDictOptions(full_state_dict=True, strict=False))
+    for name, parameter in model.named_parameters():
+        if name.removeprefix("module.") not in moments["state"]:
+            optimizer.state.pop(parameter, None)
+    return state
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return where the newest checkpoint lies: the usual folder, or the older one if a crash fell between the two renames; None without one."""
+    return next((path for path in (folder, _older(folder)) if path.exists()), None)
 
 
 def save_weights(file: Path, model: nn.Module) -> None:
-    """Write a model's weights, all of them or nothing."""
+    """Write a model's weights, all of them or nothing.
+
+    Raises:
+        OSError: if they cannot be written; an older file is kept.
+    """
     draft = file.with_name(f".{file.name}.draft")
-    save_file(_contiguous(model.state_dict()), draft)
-    draft.replace(file)
+    try:
+        save_file(_contiguous(model.state_dict()), draft)
+        draft.replace(file)
+    except (OSError, SafetensorError) as error:
+        draft.unlink(missing_ok=True)
+        raise OSError(f"cannot write {file}: {error}. Free some space, then use --resume") from error
 
 
 def load_weights(file: Path, model: nn.Module) -> None:
@@ -87,43 +113,66 @@ def load_weights(file: Path, model: nn.Module) -> None:
     model.load_state_dict(weights)
 
 
-def complete_checkpoint(folder: Path) -> Path | None:
-    """Return the folder of the newest complete checkpoint: the usual one, or the older one if a crash fell between the two renames."""
-    old = folder.with_name(f".{folder.name}.old")
-    return next((path for path in (folder, old) if (path / STATE).exists()), None)
+def _older(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
-def _check_names(folder: Path, expected: dict[str, Any], found: dict[str, Tensor]) -> None:
-    wrong = sorted(set(expected) ^ set(found)) or [name for name in found if found[name].shape != expected[name].shape]
+def _put_in_place(draft: Path, folder: Path) -> None:
+    # The older checkpoint goes only once there is a newer one under the usual name: at any moment one of the two can be found.
+    if folder.exists():
+        shutil.rmtree(_older(folder), ignore_errors=True)
+        folder.rename(_older(folder))
+    draft.rename(folder)
+    shutil.rmtree(_older(folder), ignore_errors=True)
+
+
+def _states(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    return get_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def _check_names(place: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    wrong = sorted(set(expected) ^ set(found)) or [name for name in expected if not _alike(expected[name], found[name])]
     if wrong:
-        raise ValueError(f"{folder} holds the weights of another model: {wrong[0]!r} does not fit ({len(wrong)} differences)")
+        raise ValueError(f"{place} holds the weights of another model: {wrong[0]!r} does not fit ({len(wrong)} differences)")
+
+
+def _check_moments(folder: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    wrong = sorted(name for name, value in found.items() if name != RNG and not (name in expected and _alike(expected[name], value)))
+    if wrong or RNG not in found:
+        raise ValueError(f"{folder / OPTIMIZER} is another optimizer's: {(wrong or [RNG])[0]!r} does not fit")
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype
 
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except FileNotFoundError:
-        raise ValueError(f"there is no {file}: the run has no checkpoint yet, or it was deleted") from None
+        raise ValueError(f"{file} is missing: restore it from a copy, or delete the run and start again") from None
     except SafetensorError as error:
-        raise ValueError(f"{file} is truncated or no safetensors file ({error}): delete the checkpoint, and start again or from a copy") from None
+        raise ValueError(f"{file} is truncated or no safetensors file ({error}): restore it from a copy, or delete the run and start again") from None
 
 
 def _read_state(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged ({error}): delete the checkpoint, and start again or from a copy") from None
+        return dict(json.loads(file.read_text()))
+    except FileNotFoundError:
+        raise ValueError(f"{file} is missing: restore it from a copy, or delete the run and start again") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}): restore it from a copy, or delete the run and start again") from None
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
 
 
-def _flatten(states: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+def _flatten(states: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
     return _contiguous({f"{name}|{key}": torch.as_tensor(value) for name, entry in states.items() for key, value in entry.items()})
 
 
-def _unflatten(flat: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _unflatten(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     states: dict[str, dict[str, Tensor]] = {}
     for joined, value in flat.items():
         name, key = joined.rsplit("|", 1)

@@ -17,16 +17,32 @@ from torchcram.training.run_config import RunConfig
 from torchcram.types import Batch
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
-    """Return the accelerator for this process: CPU, one GPU, DDP or FSDP2, as ``accelerate launch`` says."""
+def make_accelerator() -> Accelerator:
+    """Return the accelerator for this process: CPU, one GPU, DDP or FSDP2, as ``accelerate launch`` says.
+
+    Precision is the trainer's affair: accelerate's own would stay with the model, and with every later run of the same process.
+    """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    precision = "bf16" if config.training.precision == "bf16" else "no"
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
+    return Accelerator(mixed_precision="no", kwargs_handlers=[unused])
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """Return the generator of a training step."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def sequences_at(config: RunConfig, step: int, *, processes: int) -> int:
+    """Return how many sequences all processes together train on at a step.
+
+    Raises:
+        ValueError: if the processes cannot share them equally.
+    """
+    length = config.training.length_at(step, config.task.length)
+    size = max(1, config.training.tokens_per_step // length)
+    if size % processes:
+        fitting = length * processes * max(1, round(size / processes))
+        raise ValueError(f"{size} sequences of {length} steps cannot be shared by {processes} processes: set training.tokens_per_step to {fitting}")
+    return size
 
 
 def local_batch(
@@ -35,14 +51,14 @@ def local_batch(
     """Return this process's share of a training step: its sequences and, if the router explores, their noise.
 
     Raises:
-        ValueError: if the processes cannot share the batch equally.
+        ValueError: if the processes cannot share the batch equally, or the task draws another number of sequences.
     """
-    length = config.training.length_at(step, getattr(config.task, "length", config.training.tokens_per_step))
-    size, world = max(1, config.training.tokens_per_step // length), accelerator.num_processes
-    if size % world:
-        raise ValueError(f"{size} sequences of {length} steps cannot be shared by {world} processes: change training.tokens_per_step")
+    size, world = sequences_at(config, step, processes=accelerator.num_processes), accelerator.num_processes
+    length = config.training.length_at(step, config.task.length)
     generator = step_generator(config.seed, step)
-    batch = task.batch(size, generator=generator, step=step, length=length)
+    batch = task.batch(size, generator=generator, step=step, length=None if length == config.task.length else length)
+    if batch.size != size:
+        raise ValueError(f"the task drew {batch.size} sequences where {size} were asked for")
     noise = torch.rand(*batch.gap.shape, config.model.layers, 4, generator=generator) if exploring else None
     first, last = accelerator.process_index * size // world, (accelerator.process_index + 1) * size // world
     batch = batch.rows(first, last).to(accelerator.device)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from torchcram.accounting import MixingCounts, any_layer, dense_keys, in_need, keys_scanned, mixing_shares
-from torchcram.calibration import Calibration, choose_shift, risk_curve
+from torchcram.calibration import Calibration, RiskCurve, choose_shift, risk_curve
+from torchcram.models.checks import check_targets
 from torchcram.models.sequence import ModelOutput, SequenceModel, scored
 from torchcram.tasks.base import Task
 from torchcram.tasks.srcd import SRCD
@@ -64,6 +65,11 @@ class Tally:
         for name, amount in amounts.items():
             self.sums[name] += float(amount)
 
+    @property
+    def scored(self) -> int:
+        """Number of scored targets of the first head."""
+        return int(self.sums[f"{self.model.specs[0].name}:count"])
+
     def mean(self, part: str, whole: str) -> float:
         """Return the ratio of two sums."""
         return self.sums[part] / self.sums[whole] if self.sums[whole] else float("nan")
@@ -72,9 +78,7 @@ class Tally:
         """Return rates, shares, accuracies and routes."""
         layers = range(len(self.model.blocks))
         keys = sum(self.sums[f"keys{layer}"] for layer in layers)
-        costs = [block.cost() for block in self.model.blocks]
-        counts = [MixingCounts(keys=self.sums[f"keys{i}"], tokens=self.sums["tokens"], asked=self.sums[f"asked{i}"], written=self.sums[f"written{i}"]) for i in layers]
-        flops, moved = mixing_shares(costs, counts, dense_keys_per_layer=self.sums["dense"] / len(costs))
+        flops, moved = self._cost_shares()
         record: dict[str, Any] = {
             "any_layer_read_rate": self.mean("any", "tokens"),
             "need_rate": self.mean("need", "tokens"),
@@ -92,13 +96,21 @@ class Tally:
             record["any_layer_floor"] = self.mean("slice:needs_read", "tokens")
         return record
 
+    def _cost_shares(self) -> tuple[float, float]:
+        costs = [block.cost() for block in self.model.blocks]
+        counts = [
+            MixingCounts(keys=self.sums[f"keys{i}"], tokens=self.sums["tokens"], asked=self.sums[f"asked{i}"], written=self.sums[f"written{i}"])
+            for i in range(len(costs))
+        ]
+        return mixing_shares(costs, counts, dense_keys_per_layer=self.sums["dense"] / len(costs))
+
     def _accuracies(self) -> dict[str, float]:
         heads = [head for head in self.model.specs if head.kind == "classification"]
         found = {}
         for head in heads:
             prefix = "" if len(heads) == 1 else f"{head.name}."
             found[f"{prefix}all"] = self.mean(f"{head.name}:right", f"{head.name}:count")
-            for name in [key.split(":")[1] for key in self.sums if key.startswith(f"{head.name}:") and key.count(":") == 2 and key.endswith(":count")]:
+            for name in [key.removeprefix("slice:") for key in self.sums if key.startswith("slice:")]:
                 if self.sums[f"{head.name}:{name}:count"] and name not in SLICES_OF_EVENTS:
                     found[prefix + name] = self.mean(f"{head.name}:{name}:right", f"{head.name}:{name}:count")
         return found
@@ -106,6 +118,17 @@ class Tally:
     def _routes(self) -> dict[str, list[float]]:
         names = [key.removeprefix("slice:") for key in self.sums if key.startswith("slice:") and self.sums[key]]
         return {name: [self.mean(f"route:{name}:{int(kind)}", f"slice:{name}") for kind in Route] for name in names}
+
+
+def enough_scored(wanted: int) -> Callable[[Tally, int], bool]:
+    """Return when to stop: at so many scored targets of the first head (SRCD: queries), or at so many sequences if they score hardly anything."""
+    return lambda tally, seen: max(tally.scored, seen) >= wanted
+
+
+def suited(batch: Batch, model: SequenceModel) -> Batch:
+    """Return the batch in a model's precision, and on its device."""
+    parameter = next(model.parameters())
+    return (batch.double() if parameter.dtype == torch.float64 else batch).to(parameter.device)
 
 
 def evaluation_batch(task: Task, *, sequences: int, seed: int, index: int, step: int) -> Batch:
@@ -124,7 +147,6 @@ def evaluate(
     step: int,
     enough: Callable[[Tally, int], bool],
     sequences: int = 16,
-    tick: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Judge a model until ``enough(tally, sequences so far)``; return rates, shares, accuracies, floors and oracle errors.
 
@@ -132,12 +154,15 @@ def evaluate(
         model: any :class:`SequenceModel`; its training mode is restored.
         task: where the sequences come from.
         control: what may be read.
-        seed, step: of the evaluation sequences, and the training step at which the task stands.
+        seed: of the evaluation sequences.
+        step: training step at which the task stands.
         enough: when to stop.
         sequences: batch size.
-        tick: called after each batch, for a progress bar.
+
+    Raises:
+        ValueError: if the task's targets do not fit the model's heads.
     """
-    training, parameter = model.training, next(model.parameters())
+    training = model.training
     model.eval()
     tally, floors, kalman, seen = Tally(model), 0.0, 0.0, 0
     while not enough(tally, seen):
@@ -145,12 +170,12 @@ def evaluate(
         if isinstance(task, SRCD):
             floors += attention_share_floor(batch, layers=len(model.blocks)) * sequences
             kalman += kalman_mse(batch, config=task.config) * sequences
-        batch = (batch.double() if parameter.dtype == torch.float64 else batch).to(parameter.device)
+        check_targets(batch, model.specs)
+        batch = suited(batch, model)
         tally.add(model(batch, control=control), batch)
         seen += sequences
-        tick()
     model.train(training)
-    record = tally.record() | {"sequences": seen, "evaluated_queries": int(tally.sums["slice:query"])}
+    record = tally.record() | {"sequences": seen, "evaluated_queries": tally.scored}
     if isinstance(task, SRCD) and seen:
         record |= {"attention_share_floor": floors / seen, "kalman_mse": kalman / seen}
     return record
@@ -158,20 +183,24 @@ def evaluate(
 
 def calibrate(model: SequenceModel, task: Task, *, sequences: int, risk_tolerance: float, seed: int, step: int, batch_size: int = 16) -> Calibration:
     """Choose the threshold shift on fresh sequences; see :mod:`torchcram.calibration`."""
-    parameter = next(model.parameters())
+    curve = fresh_risk_curve(model, task, sequences=sequences, seed=seed, step=step, batch_size=batch_size)
+    return choose_shift(curve, risk_tolerance=risk_tolerance)
+
+
+def fresh_risk_curve(model: SequenceModel, task: Task, *, sequences: int, seed: int, step: int, batch_size: int = 16) -> RiskCurve:
+    """Return the risk curve on fresh sequences, apart from those of :func:`evaluate`."""
     model.eval()
-    batches = (
-        evaluation_batch(task, sequences=min(batch_size, sequences - first), seed=seed, index=2**30 + first, step=step).to(parameter.device)
-        for first in range(0, sequences, batch_size)
-    )
-    return choose_shift(risk_curve(model, batches), risk_tolerance=risk_tolerance)
+    sizes = ((first, min(batch_size, sequences - first)) for first in range(0, sequences, batch_size))
+    batches = (evaluation_batch(task, sequences=size, seed=seed, index=2**30 + first, step=step) for first, size in sizes)
+    return risk_curve(model, (suited(batch, model) for batch in batches))
 
 
 @torch.no_grad()
 def route_map(model: SequenceModel, batch: Batch, *, control: RoutingControl) -> dict[str, Any]:
     """Return the routes of the first sequence of a batch, layer by layer, as plain lists."""
     model.eval()
-    output = model(batch.rows(0, 1), control=control)
+    batch = suited(batch.rows(0, 1), model)
+    output = model(batch, control=control)
     blank = torch.zeros_like(batch.gap[0], dtype=torch.bool)
     return {
         "routes": [block.decision.route[0].tolist() for block in output.blocks if block.decision is not None],

@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from torchcram.models.sequence import SequenceModel
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
-from torchcram.tasks.srcd import SRCD
-from torchcram.training.checkpoint import complete_checkpoint, load_weights
+from torchcram.training.checkpoint import find_checkpoint, load_weights
 from torchcram.training.clock import Clock
 from torchcram.training.distributed import make_accelerator
-from torchcram.training.evaluate import Tally, evaluate
+from torchcram.training.evaluate import enough_scored, evaluate
+from torchcram.training.interruption import Interruption
 from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_config import RunConfig
 from torchcram.training.run_dir import CHECKPOINT, MODEL, SUMMARY, RunDir
@@ -51,27 +51,23 @@ def train(config: RunConfig, *, out: Path | str | None = None, task: Task | None
     Raises:
         ValueError: for impossible configurations and folders, before anything is written.
         FloatingPointError: if the loss is not finite; the last checkpoint is kept.
+        KeyboardInterrupt: after Ctrl-C, once the step is complete and saved.
     """
-    clock, learned = Clock(), build_task(config, task)
-    accelerator = make_accelerator(config)
+    clock, learned, accelerator = Clock(), build_task(config, task), make_accelerator()
     trainer = Trainer(config, learned, accelerator)
     run = _open(Path(out) if out is not None else Path("runs") / f"{config.name}-seed{config.seed}", config, accelerator, resume=resume)
     if (run.path / SUMMARY).exists():
         return load_run(run.path, task=task)
-    if complete_checkpoint(run.path / CHECKPOINT) is not None:
+    if find_checkpoint(run.path / CHECKPOINT) is not None:
         clock.seconds_before = trainer.load(run)
-    if accelerator.is_main_process:
-        run.cut_metrics(trainer.step)
-    with TrainingProgress(steps=config.training.steps, done=trainer.step, show=show_progress and accelerator.is_main_process) as progress:
+    run.cut_metrics(trainer.step)
+    with TrainingProgress(steps=config.training.steps, done=trainer.step, show=show_progress and run.writes) as progress:
         try:
-            while trainer.step < config.training.steps:
-                _advance(trainer, run, clock, progress)
-        except KeyboardInterrupt:
-            trainer.save(run, seconds=clock.seconds())
-            progress.say(f"interrupted after step {trainer.step}; nothing is lost: continue with --resume")
-            raise
-        if accelerator.is_main_process:
+            _learn(trainer, run, clock, progress)
             finish(trainer, run, clock, progress)
+        except KeyboardInterrupt:
+            progress.say(f"interrupted after {trainer.step} steps; nothing is lost: continue with --resume")
+            raise
     accelerator.wait_for_everyone()
     return load_run(run.path, task=task)
 
@@ -80,19 +76,28 @@ def _open(path: Path, config: RunConfig, accelerator: Accelerator, *, resume: bo
     if accelerator.is_main_process:
         RunDir.open(path, config, resume=resume)
     accelerator.wait_for_everyone()
-    return RunDir(path)
+    return RunDir(path, writes=accelerator.is_main_process)
+
+
+def _learn(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
+    with Interruption() as interruption:
+        while trainer.step < trainer.config.training.steps:
+            _advance(trainer, run, clock, progress)
+            if interruption.anywhere(trainer.accelerator.device):
+                trainer.save(run, seconds=clock.seconds())
+                raise KeyboardInterrupt
 
 
 def _advance(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
     """Take one step; log, evaluate and save when it is time."""
-    rules, step, main = trainer.config.training, trainer.step, trainer.accelerator.is_main_process
+    rules, step = trainer.config.training, trainer.step
     record = trainer.train_step()
     last = trainer.step == rules.steps
     logged = step % rules.log_every == 0 or last
-    if main and logged:
+    if logged:
         run.append_metrics({"kind": "train", "step": step, **record, "seconds": clock.seconds()})
     progress.trained(trainer.step, record if logged else None, record["phase"])
-    if main and rules.evaluate_every and trainer.step % rules.evaluate_every == 0:
+    if rules.evaluate_every and trainer.step % rules.evaluate_every == 0:
         midway = {"kind": "eval", "step": step, **evaluate_midway(trainer)}
         run.append_metrics(midway)
         run.append_metrics({"kind": "exposures", "step": step, **trainer.exposures.record()})
@@ -124,16 +129,11 @@ def evaluate_run(run: Run, *, queries: int, seed: int, reads: str = "routed", sh
 
     Args:
         run: from :func:`train` or :func:`load_run`.
-        queries: least number of scored queries; of sequences for tasks without queries.
+        queries: least number of scored targets of the task's first head.
         seed: of the fresh sequences.
         reads: ``"routed"``, ``"all"`` or ``"none"``.
         shift: logits added to the familiarity thresholds.
     """
     require_choice("reads", reads, get_args(Reads))
     control = RoutingControl(reads=cast(Reads, reads), threshold_shift=shift)
-    known = isinstance(run.task, SRCD)
-
-    def enough(tally: Tally, seen: int) -> bool:
-        return (tally.sums["slice:query"] if known else seen) >= queries
-
-    return evaluate(run.model, run.task, control=control, seed=seed, step=run.config.training.steps, enough=enough)
+    return evaluate(run.model, run.task, control=control, seed=seed, step=run.config.training.steps, enough=enough_scored(queries))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from torchcram.memory.consolidation import ControllerConfig
 from torchcram.strict import nearest_hint
@@ -17,8 +20,9 @@ def demo() -> RunConfig:
         name="demo",
         task=SRCDConfig(length=256),
         model=ModelConfig(),
-        controller=ControllerConfig(acquire_steps=400),
-        training=TrainingConfig(steps=1600, head_weights={"next_observation": 5.0}),
+        controller=ControllerConfig(acquire_steps=350),
+        training=TrainingConfig(steps=1400, head_weights={"next_observation": 5.0}),
+        evaluation=EvaluationConfig(calibration_sequences=600, risk_tolerance=0.0025),
     )
 
 
@@ -28,9 +32,9 @@ def full() -> RunConfig:
         name="full",
         task=SRCDConfig(length=2048),
         model=ModelConfig(),
-        controller=ControllerConfig(acquire_steps=600),
-        training=TrainingConfig(steps=3500, length_curriculum=((0, 256), (400, 2048)), head_weights={"next_observation": 5.0}),
-        evaluation=EvaluationConfig(sequences_midway=8),
+        controller=ControllerConfig(acquire_steps=450),
+        training=TrainingConfig(steps=2000, length_curriculum=((0, 256), (350, 2048)), head_weights={"next_observation": 5.0}),
+        evaluation=EvaluationConfig(sequences_midway=8, calibration_sequences=260, risk_tolerance=0.0045),
     )
 
 
@@ -46,5 +50,35 @@ def resolve(name: str) -> RunConfig:
     if name in PRESETS:
         return PRESETS[name]()
     if name.endswith((".yaml", ".yml")) or Path(name).exists():
-        return RunConfig.from_yaml(Path(name))
+        return from_yaml(Path(name))
     raise ValueError(f"unknown preset {name!r}: {nearest_hint(name, PRESETS)} (a configuration file must end in .yaml)")
+
+
+def from_yaml(path: Path) -> RunConfig:
+    """Read a YAML file: a tree of configuration keys, on top of the defaults or of the preset that its key ``preset`` names.
+
+    Raises:
+        ValueError: if the file is missing, is not YAML, or does not describe a run.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"cannot read the configuration {str(path)!r}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text file: a configuration is YAML") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold a mapping of configuration keys, got {type(data).__name__}")
+    if "preset" not in data:
+        return RunConfig.parse(data)
+    preset = str(data.pop("preset"))
+    if preset not in PRESETS:
+        raise ValueError(f"{path}: unknown preset {preset!r}: {nearest_hint(preset, PRESETS)}")
+    return RunConfig.parse(_merged(PRESETS[preset]().model_dump(mode="json"), data))
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes`` on top, mapping by mapping."""
+    both = {key: _merged(base[key], value) for key, value in changes.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
+    return {**base, **changes, **both}

@@ -21,7 +21,8 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
 
     def __init__(self, *, steps: int, done: int = 0, show: bool = True):
         self.console = Console(stderr=True, quiet=not show)
-        columns = (TextColumn("[bold]{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        times = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("[bold]{task.description:<11}"), BarColumn(), *times, TextColumn("{task.fields[note]}"))
         self.progress = Progress(*columns, console=self.console, disable=not (show and self.console.is_terminal), transient=True)
         self.task = self.progress.add_task("start", total=steps, completed=done, note="")
         self.phase = ""
@@ -49,8 +50,8 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         scores = " ".join(f"{name} {value:.1%}" for name, value in record["accuracy"].items() if name != "query")
         floor = f" (floor {record['any_layer_floor']:.2%})" if "any_layer_floor" in record else ""
         error = f" | MSE {record['dynamics_mse']:.4f}" if "dynamics_mse" in record else ""
-        self.console.print(f"step {record['step']:>5} | reads {record['any_layer_read_rate']:.2%}{floor}, by layer {layers} | {scores}{error}", highlight=False)
+        self.say(f"step {record['step']:>5} | reads {record['any_layer_read_rate']:.2%}{floor}, by layer {layers} | {scores}{error}")
 
     def say(self, text: str) -> None:
         """Show a line."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)

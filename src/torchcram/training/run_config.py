@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from torchcram.calibration import check_sequences
 from torchcram.memory.consolidation import ControllerConfig
 from torchcram.strict import StrictConfig
 from torchcram.tasks.srcd import SRCDConfig
@@ -18,10 +17,12 @@ class CustomTaskConfig(StrictConfig):
 
     Attributes:
         name: what the user calls the task.
+        length: steps of its longest sequences; ``training.tokens_per_step`` over this is the number of sequences in a step.
     """
 
     kind: Literal["custom"] = "custom"
     name: str = "custom"
+    length: int = Field(ge=1)
 
 
 TaskConfig = Annotated[SRCDConfig | CustomTaskConfig, Field(discriminator="kind")]
@@ -78,7 +79,7 @@ class TrainingConfig(StrictConfig):
 
     steps: int = Field(2000, ge=0)
     tokens_per_step: int = Field(4096, ge=1)
-    length_curriculum: tuple[tuple[int, int], ...] = ()
+    length_curriculum: tuple[tuple[NonNegativeInt, PositiveInt], ...] = ()
     learning_rate: float = Field(2e-3, gt=0.0)
     fast_factor: float = Field(5.0, gt=0.0)
     warmup_steps: int = Field(50, ge=0)
@@ -117,7 +118,13 @@ class EvaluationConfig(StrictConfig):
     sequences_midway: int = Field(32, ge=1)
     calibration_sequences: int = Field(400, ge=0)
     risk_tolerance: float = Field(0.005, gt=0.0, lt=1.0)
-    seed: int = 10_007
+    seed: int = Field(10_007, ge=0, lt=1_000_000)
+
+    @model_validator(mode="after")
+    def _certifiable(self) -> EvaluationConfig:
+        if self.calibration_sequences:
+            check_sequences(self.calibration_sequences, risk_tolerance=self.risk_tolerance)
+        return self
 
 
 class RunConfig(StrictConfig):
@@ -129,8 +136,8 @@ class RunConfig(StrictConfig):
         task, model, controller, training, evaluation: see their classes.
     """
 
-    name: str = "run"
-    seed: int = 0
+    name: str = Field("run", pattern=r"^[\w.-]+$")
+    seed: int = Field(0, ge=0, lt=1_000_000)
     task: TaskConfig = SRCDConfig()
     model: ModelConfig = ModelConfig()
     controller: ControllerConfig = ControllerConfig()
@@ -142,24 +149,7 @@ class RunConfig(StrictConfig):
         if isinstance(self.task, SRCDConfig):
             for _, length in self.training.length_curriculum:
                 self.task.check_length(length)
-        longest = max([length for _, length in self.training.length_curriculum] + [getattr(self.task, "length", 1)])
+        longest = max([length for _, length in self.training.length_curriculum] + [self.task.length])
         if self.training.tokens_per_step < longest:
             raise ValueError(f"training.tokens_per_step {self.training.tokens_per_step} holds no sequence of {longest} steps")
         return self
-
-    @classmethod
-    def from_yaml(cls, path: Path) -> RunConfig:
-        """Read a YAML file.
-
-        Raises:
-            ValueError: if the file is missing, is not YAML, or does not describe a run.
-        """
-        try:
-            data = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise ValueError(f"cannot read the configuration {str(path)!r}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not valid YAML: {error}") from None
-        if not isinstance(data, dict):
-            raise ValueError(f"{path} must hold a mapping of configuration keys, got {type(data).__name__}")
-        return cls.parse(data)

@@ -7,6 +7,7 @@ a line cut short by a crash is dropped when the run is resumed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -28,10 +29,11 @@ class RunDir:
 
     Args:
         path: the folder.
+        writes: False for the processes of a distributed run that leave writing to the main one: their writes do nothing.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, *, writes: bool = True):
+        self.path, self.writes = path, writes
 
     @classmethod
     def open(cls, path: Path, config: RunConfig, *, resume: bool) -> RunDir:
@@ -41,18 +43,25 @@ class RunDir:
             ValueError: if the folder holds another configuration, or the same one without ``resume``; nothing is overwritten.
         """
         run = cls(path)
-        if not path.exists() or not any(path.iterdir()):
+        if run._is_blank():
             path.mkdir(parents=True, exist_ok=True)
-            run.write_json(CONFIG, config.model_dump(mode="json"))
+            # The configuration is what makes the folder a run, so it comes last.
             run.write_json(ENVIRONMENT, environment())
+            run.write_json(CONFIG, config.model_dump(mode="json"))
             return run
         if not (path / CONFIG).exists():
             raise ValueError(f"{path} exists and is not a run (it has no {CONFIG}): choose another folder with --out")
         if run.config() != config:
             raise ValueError(f"{path} holds a run with another configuration: choose another folder with --out, or delete it")
         if not resume:
-            raise ValueError(f"{path} already holds this run: continue it with --resume, or choose another folder with --out")
+            done = "this run, finished: look at it with report" if (path / SUMMARY).exists() else "this run: continue it with --resume"
+            raise ValueError(f"{path} already holds {done}, or choose another folder with --out")
         return run
+
+    def _is_blank(self) -> bool:
+        """Whether the folder is new, or holds nothing but what a process killed at once leaves behind."""
+        started = {ENVIRONMENT, f".{ENVIRONMENT}.draft", f".{CONFIG}.draft"}
+        return not self.path.exists() or (self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= started)
 
     def config(self) -> RunConfig:
         """Return the run's configuration.
@@ -60,35 +69,63 @@ class RunDir:
         Raises:
             ValueError: if the folder is no run, or its configuration is damaged.
         """
-        return RunConfig.parse(self.read_json(CONFIG))
+        if not (self.path / CONFIG).is_file():
+            raise ValueError(f"{self.path} is no run: it has no {CONFIG}" if self.path.exists() else f"there is no run {self.path}")
+        try:
+            return RunConfig.parse(self.read_json(CONFIG))
+        except ValueError as error:
+            raise ValueError(f"{self.path / CONFIG} does not fit this version of torchcram: {error}") from None
 
     def read_json(self, name: str) -> Any:
-        """Return the content of a JSON file of the run."""
+        """Return the content of a JSON file of the run.
+
+        Raises:
+            ValueError: if it is missing or damaged.
+        """
         file = self.path / name
         try:
             return json.loads(file.read_text())
         except FileNotFoundError:
-            raise ValueError(f"{self.path} is not a complete run: {name} is missing") from None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is damaged ({error}): delete it, or the run") from None
+            raise ValueError(f"{self.path} is no finished run, {name} is missing: finish it with train --resume") from None
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged ({error}): restore it from a copy, or delete the run") from None
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file, all of it or nothing."""
-        self.write_text(name, json.dumps(content, indent=1) + "\n")
+        self.write_text(name, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file, all of it or nothing."""
+        """Write a text file, all of it or nothing.
+
+        Raises:
+            OSError: if it cannot be written; an older file is kept.
+        """
+        if not self.writes:
+            return
         file, draft = self.path / name, self.path / f".{name}.draft"
-        with draft.open("w") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        draft.replace(file)
+        try:
+            with draft.open("w") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+            draft.replace(file)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise _unwritten(file, error) from error
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Append one line to the metrics."""
-        with (self.path / METRICS).open("a") as handle:
-            handle.write(json.dumps(record) + "\n")
+        """Append one line to the metrics.
+
+        Raises:
+            OSError: if it cannot be written; the lines before are kept.
+        """
+        if not self.writes:
+            return
+        try:
+            with (self.path / METRICS).open("a") as handle:
+                handle.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+        except OSError as error:
+            raise _unwritten(self.path / METRICS, error) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics so far; an incomplete last line is dropped."""
@@ -100,6 +137,19 @@ class RunDir:
         """Drop what was recorded at or after ``step``: it will be computed again."""
         kept = [record for record in self.metrics() if record["step"] < step]
         self.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _unwritten(file: Path, error: OSError) -> OSError:
+    return OSError(f"cannot write {file}: {error.strerror or error}. Free some space, then use --resume")
+
+
+def _plain(content: Any) -> Any:
+    """JSON knows neither NaN nor infinity: what has no value is null."""
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def environment() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torchcram.memory.block import CRAMBlock
 from torchcram.tasks.srcd import SRCD
 from torchcram.training.checkpoint import save_weights
 from torchcram.training.clock import Clock
-from torchcram.training.evaluate import Tally, calibrate, evaluate, evaluation_batch, route_map
+from torchcram.training.evaluate import calibrate, enough_scored, evaluate, evaluation_batch, route_map
 from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_dir import CALIBRATION, MODEL, ROUTE_MAP, SUMMARY, RunDir
 from torchcram.training.trainer import Trainer
@@ -34,35 +34,29 @@ def evaluate_midway(trainer: Trainer) -> dict[str, Any]:
 
 
 def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
-    """Write calibration, weights, route map and, last, the summary."""
+    """Write calibration, weights, route map and, last, the summary. Every process evaluates everything; the main one writes."""
     if isinstance(trainer.task, SRCD) and any(isinstance(block, CRAMBlock) for block in trainer.plain.blocks):
         _calibrate(trainer, run, progress)
-    save_weights(run.path / MODEL, trainer.plain)
+    if run.writes:
+        save_weights(run.path / MODEL, trainer.plain)
     progress.say("final evaluation")
     control = RoutingControl() if trainer.routes else RoutingControl(reads="all")
     final = evaluate_fully(trainer, control)
     dense = evaluate_fully(trainer, RoutingControl(reads="all")) if trainer.routes else final
-    sample = evaluation_batch(trainer.task, sequences=1, seed=trainer.config.evaluation.seed, index=0, step=trainer.step).to(trainer.accelerator.device)
-    sample = sample.double() if trainer.config.training.precision == "fp64" else sample
+    sample = evaluation_batch(trainer.task, sequences=1, seed=trainer.config.evaluation.seed, index=0, step=trainer.step)
     run.write_json(ROUTE_MAP, route_map(trainer.plain, sample, control=control))
     run.write_json(SUMMARY, summarise(trainer, run, clock, final, dense))
 
 
 def evaluate_fully(trainer: Trainer, control: RoutingControl) -> dict[str, Any]:
-    """Return the evaluation on at least ``evaluation.queries`` fresh queries (sequences, where a task has no queries)."""
-    wanted = trainer.config.evaluation.queries
-    known = isinstance(trainer.task, SRCD)
-
-    def enough(tally: Tally, seen: int) -> bool:
-        return tally.sums["slice:query"] >= wanted if known else seen >= trainer.config.evaluation.sequences_midway
-
+    """Return the evaluation on at least ``evaluation.queries`` fresh queries (of any other task: scored targets of its first head)."""
     return evaluate(
         trainer.plain,
         trainer.task,
         control=control,
         seed=trainer.config.evaluation.seed + 1,
         step=trainer.step,
-        enough=enough,
+        enough=enough_scored(trainer.config.evaluation.queries),
         sequences=_batch_size(trainer),
     )
 
@@ -96,7 +90,7 @@ def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any]
         peak_share=max([record["attention_share"] for record in records], default=final["attention_share"]),
         final_share=final["attention_share"],
     )
-    scores, seconds, counts = final["accuracy"], clock.seconds(), trainer.counts
+    scores, seconds, counts = final["accuracy"], clock.seconds(), trainer.ledger.counts
     accuracies = {f"{name}_accuracy": scores[name] for name in ("recurring", "novel", "overridden", "unanswerable") if name in scores}
     copied = ("any_layer_read_rate", "any_layer_floor", "read_rate_by_layer", "attention_share", "attention_share_floor")
     floors = ("mixing_flops_share", "bytes_share", "dynamics_mse", "kalman_mse", "routes_by_slice", "evaluated_queries")
@@ -109,6 +103,7 @@ def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any]
         "reduction_consolidation": fall.consolidation,
         "reduction_attention_share": fall.attention_share,
         **{name: final[name] for name in floors if name in final},
+        **({} if isinstance(trainer.task, SRCD) else _other_scores(final)),
         "dense_retrieval_accuracy": dense["accuracy"].get("query", dense["accuracy"].get("all")),
         "dynamics_mse_all_reads": dense.get("dynamics_mse"),
         "training_attention_share": counts["keys_computed"] / counts["keys_dense"] if counts["keys_dense"] else 0.0,
@@ -127,6 +122,10 @@ def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any]
     }
 
 
+def _other_scores(final: dict[str, Any]) -> dict[str, Any]:
+    """The scores of tasks that have their own names for them."""
+    return {"accuracy": final["accuracy"]} | {name: value for name, value in final.items() if name.endswith("_mse")}
+
+
 def _batch_size(trainer: Trainer) -> int:
-    length = getattr(trainer.config.task, "length", None)
-    return 16 if length is None else max(1, 8192 // length)
+    return max(1, 8192 // trainer.config.task.length)

@@ -14,15 +14,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from torchcram.accounting import any_layer, dense_keys, keys_scanned
 from torchcram.memory.consolidation import ConsolidationController
 from torchcram.models.sequence import ModelOutput, SequenceModel
 from torchcram.ops.collective import world_sum
+from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
 from torchcram.tasks.srcd import SRCD, SRCDConfig
 from torchcram.training.checkpoint import load_checkpoint, save_checkpoint
-from torchcram.training.distributed import local_batch
+from torchcram.training.distributed import local_batch, sequences_at
 from torchcram.training.exposures import ExposureCounter
+from torchcram.training.ledger import Ledger, familiarity_record
 from torchcram.training.run_config import CustomTaskConfig, RunConfig
 from torchcram.training.run_dir import CHECKPOINT, RunDir
 from torchcram.types import Batch, RoutingControl
@@ -32,14 +33,19 @@ def build_task(config: RunConfig, task: Task | None = None) -> Task:
     """Return the task of a run.
 
     Raises:
-        ValueError: if a custom task is not given as an object, or one is given beside a built-in one.
+        ValueError: if a custom task is not given as an object, is no task, or is given beside a built-in one.
     """
     if isinstance(config.task, CustomTaskConfig):
         if task is None:
             raise ValueError(f"the run learns the custom task {config.task.name!r}: pass the task object, train(config, task=...)")
+        missing = [member for member in ("input_size", "heads", "batch") if not hasattr(task, member)]
+        if missing:
+            raise ValueError(f"{type(task).__name__} is no task: it lacks {', '.join(missing)} (see torchcram.tasks.base.Task)")
         return task
     assert isinstance(config.task, SRCDConfig)
-    return SRCD(config.task) if task is None else task
+    if task is not None:
+        raise ValueError(f"the run learns the built-in task {config.task.kind!r}: set task.kind to 'custom' to pass a task object")
+    return SRCD(config.task)
 
 
 def build_model(config: RunConfig, task: Task) -> SequenceModel:
@@ -49,6 +55,7 @@ def build_model(config: RunConfig, task: Task) -> SequenceModel:
         model = SequenceModel(
             task.heads,
             input_size=task.input_size,
+            vocabulary=getattr(task, "vocabulary", None),
             d_model=config.model.d_model,
             layers=config.model.layers,
             mixer=config.model.mixer,
@@ -73,6 +80,9 @@ class Trainer:
         config: the run.
         task: where batches come from.
         accelerator: where it runs.
+
+    Raises:
+        ValueError: for what only the model, the task's first batch or the number of processes can tell to be impossible.
     """
 
     def __init__(self, config: RunConfig, task: Task, accelerator: Accelerator):
@@ -86,9 +96,19 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)
         self.controller = ConsolidationController(config.controller)
         self.routes = config.model.mixer.startswith("cram")
-        self.counts = {"keys_counted": 0.0, "keys_computed": 0.0, "keys_dense": 0.0, "tokens": 0.0}
+        self.ledger = Ledger(self.plain)
         self.exposures = ExposureCounter(patterns=config.task.patterns if isinstance(config.task, SRCDConfig) else 0)
-        self.step = 0
+        self.step, self.saved_step = 0, 0
+        self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Find out what cannot work before anything is written: the batches' sizes, the first batch, the names of the heads."""
+        for step in (0, *(start for start, _ in self.config.training.length_curriculum)):
+            sequences_at(self.config, step, processes=self.accelerator.num_processes)
+        for name in self.config.training.head_weights:
+            require_choice("head in training.head_weights", name, [head.name for head in self.task.heads])
+        batch, _ = local_batch(self.config, self.task, self.accelerator, 0, exploring=False)
+        self.plain.check(batch)
 
     def control(self) -> RoutingControl:
         """Return what the next step may read; mixers without a router read as they always do."""
@@ -102,38 +122,45 @@ class Trainer:
         """Take one optimizer step; return its losses and rates.
 
         Raises:
-            FloatingPointError: if the loss is not finite.
+            FloatingPointError: if the loss or its gradient is not finite; the model is as it was before the step.
         """
-        control = self.control()
+        control, factor = self.control(), learning_rate_factor(self.config, self.step)
         batch, noise = local_batch(self.config, self.task, self.accelerator, self.step, exploring=control.reads == "routed")
         if self.routes and self.controller.wants_reference(self.step):
             self.controller.observe_reference(self._reference_loss(batch))
-        factor = learning_rate_factor(self.config, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.training.learning_rate * group["factor"] * factor
-
-        with self.accelerator.autocast():
+        with self.autocast():
             output: ModelOutput = self.model(batch, control=control, noise=noise)
             losses = self.plain.task_losses(output.outputs, batch)
             task_loss = self._weighted(losses)
             loss = task_loss + self._side_losses(output, control, losses)
-        self._check(loss, losses)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.training.clip)
-        self.optimizer.step()
+        averages = self._averages({**losses, "task_loss": task_loss, "loss": loss})
+        self._descend(loss, factor)
         for block, block_output in zip(self.plain.blocks, output.blocks, strict=True):
             block.after_step(block_output)
 
-        record = self._account(output, batch, control)
-        record["task_loss"] = self._world_mean(task_loss)
-        record["losses"] = {name: self._world_mean(value) for name, value in losses.items()}
+        record = self.ledger.enter(output, batch) | familiarity_record(output, batch)
+        record |= {"task_loss": averages["task_loss"], "losses": {name: averages[name] for name in losses}}
         if self.routes:
             self.exposures.count(batch, output, routed=control.reads == "routed")
             self.controller.observe(self.step, loss=record["task_loss"], read_rate=record["any_layer_read_rate"])
-        record |= {"phase": self.controller.phase if self.routes else "train", "price": control.price, "learning_rate": self.config.training.learning_rate * factor}
+        record |= {"phase": self.controller.phase if self.routes else "train", "price": control.price}
+        record |= {"learning_rate": self.config.training.learning_rate * factor}
         self.step += 1
         return record
+
+    def autocast(self) -> torch.autocast:
+        """Return the precision of a training pass; evaluations are in the model's own."""
+        return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=self.config.training.precision == "bf16")
+
+    def _descend(self, loss: Tensor, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.training.learning_rate * group["factor"] * factor
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.training.clip)
+        if norm is not None and not math.isfinite(float(norm)):
+            self._stop("the gradient of the loss is not finite")
+        self.optimizer.step()
 
     def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
         weights = self.config.training.head_weights
@@ -153,73 +180,49 @@ class Trainer:
     def _reference_loss(self, batch: Batch) -> float:
         """Return the task loss with the same weights and every read forced. Its reads count as training cost."""
         self.model.eval()
-        with self.accelerator.autocast():
+        with self.autocast():
             output = self.model(batch, control=RoutingControl(reads="all"))
             loss = self._weighted(self.plain.task_losses(output.outputs, batch))
         self.model.train()
-        self._account(output, batch, RoutingControl(reads="all"), reference=True)
-        return self._world_mean(loss)
+        self.ledger.enter(output, batch, reference=True)
+        return self._averages({"reference": loss})["reference"]
 
-    def _account(self, output: ModelOutput, batch: Batch, control: RoutingControl, *, reference: bool = False) -> dict[str, Any]:
-        mask = torch.ones_like(batch.gap, dtype=torch.bool) if batch.mask is None else batch.mask
-        decisions = [block.decision for block in output.blocks if block.decision is not None]
-        reads = [decision.read for decision in decisions]
-        computed = [decision.computed for decision in decisions]
-        sums = [mask.sum(), any_layer(decisions).sum(), dense_keys(mask) * len(decisions), sum(d.explored.sum() for d in decisions)]
-        sums += [sum(keys_scanned(read) for read in reads), sum(keys_scanned(read) for read in computed), *[read.sum() for read in reads]]
-        total = world_sum(torch.stack([torch.as_tensor(value, device=mask.device).double() for value in sums])).tolist()
-        tokens, some, dense, explored, counted, done, *by_layer = total
-        self.counts["keys_counted"] += counted
-        self.counts["keys_computed"] += done
-        self.counts["keys_dense"] += 0.0 if reference else dense
-        self.counts["tokens"] += 0.0 if reference else tokens
-        signals = self._signals(output, batch)
-        return {
-            "length": batch.gap.shape[1],
-            "any_layer_read_rate": some / tokens,
-            "read_rate_by_layer": [value / tokens for value in by_layer],
-            "attention_share": counted / dense,
-            "explored_rate": explored / tokens / len(decisions),
-            **signals,
-        }
+    def _averages(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """Return the losses averaged over the processes; they must be finite."""
+        total = world_sum(torch.stack([value.detach().double() for value in losses.values()]))
+        averages = dict(zip(losses, (total / self.accelerator.num_processes).tolist(), strict=True))
+        bad = [name for name, value in averages.items() if not math.isfinite(value)]
+        if bad:
+            self._stop(f"the loss is not finite ({bad[0]} is {averages[bad[0]]})")
+        return averages
 
-    @staticmethod
-    @torch.no_grad()
-    def _signals(output: ModelOutput, batch: Batch) -> dict[str, dict[str, float | None]]:
-        """Observed quality and predicted familiarity of recurring and novel queries, in the first layer that read them."""
-        found: dict[str, dict[str, float | None]] = {"quality": {}, "familiarity": {}}
-        for name in ("recurring", "novel"):
-            if name not in batch.slices:
-                continue
-            for block in output.blocks:
-                quality = block.signals.get("quality")
-                seen = batch.slices[name] if quality is None else batch.slices[name] & ~quality.isnan()
-                if quality is None or block.decision is None or not seen.any():
-                    found["quality"].setdefault(name, None)
-                    found["familiarity"].setdefault(name, None)
-                    continue
-                found["quality"][name] = float(quality[seen].mean())
-                found["familiarity"][name] = float(block.decision.familiarity[batch.slices[name]].mean())
-                break
-        return found
-
-    def _check(self, loss: Tensor, losses: dict[str, Tensor]) -> None:
-        if not math.isfinite(self._world_mean(loss)):
-            bad = [name for name, value in losses.items() if not bool(torch.isfinite(value))]
-            raise FloatingPointError(f"step {self.step}: the loss is not finite ({', '.join(bad) or 'sum of all'}); the last checkpoint is kept")
-
-    def _world_mean(self, value: Tensor) -> float:
-        return float(world_sum(value)) / self.accelerator.num_processes
+    def _stop(self, reason: str) -> None:
+        kept = f"the checkpoint after {self.saved_step} steps is kept" if self.saved_step else "there is no checkpoint yet"
+        raise FloatingPointError(f"training stopped at step {self.step}: {reason}; {kept}. Try a smaller training.learning_rate")
 
     def save(self, run: RunDir, *, seconds: float) -> None:
         """Write a checkpoint; all processes must call it."""
-        state = {"step": self.step, "controller": self.controller.state_dict(), "counts": self.counts, "exposures": self.exposures.state_dict()}
-        save_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer, {**state, "seconds": seconds}, write=self.accelerator.is_main_process)
+        state = {
+            "step": self.step,
+            "seconds": seconds,
+            "config_hash": self.config.digest(),
+            "counts": self.ledger.counts,
+            "controller": self.controller.state_dict(),
+            "exposures": self.exposures.state_dict(),
+        }
+        save_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer, state, write=run.writes)
+        self.saved_step = self.step
 
     def load(self, run: RunDir) -> float:
-        """Continue from the run's checkpoint; return the seconds that it had taken."""
-        state = load_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer)
-        self.step, self.counts = state["step"], state["counts"]
+        """Continue from the run's checkpoint; return the seconds that it had taken.
+
+        Raises:
+            ValueError: if the checkpoint is damaged, another model's or another configuration's.
+        """
+        expected = {"config_hash": self.config.digest()}
+        state = load_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer, expected=expected)
+        self.step, self.ledger.counts = state["step"], state["counts"]
         self.controller.load_state_dict(state["controller"])
         self.exposures.load_state_dict(state["exposures"])
+        self.saved_step = self.step
         return float(state["seconds"])

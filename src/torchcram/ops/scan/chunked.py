@@ -8,6 +8,7 @@ The gradient of a linear recurrence is the same recurrence run backwards.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Inexact
@@ -24,23 +25,25 @@ def scan(
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
+    def forward(ctx: Any, decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
         states = _run(decay, inputs, initial)
         ctx.save_for_backward(decay, states, initial)
         return states
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         decay, states, initial = ctx.saved_tensors
         # d loss / d s_t collects what s_t contributes to itself and, through decay_{t+1}, to every later state.
         following = torch.cat([decay[:, 1:], torch.zeros_like(decay[:, :1])], 1).conj()
         grad_inputs = _run(following.flip(1), grad.flip(1), torch.zeros_like(initial)).flip(1)
         before = torch.cat([initial[:, None], states[:, :-1]], 1)
-        return grad_inputs * before.conj(), grad_inputs, decay[:, 0].conj() * grad_inputs[:, 0]
+        return grad_inputs * before.conj(), grad_inputs, (decay[:, :1].conj() * grad_inputs[:, :1]).sum(1)
 
 
 def _run(decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
     batch, time, size = inputs.shape
+    if time == 0:
+        return inputs.clone()
     chunk = max(1, math.isqrt(time))
     chunks = -(-time // chunk)
     fill = (0, 0, 0, chunks * chunk - time)

@@ -1,0 +1,59 @@
+"""Train every run of this claim: one process a run, one thread a process, as many at once as there are cores.
+
+    python experiments/01_srcd_main/run.py [--only demo] [--seeds 0 1 2] [--jobs 2]
+
+Finished runs are skipped, interrupted ones are resumed. Runs and logs go to ``runs/01_srcd_main/``; ``collect.py`` makes the tables of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RUNS = Path("runs") / HERE.name
+
+# Configuration -> seeds, most wanted first.
+PLAN: dict[str, tuple[int, ...]] = {
+    "demo": (0, 1, 2, 3, 4),
+    "full": (0, 1, 2),
+    "demo_override": (0, 1, 2),
+    "demo_transformer": (0, 1, 2, 3, 4),
+    "demo_transformer_wide": (0, 1, 2, 3, 4),
+    "demo_ssm": (0, 1, 2),
+    "full_transformer": (0, 1, 2),
+    "full_transformer_wide": (0, 1, 2),
+}
+
+
+def run_one(name: str, seed: int) -> None:
+    """Train one run, unless it is finished."""
+    out = RUNS / f"{name}-seed{seed}"
+    if (out / "summary.json").exists():
+        return
+    command = [sys.executable, "-m", "torchcram", "train", str(HERE / "configs" / f"{name}.yaml"), "--seed", str(seed), "--out", str(out)]
+    command += ["--resume"] if (out / "config.json").exists() else []
+    RUNS.mkdir(parents=True, exist_ok=True)
+    with (RUNS / f"{name}-seed{seed}.log").open("a") as log:
+        code = subprocess.run(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
+    print(f"{name} seed {seed}: {'finished' if code == 0 else f'exit status {code}, see {log.name}'}", flush=True)
+
+
+def main() -> None:
+    """Run the plan, or the part of it that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(PLAN), help="configurations; all if not given")
+    parser.add_argument("--seeds", nargs="*", type=int, help="seeds; those of the plan if not given")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
+    asked = parser.parse_args()
+    wanted = [(name, seed) for name in asked.only or PLAN for seed in (PLAN[name] if asked.seeds is None else asked.seeds)]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        list(pool.map(lambda job: run_one(*job), wanted))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Sums over processes: the identity in one, and in two really the sum over both."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchcram.ops.collective import world_concat, world_mean, world_sum
+
+TWO = """
+import sys
+import torch, torch.distributed as dist
+from torchcram.ops.collective import world_concat, world_mean, world_sum
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+assert world_sum(torch.tensor([1.0 + rank, 10.0])).tolist() == [3.0, 20.0]
+rows = torch.arange(3.0 if rank == 0 else 1.0)[:, None] + 10 * rank
+assert world_concat(rows, 2).flatten().tolist() == [0.0, 1.0, 10.0]
+assert world_concat(rows[:0] if rank == 0 else rows, 2).flatten().tolist() == [10.0]
+weight = torch.tensor(2.0, requires_grad=True)
+total, count = (weight * 3, 1.0) if rank == 0 else (weight * 5, 3.0)
+mean = world_mean(total, torch.tensor(count))
+mean.backward()
+average = world_sum(torch.stack([mean.detach(), weight.grad])) / 2
+assert average.tolist() == [(6 + 10) / 4, (3 + 5) / 4], average
+dist.destroy_process_group()
+"""
+
+
+def test_in_one_process_a_sum_is_a_copy_without_gradient():
+    values = torch.tensor([1.0, 2.0], requires_grad=True)
+    total = world_sum(values)
+    assert total.tolist() == [1.0, 2.0]
+    assert not total.requires_grad
+    assert total.data_ptr() != values.data_ptr()
+
+
+@pytest.mark.parametrize(("most", "kept"), [(0, 0), (2, 2), (9, 3)])
+def test_in_one_process_the_first_rows_are_kept(most, kept):
+    rows = torch.randn(3, 2)
+    assert torch.equal(world_concat(rows, most), rows[:kept])
+
+
+def test_in_one_process_a_mean_is_total_over_count():
+    total = torch.tensor(6.0, requires_grad=True)
+    mean = world_mean(total, torch.tensor(4.0))
+    mean.backward()
+    assert (mean.item(), total.grad.item()) == (1.5, 0.25)
+
+
+def test_the_mean_of_nothing_is_zero():
+    assert world_mean(torch.tensor(0.0), torch.tensor(0.0)).item() == 0.0
+
+
+def test_in_two_processes_both_count(tmp_path: Path):
+    """The average over processes of a mean, and of its gradient, is that over all rows: 16 over 4, although one process has three quarters of them."""
+    command = [sys.executable, "-c", TWO]
+    processes = [subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stderr=subprocess.PIPE, text=True) for rank in (0, 1)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors

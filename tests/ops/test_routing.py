@@ -1,0 +1,80 @@
+"""Straight-through mixing is hard forwards and soft backwards, and skipping values leaves its gradient right on average."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from torchcram.ops.routing import gumbel_noise, logistic_noise, straight_through_mix
+
+SHAPE = (3, 5)
+
+
+def problem(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Values, which are chosen, probabilities, and the gradient that comes from above."""
+    generator = torch.Generator().manual_seed(seed)
+    value, above = torch.randn(2, *SHAPE, 4, generator=generator, dtype=torch.float64)
+    probability = torch.rand(SHAPE, generator=generator, dtype=torch.float64)
+    return value.requires_grad_(), probability > 0.5, probability.requires_grad_(), above
+
+
+def test_forwards_it_is_the_choice():
+    value, chosen, probability, _ = problem()
+    mixed = straight_through_mix(value, chosen, probability, torch.full(SHAPE, 3.0, dtype=torch.float64))
+    assert torch.equal(mixed, torch.where(chosen[..., None], value, 0.0))
+
+
+def test_backwards_a_chosen_value_gets_the_gradient_and_another_none():
+    value, chosen, probability, above = problem()
+    mixed = straight_through_mix(value, chosen, probability, torch.ones(SHAPE, dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(mixed, value, above)
+    assert torch.equal(gradient, torch.where(chosen[..., None], above, 0.0))
+
+
+def test_backwards_a_probability_gets_the_weighted_product_of_gradient_and_value():
+    value, chosen, probability, above = problem()
+    weight = torch.linspace(0, 2, 15, dtype=torch.float64).view(SHAPE)
+    (gradient,) = torch.autograd.grad(straight_through_mix(value, chosen, probability, weight), probability, above)
+    torch.testing.assert_close(gradient, (above * value).sum(-1) * weight, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.2])
+def test_exploration_leaves_the_expected_gradient_as_if_everything_had_been_read(rate):
+    """Values of skipped tokens are seen at the exploration rate and counted with its inverse: unbiased, to 5 standard errors."""
+    value, chosen, probability, above = problem()
+    dense = (above * value).sum(-1).detach()
+    generator, total, squares, draws = torch.Generator().manual_seed(1), torch.zeros_like(dense), torch.zeros_like(dense), 1500
+    for _ in range(draws):
+        explored = ~chosen & (torch.rand(SHAPE, generator=generator) < rate)
+        weight = chosen + explored.double() / rate
+        computed = torch.where((chosen | explored)[..., None], value, 0.0)
+        (gradient,) = torch.autograd.grad(straight_through_mix(computed, chosen, probability, weight), probability, above)
+        total, squares = total + gradient, squares + gradient.square()
+    mean = total / draws
+    error = ((squares / draws - mean.square()).clamp_min(0) / draws).sqrt()
+    assert ((mean - dense).abs() <= 5 * error + 1e-12).all()
+    assert (error[~chosen] > 0).all()
+    torch.testing.assert_close(mean[chosen], dense[chosen], rtol=1e-9, atol=1e-9)
+
+
+@pytest.fixture
+def uniform(seeded) -> Tensor:
+    return torch.rand(40_000, generator=seeded(3), dtype=torch.float64)
+
+
+def test_logistic_noise_follows_the_logistic_law(uniform):
+    noise = logistic_noise(uniform)
+    for bound in (-2.0, 0.0, 1.0):
+        expected = torch.sigmoid(torch.tensor(bound)).item()
+        assert (noise < bound).double().mean().item() == pytest.approx(expected, abs=5 * (0.25 / 40_000) ** 0.5)
+
+
+def test_gumbel_noise_chooses_in_proportion_to_the_softmax(seeded):
+    logits = torch.tensor([0.5, -1.0, 2.0])
+    noise = gumbel_noise(torch.rand(40_000, 3, generator=seeded(4)))
+    shares = torch.bincount((logits + noise).argmax(-1), minlength=3) / 40_000
+    assert (shares - logits.softmax(-1)).abs().max() < 5 * (0.25 / 40_000) ** 0.5
+
+
+@pytest.mark.parametrize("noise", [logistic_noise, gumbel_noise])
+def test_the_ends_of_the_unit_interval_are_finite(noise):
+    assert noise(torch.tensor([0.0, 1.0 - 2**-24, 1.0])).isfinite().all()

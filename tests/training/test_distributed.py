@@ -1,0 +1,139 @@
+"""Two processes with half the batch each are one process with the whole batch: weights, slots, phases, losses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+
+from torchcram.tasks.srcd import SRCD
+from torchcram.training.distributed import local_batch, make_accelerator, step_generator
+
+STEPS = 20
+HERE = Path(__file__).parent
+
+
+def exact_config():
+    from conftest import tiny_config
+
+    return tiny_config(training__precision="fp64", training__steps=STEPS, task__length=64, training__tokens_per_step=512, model__layers=2)
+
+
+def learn(out: Path) -> None:
+    """Take 20 steps in this process, be it one of many; the main one writes what came of it."""
+    from torchcram.training.trainer import Trainer, build_task
+
+    torch.set_num_threads(1)
+    config, accelerator = exact_config(), make_accelerator()
+    trainer = Trainer(config, build_task(config), accelerator)
+    records = [trainer.train_step() for _ in range(STEPS)]
+    evaluated = {"processes": accelerator.num_processes, "explored": sum(record["explored_rate"] for record in records)}
+    if accelerator.is_main_process:
+        save_file({name: value.contiguous() for name, value in trainer.plain.state_dict().items()}, out / "model.safetensors")
+        state = {"records": records, "controller": trainer.controller.state_dict(), "exposures": trainer.exposures.state_dict(), "counts": trainer.ledger.counts}
+        (out / "state.json").write_text(json.dumps(state | evaluated))
+    accelerator.wait_for_everyone()
+
+
+def launched(tmp_path: Path, *arguments: str, processes: int) -> str:
+    """Run a script or module in several processes on the CPU (``accelerate launch`` starts several on GPUs only); return what they printed."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *arguments]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    result = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
+    """State and weights after 20 steps in two processes, and in one."""
+    folders = [tmp_path_factory.mktemp(f"processes{processes}") for processes in (2, 1)]
+    for processes, folder in zip((2, 1), folders, strict=True):
+        launched(folder, __file__, str(folder), processes=processes)
+    two, one = ({**json.loads((folder / "state.json").read_text()), "weights": load_file(folder / "model.safetensors")} for folder in folders)
+    return two, one
+
+
+def flat(content, path=()) -> dict[tuple, float]:
+    """Every number of nested dictionaries and lists, by its path."""
+    if isinstance(content, dict):
+        return {key: value for name, part in content.items() for key, value in flat(part, (*path, name)).items()}
+    if isinstance(content, list):
+        return {key: value for index, part in enumerate(content) for key, value in flat(part, (*path, index)).items()}
+    return {path: content}
+
+
+def test_the_comparison_is_one_of_two_with_one_and_explores_beyond_acquisition(both):
+    two, one = both
+    assert (two["processes"], one["processes"]) == (2, 1)
+    assert {record["phase"] for record in two["records"]} == {"acquire", "consolidate"}
+    assert two["explored"] > 0
+    assert two["weights"]["blocks.0.semantic.usage"].count_nonzero() > 4
+
+
+def test_weights_and_semantic_slots_are_equal(both):
+    two, one = (run["weights"] for run in both)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("part", ["records", "controller", "exposures", "counts"])
+def test_losses_rates_controller_and_counts_are_equal(both, part):
+    two, one = (flat(run[part]) for run in both)
+    assert {key: value for key, value in two.items() if not isinstance(value, float)} == {key: value for key, value in one.items() if not isinstance(value, float)}
+    numbers = {key: value for key, value in one.items() if isinstance(value, float)}
+    assert {key: two[key] for key in numbers} == pytest.approx(numbers, rel=1e-9, abs=1e-9)
+
+
+def test_the_whole_run_works_in_two_processes(tmp_path):
+    """Training, evaluation, summary, resuming: by the command line, as a user would."""
+    options = ["training.steps=6", "training.tokens_per_step=256", "training.evaluate_every=3", "task.length=64", "controller.acquire_steps=2", "model.d_model=16"]
+    options += ["model.options.slots=32", "evaluation.queries=12", "evaluation.sequences_midway=2", "evaluation.calibration_sequences=0"]
+    arguments = ["-m", "torchcram", "train", "demo", "--out", "run", "--quiet", *(part for option in options for part in ("--set", option))]
+    printed = launched(tmp_path, *arguments, processes=2)
+    assert printed.count("any-layer read rate") == 1
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert (kinds.count("train"), kinds.count("eval")) == (2, 2)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 6
+
+
+class Process(Accelerator):
+    """Stands for one process of several."""
+
+    device, process_index, num_processes = torch.device("cpu"), 0, 1
+
+    def __init__(self, index: int, processes: int):
+        self.process_index, self.num_processes = index, processes
+
+
+def test_each_process_takes_its_own_rows_of_the_same_batch_and_noise(tiny):
+    task = SRCD(tiny().task)
+    whole, noise = local_batch(tiny(), task, Process(0, 1), 3, exploring=True)
+    parts = [local_batch(tiny(), task, Process(index, 4), 3, exploring=True) for index in range(4)]
+    assert torch.equal(torch.cat([batch.inputs for batch, _ in parts]), whole.inputs)
+    assert torch.equal(torch.cat([part for _, part in parts]), noise)
+    assert noise.shape == (8, 40, 2, 4)
+    assert local_batch(tiny(), task, Process(0, 1), 3, exploring=False)[1] is None
+
+
+def test_a_task_that_draws_another_number_is_named(tiny):
+    class Short(SRCD):
+        def batch(self, size, *, generator, step=0, length=None):
+            return super().batch(size - 1, generator=generator, step=step, length=length)
+
+    with pytest.raises(ValueError, match="drew 7 sequences where 8 were asked for"):
+        local_batch(tiny(), Short(tiny().task), Process(0, 1), 0, exploring=False)
+
+
+def test_steps_and_seeds_have_generators_of_their_own():
+    draws = {(seed, step): float(torch.rand((), generator=step_generator(seed, step))) for seed in range(4) for step in range(4)}
+    assert len(set(draws.values())) == 16
+
+
+if __name__ == "__main__":
+    learn(Path(sys.argv[1]))
