@@ -2,7 +2,7 @@
 
     python experiments/01_srcd_main/run.py [--only demo] [--seeds 0 1 2] [--jobs 2]
 
-Finished runs are skipped, interrupted ones are resumed. Runs and logs go to ``runs/01_srcd_main/``; ``collect.py`` makes the tables of them.
+Finished runs are skipped, interrupted ones are resumed; then the demo runs are studied (calibration, zero-shot overrides). Runs and logs go to ``runs/01_srcd_main/``; ``collect.py`` makes the tables of them.
 """
 
 from __future__ import annotations
@@ -43,6 +43,21 @@ def run_one(name: str, seed: int) -> None:
     print(f"{name} seed {seed}: {'finished' if code == 0 else f'exit status {code}, see {log.name}'}", flush=True)
 
 
+def study_one(name: str, seed: int) -> None:
+    """Measure the conformal guarantee of a finished demo run, and how it does zero-shot on overridden keys."""
+    out = RUNS / f"{name}-seed{seed}"
+    if name != "demo" or not (out / "summary.json").exists():
+        return
+    commands = {
+        "calibration_study.json": ["calibrate", str(out)],
+        "zero_shot.json": ["evaluate", str(out), "--set", "override=0.2", "--queries", "20000"],
+    }
+    for file, command in commands.items():
+        if not (out / file).exists():
+            full = [sys.executable, "-m", "torchcram", *command, "--json", str(out / file)]
+            subprocess.run(full, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+
+
 def main() -> None:
     """Run the plan, or the part of it that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,6 +68,7 @@ def main() -> None:
     wanted = [(name, seed) for name in asked.only or PLAN for seed in (PLAN[name] if asked.seeds is None else asked.seeds)]
     with ThreadPoolExecutor(asked.jobs) as pool:
         list(pool.map(lambda job: run_one(*job), wanted))
+        list(pool.map(lambda job: study_one(*job), wanted))
 
 
 if __name__ == "__main__":

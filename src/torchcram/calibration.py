@@ -19,7 +19,7 @@ from torchcram.accounting import any_layer
 from torchcram.models.sequence import SequenceModel
 from torchcram.types import Batch, RoutingControl
 
-SHIFTS: tuple[float, ...] = (8.0, 2.0, 1.4, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0, -0.3, -1.0, -8.0)
+SHIFTS: tuple[float, ...] = (8.0, 2.0, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.35, 0.2, 0.0, -0.3, -1.0, -8.0)
 
 
 @dataclass(frozen=True, kw_only=True)

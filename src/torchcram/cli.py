@@ -50,6 +50,7 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(help="Seed of the fresh sequences.")] = 1,
     reads: Annotated[str, typer.Option(help="routed: obey the router; all: force every read; none: forbid reads.")] = "routed",
     shift: Annotated[float, typer.Option(help="Logits added to the familiarity thresholds; lower skips more.")] = 0.0,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the task, e.g. --set override=0.2: zero-shot.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record there, too.")] = None,
 ) -> None:
     """Judge a finished run on fresh sequences and print the record as JSON."""
@@ -57,11 +58,8 @@ def evaluate_command(
 
     from torchcram.training.loop import evaluate_run, load_run
 
-    record = evaluate_run(load_run(run), queries=queries, seed=seed, reads=reads, shift=shift)
-    text = json.dumps(record, indent=1)
-    if json_file is not None:
-        json_file.write_text(text + "\n")
-    typer.echo(text)
+    changes = dict(parse_assignment(assignment) for assignment in set_ or [])
+    _show_json(evaluate_run(load_run(run), queries=queries, seed=seed, reads=reads, shift=shift, task_changes=changes), json_file)
 
 
 @app.command("calibrate")
@@ -72,9 +70,9 @@ def calibrate_command(
     test_sequences: Annotated[int, typer.Option(min=1, help="Test sequences of each split.")] = 400,
     splits: Annotated[int, typer.Option(min=1, help="Random splits.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the sequences and of the splits.")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there, too.")] = None,
 ) -> None:
     """Test the conformal guarantee of a finished run over random splits, and print the result as JSON."""
-    import json
     from dataclasses import asdict
 
     import torch
@@ -89,7 +87,7 @@ def calibrate_command(
         split_study(curve, calibration_sequences=sequences, risk_tolerance=value, splits=splits, generator=torch.Generator().manual_seed(seed))
         for value in tolerance or (0.01, 0.05)
     ]
-    typer.echo(json.dumps([asdict(study) | {"holds": study.holds} for study in studies], indent=1))
+    _show_json([asdict(study) | {"holds": study.holds} for study in studies], json_file)
 
 
 @app.command("report")
@@ -127,6 +125,15 @@ def srcd_command(
     rows = {name: (measured, None if math.isnan(specified) else specified) for name, measured, specified in statistics(batch, config=config)}
     print_statistics(rows, Console())
     typer.echo(str(out))
+
+
+def _show_json(content: Any, file: Path | None) -> None:
+    import json
+
+    text = json.dumps(content, indent=1)
+    if file is not None:
+        file.write_text(text + "\n")
+    typer.echo(text)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

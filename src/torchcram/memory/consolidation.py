@@ -42,9 +42,11 @@ class ControllerConfig(StrictConfig):
         plateau_steps, plateau_gain: acquisition ends when the smoothed loss has gained less than this share within so many steps.
         price_start, price_most, price_growth: price of a read when routing begins, its bound, and its factor per step while quality holds.
         caution_start, caution_fall: logits added to the familiarity threshold when routing begins (semantic memory learns, but does not answer
-            yet), and how many are taken off at each step while quality holds; five times as many are added back when it does not.
-        loss_tolerance: routed loss may exceed the dense loss by this share.
-        reference_every: every so many steps the dense loss is measured, with the same weights and all reads forced.
+            yet), and how many are taken off at each step while quality holds; twice as many are added back when it does not.
+        loss_tolerance: quality holds while the routed loss exceeds the reference by at most this share.
+        reference_every: every so many steps the reference is measured, on the same batch and with the same weights: the smaller of the losses with
+            all reads forced, and with a read for every token in need (semantic memory silent). A routed model may have forgotten how to use
+            reads that it never makes, so the first alone would excuse too much.
         exploration: share of the tokens that would not read whose retrieval is computed all the same.
         mature_steps, mature_change: the model is mature when its smoothed read rate has changed by less than this share within so many steps.
     """
@@ -58,8 +60,8 @@ class ControllerConfig(StrictConfig):
     price_growth: float = Field(1.03, ge=1.0)
     caution_start: float = Field(8.0, ge=0.0)
     caution_fall: float = Field(0.04, ge=0.0)
-    loss_tolerance: float = Field(0.5, ge=0.0)
-    reference_every: int = Field(50, ge=1)
+    loss_tolerance: float = Field(0.1, ge=0.0)
+    reference_every: int = Field(25, ge=1)
     exploration: float = Field(0.02, ge=0.0, le=1.0)
     mature_steps: int = Field(300, ge=1)
     mature_change: float = Field(0.1, gt=0.0)
@@ -75,6 +77,7 @@ class ConsolidationController:
         price: current price of a read.
         caution: logits added to the familiarity threshold.
         acquired_at, matured_at: steps at which the later phases began, or None.
+        dense_loss, routed_loss: smoothed reference loss, and routed loss on the same batches.
     """
 
     config: ControllerConfig
@@ -103,19 +106,20 @@ class ConsolidationController:
         return RoutingControl(reads="all") if self.phase == "acquire" else RoutingControl(threshold_shift=self.caution)
 
     def wants_reference(self, step: int) -> bool:
-        """Whether the dense loss should be measured at this step."""
+        """Whether the reference should be measured at this step."""
         return self.phase != "acquire" and step % self.config.reference_every == 0
 
-    def observe_reference(self, loss: float) -> None:
-        """Take note of the loss with all reads forced."""
-        self.dense_loss = _smooth(self.dense_loss, loss, 0.5)
+    def observe_reference(self, reference: float, *, routed: float) -> None:
+        """Take note of the reference loss and of the routed loss on the same batch: paired, so that the batch's own difficulty cancels."""
+        self.dense_loss = _smooth(self.dense_loss, reference, 0.3)
+        self.routed_loss = _smooth(self.routed_loss, routed, 0.3)
 
     def observe(self, step: int, *, loss: float, read_rate: float) -> None:
         """Take note of a training step: its task loss and its any-layer read rate."""
         if self.phase == "acquire":
             self._acquire(step, loss)
         else:
-            self._consolidate(step, loss, read_rate)
+            self._consolidate(step, read_rate)
 
     def _acquire(self, step: int, loss: float) -> None:
         rules = self.config
@@ -128,14 +132,13 @@ class ConsolidationController:
             self.price, self.caution = rules.price_start, rules.caution_start
             self.settled_step = step
 
-    def _consolidate(self, step: int, loss: float, read_rate: float) -> None:
+    def _consolidate(self, step: int, read_rate: float) -> None:
         rules = self.config
-        self.routed_loss = _smooth(self.routed_loss, loss, 0.05)
-        if self.dense_loss is not None:
+        if self.dense_loss is not None and self.routed_loss is not None:
             holds = self.routed_loss <= (1 + rules.loss_tolerance) * self.dense_loss
             self.price *= rules.price_growth if holds else 1 / rules.price_growth
             self.price = min(max(self.price, rules.price_start), rules.price_most)
-            self.caution -= rules.caution_fall if holds else -5 * rules.caution_fall
+            self.caution -= rules.caution_fall if holds else -2 * rules.caution_fall
             self.caution = min(max(self.caution, 0.0), rules.caution_start)
         self.read_rate = _smooth(self.read_rate, read_rate, 0.05)
         self._settle(step, self.read_rate)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from torchcram.models.sequence import SequenceModel
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
+from torchcram.tasks.srcd import SRCD
 from torchcram.training.checkpoint import find_checkpoint, load_weights
 from torchcram.training.clock import Clock
 from torchcram.training.distributed import make_accelerator
@@ -124,7 +126,9 @@ def load_run(path: Path | str, *, task: Task | None = None) -> Run:
     return Run(path=run.path, config=config, task=learned, model=model.eval(), summary=summary)
 
 
-def evaluate_run(run: Run, *, queries: int, seed: int, reads: str = "routed", shift: float = 0.0) -> dict[str, Any]:
+def evaluate_run(
+    run: Run, *, queries: int, seed: int, reads: str = "routed", shift: float = 0.0, task_changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Judge a finished run on fresh sequences; see :func:`torchcram.training.evaluate.evaluate`.
 
     Args:
@@ -133,7 +137,17 @@ def evaluate_run(run: Run, *, queries: int, seed: int, reads: str = "routed", sh
         seed: of the fresh sequences.
         reads: ``"routed"``, ``"all"`` or ``"none"``.
         shift: logits added to the familiarity thresholds.
+        task_changes: fields of a built-in task to change, to judge a model on what it was not trained for.
+
+    Raises:
+        ValueError: for unknown reads or fields, and for changes to a custom task.
     """
     require_choice("reads", reads, get_args(Reads))
+    task = run.task
+    for field, value in (task_changes or {}).items():
+        if isinstance(task, SRCD):
+            task = SRCD(task.config.updated(field, value))
+        else:
+            raise ValueError(f"the task of {run.path} is a custom one: its field {field!r} cannot be changed here")
     control = RoutingControl(reads=cast(Reads, reads), threshold_shift=shift)
-    return evaluate(run.model, run.task, control=control, seed=seed, step=run.config.training.steps, enough=enough_scored(queries))
+    return evaluate(run.model, task, control=control, seed=seed, step=run.config.training.steps, enough=enough_scored(queries))

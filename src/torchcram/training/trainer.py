@@ -28,6 +28,9 @@ from torchcram.training.run_config import CustomTaskConfig, RunConfig
 from torchcram.training.run_dir import CHECKPOINT, RunDir
 from torchcram.types import Batch, RoutingControl
 
+# Logits that no predicted familiarity reaches.
+NEVER_FAMILIAR = 1e3
+
 
 def build_task(config: RunConfig, task: Task | None = None) -> Task:
     """Return the task of a run.
@@ -126,8 +129,7 @@ class Trainer:
         """
         control, factor = self.control(), learning_rate_factor(self.config, self.step)
         batch, noise = local_batch(self.config, self.task, self.accelerator, self.step, exploring=control.reads == "routed")
-        if self.routes and self.controller.wants_reference(self.step):
-            self.controller.observe_reference(self._reference_loss(batch))
+        reference = self._reference_loss(batch) if self.routes and self.controller.wants_reference(self.step) else None
         with self.autocast():
             output: ModelOutput = self.model(batch, control=control, noise=noise)
             losses = self.plain.task_losses(output.outputs, batch)
@@ -140,6 +142,8 @@ class Trainer:
 
         record = self.ledger.enter(output, batch) | familiarity_record(output, batch)
         record |= {"task_loss": averages["task_loss"], "losses": {name: averages[name] for name in losses}}
+        if reference is not None:
+            self.controller.observe_reference(reference, routed=averages["task_loss"])
         if self.routes:
             self.exposures.count(batch, output, routed=control.reads == "routed")
             self.controller.observe(self.step, loss=record["task_loss"], read_rate=record["any_layer_read_rate"])
@@ -178,14 +182,16 @@ class Trainer:
 
     @torch.no_grad()
     def _reference_loss(self, batch: Batch) -> float:
-        """Return the task loss with the same weights and every read forced. Its reads count as training cost."""
+        """Return the smaller task loss of two passes: all reads forced, and a read for every token in need. Their reads count as training cost."""
         self.model.eval()
-        with self.autocast():
-            output = self.model(batch, control=RoutingControl(reads="all"))
-            loss = self._weighted(self.plain.task_losses(output.outputs, batch))
+        losses = {}
+        for name, control in (("all", RoutingControl(reads="all")), ("needed", RoutingControl(threshold_shift=NEVER_FAMILIAR))):
+            with self.autocast():
+                output = self.model(batch, control=control)
+                losses[name] = self._weighted(self.plain.task_losses(output.outputs, batch))
+            self.ledger.enter(output, batch, reference=True)
         self.model.train()
-        self.ledger.enter(output, batch, reference=True)
-        return self._averages({"reference": loss})["reference"]
+        return min(self._averages(losses).values())
 
     def _averages(self, losses: dict[str, Tensor]) -> dict[str, float]:
         """Return the losses averaged over the processes; they must be finite."""

@@ -1,0 +1,162 @@
+"""Collect the finished runs of this claim: ``results.csv``, figures, the table of this folder's README, and the one of the repository's.
+
+    python experiments/01_srcd_main/collect.py
+
+Everything written comes from ``runs/01_srcd_main/*/summary.json`` and ``calibration_study.json`` / ``zero_shot.json`` beside them; ``run.py`` makes those.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from torchcram.report.headline import headline_figure
+from torchcram.report.style import png
+
+HERE = Path(__file__).parent
+RUNS = Path("runs") / HERE.name
+MARKS = "<!-- results: written by experiments/01_srcd_main/collect.py -->", "<!-- /results -->"
+COLUMNS = (
+    "retrieval_accuracy recurring_accuracy novel_accuracy overridden_accuracy any_layer_read_rate any_layer_floor attention_share attention_share_floor "
+    "reduction_any_layer reduction_need reduction_consolidation reduction_attention_share transition_step dynamics_mse dynamics_mse_all_reads kalman_mse "
+    "mixing_flops_share bytes_share training_attention_share reads_computed reads_counted evaluated_queries parameters steps seconds tokens_per_second config_hash"
+).split()
+
+# What each row of the table asks of which runs: (configuration, figure, "<=" or ">=", bound as a number or as (other figure of the run, factor)).
+GOALS: tuple[tuple[str, str, str, float | tuple[str, float]], ...] = (
+    ("demo", "retrieval_accuracy", ">=", 0.995),
+    ("demo", "novel_accuracy", ">=", 0.990),
+    ("demo", "any_layer_read_rate", "<=", ("any_layer_floor", 1.25)),
+    ("demo", "attention_share", "<=", ("attention_share_floor", 1.25)),
+    ("demo", "seconds", "<=", 480.0),
+    ("full", "retrieval_accuracy", ">=", 0.999),
+    ("full", "novel_accuracy", ">=", 0.997),
+    ("full", "any_layer_read_rate", "<=", ("any_layer_floor", 1.07)),
+    ("full", "transition_step", "<=", 2000.0),
+    ("demo_override", "overridden_accuracy", ">=", 0.98),
+)
+
+
+def load() -> dict[str, list[dict[str, Any]]]:
+    """Return the summaries by configuration, in the order of their seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(RUNS.glob("*-seed*/summary.json")):
+        found.setdefault(file.parent.name.rsplit("-seed", 1)[0], []).append(json.loads(file.read_text()))
+    return found
+
+
+def spread(values: list[float], *, percent: bool) -> str:
+    """Return mean, and least and greatest value, of some runs."""
+    scale, unit, digits = (100.0, "%", 2) if percent else (1.0, "", 4 if max(values) < 1 else 0)
+    low, mean, high = (f"{scale * value:.{digits}f}" for value in (min(values), statistics.mean(values), max(values)))
+    return f"{mean}{unit} ({low} to {high})" if len(values) > 1 else f"{mean}{unit}"
+
+
+def write_csv(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Write one row a run."""
+    with (HERE / "results.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["method", "seed", *COLUMNS])
+        for name, runs in found.items():
+            for run in runs:
+                writer.writerow([name, run["seed"], *[run.get(column, "") for column in COLUMNS]])
+
+
+def goal_rows(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return, for each goal, the figures, the bound, and whether every seed meets it."""
+    rows = []
+    for name, figure, sign, bound in GOALS:
+        runs = found.get(name, [])
+        if not runs:
+            continue
+        limits = [run[bound[0]] * bound[1] if isinstance(bound, tuple) else bound for run in runs]
+        met = sum((run[figure] <= limit) if sign == "<=" else (run[figure] >= limit) for run, limit in zip(runs, limits, strict=True))
+        percent = figure.endswith(("accuracy", "rate", "share"))
+        wanted = f"{sign} {bound[1]} x {bound[0].replace('_', ' ')}" if isinstance(bound, tuple) else f"{sign} {bound:.1%}" if percent else f"{sign} {bound:g}"
+        value = spread([run[figure] for run in runs], percent=percent)
+        rows.append(f"| {name} | {figure.replace('_', ' ')} | {value} | {wanted} | {met} of {len(runs)} seeds |")
+    return rows
+
+
+def dynamics_rows(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return the prediction errors of every model at each scale, with what they cost."""
+    rows = []
+    for scale in ("demo", "full"):
+        for suffix, title in (("", "CRAM"), ("_transformer", "dense Transformer, equal width"), ("_transformer_wide", "dense Transformer, equal parameters"), ("_ssm", "SSM alone")):
+            runs = found.get(scale + suffix, [])
+            if runs:
+                error, floor = spread([run["dynamics_mse"] for run in runs], percent=False), spread([run["kalman_mse"] for run in runs], percent=False)
+                forced = spread([run["dynamics_mse_all_reads"] for run in runs], percent=False)
+                accuracy = spread([run["retrieval_accuracy"] for run in runs], percent=True)
+                rows.append(f"| {scale} | {title} | {runs[0]['parameters']:,} | {error} | {forced} | {floor} | {accuracy} | {len(runs)} |")
+    return rows
+
+
+def study_rows() -> list[str]:
+    """Return what the conformal study of the demo runs measured."""
+    rows = []
+    for file in sorted(RUNS.glob("demo-seed*/calibration_study.json")):
+        for study in json.loads(file.read_text()):
+            risk = f"{study['mean_risk']:.3%} +- {study['standard_error']:.3%}"
+            held = "yes" if study["holds"] and study["mean_skipped"] >= 0.8 else "no"
+            rows.append(f"| {file.parent.name} | {study['risk_tolerance']:.0%} | {risk} | {study['mean_skipped']:.1%} | {held} |")
+    return rows
+
+
+def override_rows(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return the figures of the override variant, trained and zero-shot."""
+    rows = []
+    for run in found.get("demo_override", []):
+        rows.append(f"| trained with overrides, seed {run['seed']} | {run['overridden_accuracy']:.2%} | {run['novel_accuracy']:.2%} | {run['any_layer_read_rate']:.2%} | {run['any_layer_floor']:.2%} |")
+    for file in sorted(RUNS.glob("demo-seed*/zero_shot.json")):
+        record = json.loads(file.read_text())
+        scores, name = record["accuracy"], file.parent.name
+        rows.append(f"| zero-shot ({name}) | {scores['overridden']:.2%} | {scores['novel']:.2%} | {record['any_layer_read_rate']:.2%} | {record['any_layer_floor']:.2%} |")
+    return rows
+
+
+def table(head: str, rows: list[str]) -> str:
+    """Return a Markdown table, or a line that says that there is nothing yet."""
+    columns = head.count("|") - 1
+    return "\n".join([head, "|" + "---|" * columns, *rows]) if rows else "Not measured yet."
+
+
+def sections(found: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Return the tables by title."""
+    return {
+        "Goals": table("| runs | figure | mean (least to greatest) | goal | met by |", goal_rows(found)),
+        "Dynamics: mean squared error of the next observation": table(
+            "| scale | model | parameters | error | all reads forced | Kalman floor | retrieval | seeds |", dynamics_rows(found)
+        ),
+        "Override: a fifth of the recurring keys bound again": table("| run | overridden | novel | any-layer reads | floor |", override_rows(found)),
+        "Conformal calibration: 200 sequences, 200 random splits": table(
+            "| run | tolerance | realised risk (mean, standard error) | skippable reads skipped | holds, and >= 80% skipped |", study_rows()
+        ),
+    }
+
+
+def between(text: str, content: str) -> str:
+    """Put ``content`` between the marks of a text."""
+    start, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
+    return f"{text[:start]}\n{content}\n{text[end:]}"
+
+
+def main() -> None:
+    """Write everything."""
+    found = load()
+    write_csv(found)
+    for scale, file in (("demo", "figure.png"), ("full", "figure_full.png")):
+        if found.get(scale):
+            (HERE / file).write_bytes(png(headline_figure(sorted(path.parent for path in RUNS.glob(f"{scale}-seed*/summary.json")))))
+    tables = sections(found)
+    readme = HERE / "README.md"
+    readme.write_text(between(readme.read_text(), "\n\n".join(f"## {title}\n\n{body}" for title, body in tables.items())))
+    front = Path("README.md")
+    front.write_text(between(front.read_text(), tables["Goals"]))
+
+
+if __name__ == "__main__":
+    main()

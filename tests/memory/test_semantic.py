@@ -1,0 +1,232 @@
+"""Semantic memory: slots hold running means of what was read, keep what recurs, and measure distances in a metric that they learn."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from torchcram.memory.semantic import SEMANTIC_MEMORIES, LowRankMemory, SlotMemory
+from torchcram.types import Lesson
+
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+WIDTH = 16
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def lesson(address: Tensor, target: Tensor | None = None, *, read: bool = True, quality: float = 0.5) -> Lesson:
+    tokens = len(address)
+    return Lesson(
+        address=address,
+        read=torch.full((tokens,), read),
+        target=torch.zeros_like(address) if target is None else target,
+        quality=torch.full((tokens,), quality),
+        weight=torch.ones(tokens),
+    )
+
+
+def ask(slots: SlotMemory, address: Tensor) -> Tensor:
+    return slots(torch.zeros_like(address), address).value
+
+
+@pytest.fixture
+def addresses() -> Tensor:
+    """Six addresses far from each other and from the slots' first keys."""
+    return torch.eye(WIDTH)[:6] * WIDTH
+
+
+# learning
+
+
+def test_a_slot_holds_the_mean_of_what_was_read_under_its_address(addresses):
+    """Thirty rows at rates 1, 1/2, ... 1/30: their mean, exactly. From the 51st on the mean forgets, at the slowest rate of 2%."""
+    slots, rows = SlotMemory(WIDTH, slots=4), torch.randn(60, WIDTH)
+    for n, row in enumerate(rows, start=1):
+        slots.learn(lesson(addresses[:1], row[None]))
+        if n in (1, 2, 30, 50):
+            torch.testing.assert_close(ask(slots, addresses[:1])[0], rows[:n].mean(0), **EXACT)
+    later = 0.98 ** torch.arange(9, -1, -1)
+    expected = 0.98**10 * rows[:50].mean(0) + 0.02 * (later[:, None] * rows[50:]).sum(0)
+    torch.testing.assert_close(ask(slots, addresses[:1])[0], expected, **EXACT)
+    assert slots.reads.max() == 60
+
+
+def test_each_address_has_its_own_slot(addresses):
+    slots, rows = SlotMemory(WIDTH, slots=8), torch.randn(5, 6, WIDTH)
+    for row in rows:
+        slots.learn(lesson(addresses, row))
+    torch.testing.assert_close(ask(slots, addresses), rows.mean(0), rtol=1e-6, atol=1e-6)
+    assert slots.reads.sort().values.tolist() == [0, 0, 5, 5, 5, 5, 5, 5]
+
+
+def test_what_is_asked_but_not_read_moves_keys_and_usage_only(addresses):
+    slots = SlotMemory(WIDTH, slots=4)
+    slots.learn(lesson(addresses[:2], torch.ones(2, WIDTH)))
+    before = {name: tensor.clone() for name, tensor in slots.state_dict().items()}
+    slots.learn(lesson(addresses[:1] + 0.1, torch.full((1, WIDTH), 9.0), read=False))
+    after = slots.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in ("values", "reads", "quality"))
+    moved = (before["keys"] - after["keys"]).abs().amax(-1) > 1e-9
+    assert moved.sum() == 1
+    torch.testing.assert_close(after["keys"][moved], addresses[:1] + 0.02 * 0.1, **EXACT)
+    assert (after["usage"] > before["usage"]).tolist() == moved.tolist()
+
+
+def test_unused_slots_are_taken_over_first_and_then_the_one_used_least(addresses):
+    slots = SlotMemory(WIDTH, slots=3)
+    for _ in range(3):
+        slots.learn(lesson(addresses[:2], torch.ones(2, WIDTH)))
+    assert (slots.reads > 0).sum() == 2
+    slots.learn(lesson(addresses[2:3], torch.full((1, WIDTH), 2.0)))
+    assert (slots.reads > 0).all()
+    slots.learn(lesson(addresses[1:2], torch.ones(1, WIDTH)))
+    slots.learn(lesson(addresses[3:4], torch.full((1, WIDTH), 3.0)))
+    known = slots(addresses[:4], addresses[:4]).recognition > 0.5
+    assert known.tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize(("most", "slots", "taken"), [(2, 8, 2), (16, 3, 3), (16, 8, 6)])
+def test_a_step_takes_over_so_many_slots_at_most(addresses, most, slots, taken):
+    memory = SlotMemory(WIDTH, slots=slots)
+    memory.learn(lesson(addresses), most=most)
+    assert (memory.reads > 0).sum() == taken
+
+
+def test_recurring_addresses_survive_a_stream_of_novel_ones():
+    slots, recurring, values = SlotMemory(WIDTH, slots=12), *torch.randn(2, 3, WIDTH)
+    for _ in range(150):
+        address = torch.cat([recurring + 0.02 * torch.randn(3, WIDTH), torch.randn(3, WIDTH)])
+        slots.learn(lesson(address, torch.cat([values, torch.randn(3, WIDTH)])))
+    torch.testing.assert_close(ask(slots, recurring), values, rtol=0, atol=0.05)
+    assert (slots(recurring, recurring).recognition > 0.9).all()
+    novel = torch.randn(200, WIDTH)
+    assert (slots(novel, novel).recognition < 0.1).double().mean() > 0.95
+
+
+def test_nothing_asked_nothing_learned_but_usage_fades(addresses):
+    slots = SlotMemory(WIDTH, slots=4)
+    slots.learn(lesson(addresses[:2], torch.ones(2, WIDTH)))
+    before = {name: tensor.clone() for name, tensor in slots.state_dict().items()}
+    slots.learn(lesson(addresses[:0]), memory=0.5)
+    torch.testing.assert_close(slots.usage, 0.5 * before.pop("usage"))
+    assert all(torch.equal(tensor, slots.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_quality_is_the_mean_of_what_was_observed_and_starts_at_zero(addresses):
+    slots, observed = SlotMemory(WIDTH, slots=4), [0.9, 0.8, 0.1, 0.4]
+    for quality in observed:
+        slots.learn(lesson(addresses[:1], quality=quality))
+    # The read that took the slot over found nothing there to be judged.
+    evidence = slots(addresses[:1], addresses[:1]).evidence[0]
+    assert evidence[4].item() == pytest.approx((0 + 0.8 + 0.1 + 0.4) / 4)
+    assert evidence[5].item() == pytest.approx(torch.log1p(torch.tensor(4.0)).item())
+
+
+# the metric
+
+
+def planted(classes: int = 4, each: int = 50) -> tuple[Tensor, Tensor, Tensor]:
+    """Classes that differ in the last four directions, under noise that fills the others: the noise is ten times as wide."""
+    centres = torch.zeros(classes, WIDTH)
+    centres[:, -classes:] = torch.eye(classes)
+    noise = torch.randn(classes * each, WIDTH) * torch.cat([torch.ones(WIDTH - 4), torch.full((4,), 0.1)])
+    label = torch.arange(classes).repeat_interleave(each)
+    return centres, centres[label] + noise, label
+
+
+def test_the_learned_metric_separates_classes_that_the_plain_one_confuses():
+    centres, address, label = planted()
+    slots = SlotMemory(WIDTH, slots=4, radius=100.0)
+    slots.keys.copy_(centres + 0.3 * torch.randn(4, WIDTH))
+    share = {}
+    share["plain"] = (slots.distance(address).argmin(-1) == label).double().mean()
+    for _ in range(200):
+        slots.learn(lesson(address, read=False))
+    share["learned"] = (slots.distance(address).argmin(-1) == label).double().mean()
+    assert share["plain"] < 0.8
+    assert share["learned"] > 0.97
+
+
+def test_unrelated_addresses_are_about_two_apart_whatever_they_have_in_common():
+    """The unit of distance is the mean square of an address about the mean of all: scale and a common part cancel."""
+    slots = SlotMemory(WIDTH, slots=64, radius=1e-3)
+    for _ in range(400):
+        slots.learn(lesson(7.0 + 3.0 * torch.randn(32, WIDTH), read=False))
+    slots.keys.copy_(7.0 + 3.0 * torch.randn(64, WIDTH))
+    distance = slots.distance(7.0 + 3.0 * torch.randn(500, WIDTH))
+    assert distance.mean().item() == pytest.approx(2.0, rel=0.1)
+    assert slots.distance(slots.keys.data).diagonal().abs().max() < 1e-9
+
+
+# answers
+
+
+def test_an_answer_is_a_mean_of_values_weighted_by_nearness(addresses):
+    slots = SlotMemory(WIDTH, slots=6, sharpness=2.0)
+    slots.keys.copy_(addresses)
+    slots.values.copy_(torch.randn(6, WIDTH))
+    read = slots(torch.zeros(3, WIDTH), 0.1 * torch.randn(3, WIDTH))
+    torch.testing.assert_close(read.weights.sum(-1), torch.ones(3), **EXACT)
+    torch.testing.assert_close(read.value, read.weights @ slots.values, **EXACT)
+    distance = slots.distance(0.1 * addresses)
+    weights = slots(addresses, 0.1 * addresses).weights
+    torch.testing.assert_close(weights, torch.softmax(-2.0 * distance, -1), **EXACT)
+    assert torch.equal(weights.argmax(-1), torch.arange(6))
+
+
+def test_a_stored_address_is_recognised_and_a_foreign_one_is_not(addresses):
+    slots = SlotMemory(WIDTH, slots=4)
+    slots.keys.copy_(addresses[:4])
+    near, far = slots(addresses[:4], addresses[:4]), slots(addresses[4:], addresses[4:])
+    torch.testing.assert_close(near.recognition, torch.ones(4), **EXACT)
+    assert far.recognition.max() < 1e-6
+    assert near.evidence.shape == (4, slots.evidence_size)
+    assert slots(addresses[:0], addresses[:0]).value.shape == (0, WIDTH)
+
+
+def test_slots_are_written_not_descended():
+    slots = SlotMemory(WIDTH, slots=4)
+    assert not any(parameter.requires_grad for parameter in slots.parameters())
+
+
+def test_rows_of_a_read_are_those_of_its_tokens(addresses):
+    slots, chosen = SlotMemory(WIDTH, slots=4), torch.tensor([True, False, True, False, False, True])
+    some, few = slots(addresses, addresses).rows(chosen), slots(addresses[chosen], addresses[chosen])
+    for name, tensor in vars(few).items():
+        torch.testing.assert_close(getattr(some, name), tensor, **EXACT)
+    adapter = LowRankMemory(WIDTH)(addresses, addresses).rows(chosen)
+    assert (len(adapter.value), adapter.weights, adapter.recognition) == (3, None, None)
+
+
+# the paper's adapter
+
+
+@pytest.mark.parametrize(("width", "rank"), [(64, 4), (128, 8), (8, 1)])
+def test_the_adapter_has_the_rank_of_the_paper(width, rank):
+    memory = LowRankMemory(width)
+    assert memory.down.weight.shape == (rank, width)
+    assert LowRankMemory(width, rank=2).down.weight.shape == (2, width)
+
+
+def test_the_adapter_answers_by_the_hidden_state_and_learns_by_gradient_alone():
+    memory, h = LowRankMemory(WIDTH, rank=3), torch.randn(5, WIDTH)
+    read = memory(h, torch.randn(5, WIDTH))
+    torch.testing.assert_close(read.value, memory.up(torch.nn.functional.gelu(memory.down(h))), **EXACT)
+    assert (read.evidence.requires_grad, read.weights, read.recognition) == (False, None, None)
+    before = [parameter.clone() for parameter in memory.parameters()]
+    memory.learn(lesson(h, torch.randn(5, WIDTH)))
+    assert all(torch.equal(old, new) for old, new in zip(before, memory.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in memory.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("slots", {"rank": 4}, "rank 4 belongs to semantic='low_rank'; slots have none"),
+        ("slots", {"slots": 1}, "slots 1 must be at least 2"),
+        ("low_rank", {"rank": 0}, "rank 0 must lie between 1 and d_model = 16"),
+        ("low_rank", {"rank": 17}, "rank 17 must lie between 1 and d_model = 16"),
+    ],
+)
+def test_impossible_sizes_are_errors(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        SEMANTIC_MEMORIES[kind](WIDTH, **options)
