@@ -7,9 +7,9 @@ from inspect import isclass
 
 import pytest
 import torch
-from lived import assert_same, live, state_tensors, tensors
 from torch import Tensor, nn
 
+from lived import assert_same, live, state_tensors, tensors
 from torchcram.baselines import ssm, transformer
 from torchcram.memory import block as cram
 from torchcram.mixers import MIXERS, build_mixer

@@ -2,7 +2,8 @@
 
     python experiments/01_srcd_main/run.py [--only demo] [--seeds 0 1 2] [--jobs 2]
 
-Finished runs are skipped, interrupted ones are resumed; then the demo runs are studied (calibration, zero-shot overrides). Runs and logs go to ``runs/01_srcd_main/``; ``collect.py`` makes the tables of them.
+Finished runs are skipped, interrupted ones are resumed; then the demo runs are studied (calibration, zero-shot overrides).
+Runs and logs go to ``runs/01_srcd_main/``; ``collect.py`` makes the tables of them.
 """
 
 from __future__ import annotations

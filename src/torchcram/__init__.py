@@ -31,7 +31,29 @@ _PUBLIC = {
     "write_report": "torchcram.report.html",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
+__all__ = [
+    "SRCD",
+    "Batch",
+    "BlockOutput",
+    "CRAMBlock",
+    "Head",
+    "MemoryState",
+    "Route",
+    "RoutingControl",
+    "RoutingDecision",
+    "Run",
+    "RunConfig",
+    "SRCDConfig",
+    "SequenceMixer",
+    "SequenceModel",
+    "Task",
+    "__version__",
+    "demo",
+    "full",
+    "load_run",
+    "train",
+    "write_report",
+]
 
 if TYPE_CHECKING:
     from torchcram.memory.block import CRAMBlock

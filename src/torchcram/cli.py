@@ -8,17 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Sequence models that learn to stop paying for attention."
-)
-tasks_app = typer.Typer(no_args_is_help=True, help="Look at the tasks.")
-app.add_typer(tasks_app, name="tasks")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Sequence models that learn to stop paying for attention.")
 
 
 @app.command("train")
 def train_command(
-    config: Annotated[str, typer.Argument(help="A preset (demo, full) or a YAML file.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change a field, e.g. --set training.steps=500. May be repeated.")] = None,
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset (demo, full) or a YAML file.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change a field, e.g. --set training.steps=500. May be repeated.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, data and noise.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-seedS if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
@@ -45,17 +43,17 @@ def train_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     queries: Annotated[int, typer.Option(min=1, help="Least number of scored queries (sequences, where a task has no queries).")] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of the fresh sequences.")] = 1,
     reads: Annotated[str, typer.Option(help="routed: obey the router; all: force every read; none: forbid reads.")] = "routed",
     shift: Annotated[float, typer.Option(help="Logits added to the familiarity thresholds; lower skips more.")] = 0.0,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the task, e.g. --set override=0.2: zero-shot.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the task, e.g. --set override=0.2: zero-shot.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record there, too.")] = None,
 ) -> None:
     """Judge a finished run on fresh sequences and print the record as JSON."""
-    import json
-
     from torchcram.training.loop import evaluate_run, load_run
 
     changes = dict(parse_assignment(assignment) for assignment in set_ or [])
@@ -64,7 +62,7 @@ def evaluate_command(
 
 @app.command("calibrate")
 def calibrate_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     tolerance: Annotated[list[float] | None, typer.Option(help="Risk tolerance; may be repeated. Default: 0.01 and 0.05.")] = None,
     sequences: Annotated[int, typer.Option(min=1, help="Calibration sequences of each split.")] = 200,
     test_sequences: Annotated[int, typer.Option(min=1, help="Test sequences of each split.")] = 400,
@@ -91,15 +89,16 @@ def calibrate_command(
 
 
 @app.command("report")
-def report_command(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+def report_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
     """Write one self-contained HTML file, and its figures as PNG."""
     from torchcram.report.html import write_report
 
     typer.echo(str(write_report(run)))
 
 
-@tasks_app.command("srcd")
-def srcd_command(
+@app.command("tasks")
+def tasks_command(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="srcd")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the task, e.g. --set length=256.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
     out: Annotated[Path, typer.Option(help="Where to draw one sequence.")] = Path("srcd.png"),
@@ -113,9 +112,11 @@ def srcd_command(
 
     from torchcram.report.drawing import draw_sequence
     from torchcram.report.tables import print_statistics
+    from torchcram.strict import require_choice
     from torchcram.tasks.srcd import SRCD, SRCDConfig
     from torchcram.tasks.srcd_oracle import statistics
 
+    require_choice("task", task, ("srcd",))
     config = SRCDConfig()
     for assignment in set_ or []:
         config = config.updated(*parse_assignment(assignment))

@@ -110,14 +110,12 @@ class Lesson:
         read: whether its retrieval was computed, too.
         target: the retrieval; zero where not read.
         quality: observed consolidation quality; zero where not read.
-        weight: weight of the token in the consolidation loss.
     """
 
     address: Float[Tensor, "tokens d_model"]
     read: Bool[Tensor, " tokens"]
     target: Float[Tensor, "tokens d_model"]
     quality: Float[Tensor, " tokens"]
-    weight: Float[Tensor, " tokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +159,8 @@ class SequenceMixer(Protocol):
         horizon: Float[Tensor, "batch time"] | None = None,
     ) -> BlockOutput:
         """Mix along time. ``gap[b, t]`` is the time since the step before; ``mask`` is False on padding at the end.
-        ``horizon[b, t]`` is the time from the step to the moment its target refers to, for mixers that can look ahead.
 
+        ``horizon[b, t]`` is the time from the step to the moment its target refers to, for mixers that can look ahead.
         ``noise`` is uniform in [0, 1): three numbers for the router, one for exploration; None decides by threshold and explores nothing.
         """
         ...

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from lived import live
 from torch import Tensor
 
+from lived import live
 from torchcram.memory.episodic import EpisodicMemory
 from torchcram.types import KeyValueState
 

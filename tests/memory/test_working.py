@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from lived import live
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from lived import live
 from torchcram.memory.working import WORKING_MEMORIES, CTODEMemory, TimeAwareSSM
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}

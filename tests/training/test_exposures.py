@@ -14,9 +14,7 @@ def asked(patterns: list[int], read: list[bool]) -> tuple[Batch, ModelOutput]:
     pattern, route = torch.tensor([patterns]), torch.tensor([[2 if chosen else 1 for chosen in read]])
     batch = Batch(inputs=torch.zeros(1, time, 1), gap=torch.zeros(1, time), slices={"recurring": pattern >= 0}, info={"pattern": pattern})
     blank = torch.zeros(1, time)
-    decision = RoutingDecision(
-        route=route, probabilities=torch.zeros(1, time, 3), familiarity=blank, explored=blank.bool(), weight=blank, asked=blank.bool()
-    )
+    decision = RoutingDecision(route=route, probabilities=torch.zeros(1, time, 3), familiarity=blank, explored=blank.bool(), weight=blank, asked=blank.bool())
     block = BlockOutput(hidden_states=torch.zeros(1, time, 4), state=MemoryState(), decision=decision)
     return batch, ModelOutput(outputs={}, blocks=(block,))
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {here!r})
-from conftest import tiny_config
+from tiny_runs import tiny_config
 from torchcram.training import checkpoint, loop, summary
 from torchcram.training.loop import train
 from torchcram.training.trainer import Trainer
@@ -34,7 +34,7 @@ out, moment, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
 def hold():
     Path(sys.argv[4]).touch()
-    time.sleep(120)
+    time.sleep(1200)
 
 def at_call(module, name):
     real, calls = getattr(module, name), []
@@ -57,7 +57,7 @@ except KeyboardInterrupt:
 @pytest.fixture(scope="module")
 def child(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("child") / "child.py"
-    file.write_text(CHILD.format(here=str(Path(__file__).parent), changes=CHANGES))
+    file.write_text(CHILD.format(here=str(Path(__file__).parents[1]), changes=CHANGES))
     return file
 
 
@@ -66,7 +66,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, child: Path) -> Path:
     """A run from start to end, in a process like those that are killed."""
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
     process = start(child, out, "step", 999)
-    assert process.wait(120) == 0, process.stderr.read()
+    assert process.wait(600) == 0, process.stderr.read()
     return out
 
 
@@ -80,7 +80,7 @@ def stop_at(child: Path, out: Path, moment: str, number: int, how: signal.Signal
     """Train until the moment, then send the signal."""
     ready = out.with_name("ready")
     process = start(child, out, moment, number)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not ready.exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "the child never came to its moment"
@@ -104,7 +104,7 @@ def stop_at(child: Path, out: Path, moment: str, number: int, how: signal.Signal
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_been(child, undisturbed, tiny, lasting_summary, tmp_path, moment, number, checkpoint):
     out = tmp_path / "run"
-    assert stop_at(child, out, moment, number, signal.SIGKILL).wait(30) == -signal.SIGKILL
+    assert stop_at(child, out, moment, number, signal.SIGKILL).wait(600) == -signal.SIGKILL
     assert not (out / "summary.json").exists()
     state = out / "checkpoint" / "state.json"
     assert (json.loads(state.read_text())["step"] if state.exists() else None) == checkpoint
@@ -123,7 +123,7 @@ def timeless(out: Path) -> list[dict]:
 def test_a_run_killed_twice_goes_on_too(child, undisturbed, tiny, lasting_summary, tmp_path):
     out = tmp_path / "run"
     for moment, number in (("step", 8), ("step", 7)):
-        stop_at(child, out, moment, number, signal.SIGKILL).wait(30)
+        stop_at(child, out, moment, number, signal.SIGKILL).wait(600)
     assert json.loads((out / "checkpoint" / "state.json").read_text())["step"] == 12
     train(tiny(**CHANGES), out=out, resume=True, show_progress=False)
     assert lasting_summary(out) == lasting_summary(undisturbed)
@@ -131,7 +131,7 @@ def test_a_run_killed_twice_goes_on_too(child, undisturbed, tiny, lasting_summar
 
 def test_the_seconds_of_all_processes_are_counted(child, tiny, tmp_path):
     out = tmp_path / "run"
-    stop_at(child, out, "step", 8, signal.SIGKILL).wait(30)
+    stop_at(child, out, "step", 8, signal.SIGKILL).wait(600)
     before = json.loads((out / "checkpoint" / "state.json").read_text())["seconds"]
     state = out / "checkpoint" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "seconds": before + 1000}))
@@ -141,7 +141,7 @@ def test_the_seconds_of_all_processes_are_counted(child, tiny, tmp_path):
 def test_ctrl_c_completes_the_step_saves_and_says_how_to_go_on(child, undisturbed, tiny, lasting_summary, tmp_path):
     out = tmp_path / "run"
     process = stop_at(child, out, "step", 11, signal.SIGINT)
-    _, said = process.communicate(timeout=180)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "interrupted after 11 steps; nothing is lost: continue with --resume" in said
     assert json.loads((out / "checkpoint" / "state.json").read_text())["step"] == 11
@@ -152,7 +152,7 @@ def test_ctrl_c_completes_the_step_saves_and_says_how_to_go_on(child, undisturbe
 def test_ctrl_c_in_the_final_evaluation_stops_at_once(child, undisturbed, tiny, lasting_summary, tmp_path):
     out = tmp_path / "run"
     process = stop_at(child, out, "final", 1, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "continue with --resume" in said
     train(tiny(**CHANGES), out=out, resume=True, show_progress=False)

@@ -1,5 +1,7 @@
 """What a run may be, and what the errors say when it may not."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -32,9 +34,8 @@ from torchcram.training.run_config import CustomTaskConfig, RunConfig, TrainingC
     ],
 )
 def test_an_impossible_value_is_named_with_the_way_out(tiny, path, value, message):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         tiny().updated(path, value)
-    assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -66,7 +66,7 @@ def test_a_damaged_or_outdated_configuration_is_named(tiny, tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path, tiny):
-    with pytest.raises(ValueError, match="there is no run .*nowhere"):
+    with pytest.raises(ValueError, match=r"there is no run .*nowhere"):
         RunDir(tmp_path / "nowhere").config()
     with pytest.raises(ValueError, match=r"is no run: it has no config\.json"):
         RunDir(tmp_path).config()

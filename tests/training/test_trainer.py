@@ -3,6 +3,7 @@
 import inspect
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_the_learning_rate_warms_up_holds_and_falls(tiny):
     assert factors[10:51] == [1.0] * 41
     assert factors[75] == pytest.approx(0.1 + 0.9 * 0.5)
     assert factors[100] == pytest.approx(0.1)
-    assert all(later < sooner for sooner, later in zip(factors[51:], factors[52:], strict=False))
+    assert all(later < sooner for sooner, later in pairwise(factors[51:]))
 
 
 def test_fast_parts_learn_faster(tiny):
@@ -186,7 +187,7 @@ def test_mixers_without_a_router_train_without_phases(tiny, mixer):
 
 
 def test_a_head_weight_without_its_head_is_an_error(tiny):
-    with pytest.raises(ValueError, match="head in training.head_weights 'answr': did you mean 'answer'"):
+    with pytest.raises(ValueError, match=r"head in training\.head_weights 'answr': did you mean 'answer'"):
         make(tiny(training__head_weights={"answr": 2.0}))
 
 
@@ -196,5 +197,5 @@ def test_the_task_object_must_belong_to_the_configuration(tiny):
         build_task(custom)
     with pytest.raises(ValueError, match="dict is no task: it lacks input_size, heads, batch"):
         inspect.unwrap(build_task)(custom, {})
-    with pytest.raises(ValueError, match="built-in task 'srcd': set task.kind to 'custom'"):
+    with pytest.raises(ValueError, match=r"built-in task 'srcd': set task\.kind to 'custom'"):
         build_task(tiny(), SRCD(tiny().task))

@@ -128,7 +128,8 @@ class CRAMBlock(nn.Module):
         need = self.router.need(h, None if noise is None else noise[..., 0])
         asked = self._asked(need, control, noise, mask)
         recalled = self.semantic(self._shielded(h[asked]), address[asked].detach())
-        familiarity = self._familiarity(h, recalled, trace, asked, need)
+        expected = self.familiarity(h[asked], recalled)
+        familiarity = self._familiarity(expected, recalled, trace, asked, need)
         decision = self._decide(h, need, familiarity, asked, control, noise, mask)
 
         retrieval = self.episodic.read(address, time, memory, decision.computed)
@@ -140,7 +141,7 @@ class CRAMBlock(nn.Module):
         signals: dict[str, Tensor] = {}
         lesson = None
         if control.consolidate:
-            losses, signals, lesson = self._consolidate(h, address, retrieval, recalled, need, asked, decision)
+            losses, signals, lesson = self._consolidate(address, retrieval, recalled, expected, need, asked, decision)
             if self.surprise is not None:
                 losses["surprise"] = self._learn_bindings(h, address, time, memory, decision.read, mask)
         if trace is not None:
@@ -182,9 +183,7 @@ class CRAMBlock(nn.Module):
         with torch.no_grad():
             written = self.surprise.writes(h, mask)
             bindings = h[written]
-            return self.surprise.follow(
-                state.surprise, written, self.semantic(bindings, self.surprise.align(bindings)), self.episodic.written_value(bindings)
-            )
+            return self.surprise.follow(state.surprise, written, self.semantic(bindings, self.surprise.align(bindings)), self.episodic.written_value(bindings))
 
     def _asked(self, need: Tensor, control: RoutingControl, noise: Tensor | None, mask: Tensor | None) -> Tensor:
         """Which tokens semantic memory is asked about: those in need, and those that exploration draws."""
@@ -195,9 +194,10 @@ class CRAMBlock(nn.Module):
             asked = asked | (noise[..., 3] < control.exploration)
         return asked if mask is None else asked & mask
 
-    def _familiarity(self, h: Tensor, recalled: SemanticRead, trace: Trace | None, asked: Tensor, need: Tensor) -> Tensor:
-        """Predicted quality of the asked tokens, after the veto of the surprise trace; zero for the others."""
-        predicted = torch.sigmoid(self.familiarity(h[asked], recalled)).to(need.dtype)
+    @staticmethod
+    def _familiarity(expected: Tensor, recalled: SemanticRead, trace: Trace | None, asked: Tensor, need: Tensor) -> Tensor:
+        """Predicted quality of the asked tokens (from its logits), after the veto of the surprise trace; zero for the others."""
+        predicted = torch.sigmoid(expected).to(need.dtype)
         if trace is not None:
             predicted = predicted * (1 - trace.veto(recalled, asked).to(need.dtype))
         return torch.zeros_like(need).masked_scatter(asked, predicted)
@@ -226,16 +226,16 @@ class CRAMBlock(nn.Module):
         """What the chosen memory adds to each token."""
         probabilities = decision.probabilities.to(retrieval.dtype)
         told = (asked & decision.computed).to(retrieval.dtype) * decision.weight.to(retrieval.dtype)
-        return straight_through_mix(
-            retrieval, decision.read, probabilities[..., Route.EPISODIC], decision.weight.to(retrieval.dtype)
-        ) + straight_through_mix(known, decision.route == Route.SEMANTIC, probabilities[..., Route.SEMANTIC], told)
+        return straight_through_mix(retrieval, decision.read, probabilities[..., Route.EPISODIC], decision.weight.to(retrieval.dtype)) + straight_through_mix(
+            known, decision.route == Route.SEMANTIC, probabilities[..., Route.SEMANTIC], told
+        )
 
     def _consolidate(
         self,
-        h: Tensor,
         address: Tensor,
         retrieval: Tensor,
         recalled: SemanticRead,
+        expected: Tensor,
         need: Tensor,
         asked: Tensor,
         decision: RoutingDecision,
@@ -246,8 +246,7 @@ class CRAMBlock(nn.Module):
         error = relative_error(recalled.value[known], target)
         quality = consolidation_quality(error, variance=self.quality_variance)
         weight = decision.weight[learned] * need.detach()[learned]
-        predicted = self.familiarity(h[asked], recalled)[known]
-        doubt = binary_cross_entropy_with_logits(predicted, quality.to(predicted.dtype), reduction="none")
+        doubt = binary_cross_entropy_with_logits(expected[known], quality.to(expected.dtype), reduction="none")
         losses = {
             "consolidation": world_mean((weight * error).sum(), weight.sum()),
             "familiarity": world_mean((weight * doubt).sum(), weight.sum()),
@@ -257,7 +256,6 @@ class CRAMBlock(nn.Module):
             read=known,
             target=retrieval[asked].detach(),
             quality=_spread(quality, known),
-            weight=_spread(weight, known),
         )
         blank = torch.full_like(need, float("nan"))
         signals = {"error": blank.masked_scatter(learned, error.detach().to(need.dtype)), "quality": blank.masked_scatter(learned, quality.to(need.dtype))}

@@ -27,8 +27,6 @@ class NeedFamiliarityRouter(nn.Module):
         steepness: how sharply *familiar* turns from 0 to 1 around the threshold, per logit.
     """
 
-    asks_everyone = False
-
     def __init__(self, d_model: int, *, threshold: float = 0.4, noise_scale: float = 0.0, steepness: float = 4.0):
         super().__init__()
         if not 0 < threshold < 1:
@@ -76,8 +74,6 @@ class GumbelRouter(nn.Module):
         noise_scale: scale of the Gumbel noise; 1 in the paper.
         steepness: initial rise of the semantic logit from quality 0 to 1.
     """
-
-    asks_everyone = True
 
     def __init__(self, d_model: int, *, threshold: float = 0.83, noise_scale: float = 1.0, steepness: float = 8.0):
         super().__init__()

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, pad
 
 from torchcram.ops.collective import world_concat, world_sum
 from torchcram.types import Lesson
@@ -34,14 +34,6 @@ class SemanticRead:
     evidence: Float[Tensor, "tokens evidence"]
     weights: Float[Tensor, "tokens slots"] | None = None
     recognition: Float[Tensor, " tokens"] | None = None
-
-    def rows(self, chosen: Bool[Tensor, " tokens"]) -> SemanticRead:
-        """Return the answers to the chosen tokens only."""
-
-        def pick(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[chosen]
-
-        return SemanticRead(value=self.value[chosen], evidence=self.evidence[chosen], weights=pick(self.weights), recognition=pick(self.recognition))
 
 
 class SlotMemory(nn.Module):
@@ -112,9 +104,7 @@ class SlotMemory(nn.Module):
         near, slot = distance.topk(2, dim=-1, largest=False)
         recognition = torch.exp(-((near[:, 0] / self.radius) ** 2))
         first = slot[:, 0]
-        evidence = torch.stack(
-            [near[:, 0], near[:, 1] - near[:, 0], recognition, weights.amax(-1), self.quality[first], torch.log1p(self.reads[first])], -1
-        )
+        evidence = torch.stack([near[:, 0], near[:, 1] - near[:, 0], recognition, weights.amax(-1), self.quality[first], torch.log1p(self.reads[first])], -1)
         return SemanticRead(value=weights @ self.values, evidence=evidence, weights=weights, recognition=recognition)
 
     def distance(self, address: Float[Tensor, "tokens address"]) -> Float[Tensor, "tokens slots"]:
@@ -132,20 +122,31 @@ class SlotMemory(nn.Module):
             most: slots that may be taken over in one step.
             memory: factor by which a slot's usage falls each step.
         """
-        near, slot = self.distance(lesson.address).min(-1) if len(lesson.address) else (lesson.weight, lesson.weight.long())
-        known, read = near < self.radius, lesson.read & (near < self.radius)
+        near, slot = self.distance(lesson.address).min(-1)
+        known = near < self.radius
         self._learn_metric(lesson.address, lesson.address[known] - self.keys[slot[known]])
-        asked = self._summed(slot[known], torch.cat([lesson.address, torch.ones_like(near)[:, None]], -1)[known])
-        found = torch.cat([lesson.target, lesson.quality[:, None], torch.ones_like(near)[:, None]], -1)
-        found = self._summed(slot[read], found[read])
+        self._follow_addresses(lesson, slot, known, memory)
+        self._follow_retrievals(lesson, slot, known & lesson.read)
+        self._take_over(lesson, lesson.read & ~known, min(most, self.slots))
+
+    def _follow_addresses(self, lesson: Lesson, slot: Tensor, known: Tensor, memory: float) -> None:
+        """Every known token that asked keeps its slot in use and draws the slot's key towards its address."""
+        asked = self._summed(slot[known], pad(lesson.address[known], (0, 1), value=1.0))
         self.usage.mul_(memory).add_(asked[:, -1])
         self._follow(self.keys, asked[:, :-1], asked[:, -1], self.slowest)
+
+    def _follow_retrievals(self, lesson: Lesson, slot: Tensor, read: Tensor) -> None:
+        """Every known read goes into the running means of its slot's answer and quality."""
+        rows = torch.cat([lesson.target, lesson.quality[:, None]], -1)[read]
+        found = self._summed(slot[read], pad(rows, (0, 1), value=1.0))
         self.reads.add_(found[:, -1])
         rate = torch.maximum(1 / self.reads.clamp_min(1), torch.full_like(self.reads, self.slowest))
         self._follow(self.values, found[:, :-2], found[:, -1], rate)
         self._follow(self.quality[:, None], found[:, -2:-1], found[:, -1], rate)
-        new = lesson.read & ~known
-        fresh = world_concat(torch.cat([lesson.address, lesson.target], -1)[new], most)[: min(most, self.slots)]
+
+    def _take_over(self, lesson: Lesson, new: Tensor, most: int) -> None:
+        """Reads at new addresses take over the slots used least."""
+        fresh = world_concat(torch.cat([lesson.address, lesson.target], -1)[new], most)[:most]
         taken = self.usage.argsort(stable=True)[: len(fresh)]
         self.keys[taken], self.values[taken] = fresh.to(self.keys.dtype).chunk(2, -1)
         self.usage[taken], self.reads[taken], self.quality[taken] = 1.0, 1.0, 0.0

@@ -92,8 +92,7 @@ class Trainer:
         self.config, self.task, self.accelerator = config, task, accelerator
         self.plain = build_model(config, task)
         groups = [
-            {**group, "lr": config.training.learning_rate * group["factor"]}
-            for group in self.plain.parameter_groups(fast_factor=config.training.fast_factor)
+            {**group, "lr": config.training.learning_rate * group["factor"]} for group in self.plain.parameter_groups(fast_factor=config.training.fast_factor)
         ]
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.training.weight_decay)
         self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)

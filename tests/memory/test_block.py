@@ -1,0 +1,263 @@
+"""The block: no decision needs the read it skips, gradients of skipped reads are right on average, and what learns learns from reads alone.
+
+What every mixer promises (causality, carried state, padding) is asked in ``test_mixers.py``.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from lived import assert_same, live, tensors
+from torchcram.memory.block import CRAMBlock
+from torchcram.types import BlockOutput, KeyValueState, Route, RoutingControl
+
+WIDTH, BATCH, TIME = 32, 4, 12
+ROUTED, DENSE = RoutingControl(), RoutingControl(reads="all")
+TRAINING = RoutingControl(exploration=0.3, price=0.1, consolidate=True)
+DECISION = ("route", "probabilities", "familiarity", "explored", "weight", "asked")
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def block(**options) -> CRAMBlock:
+    return live(CRAMBlock(WIDTH, slots=24, **options))
+
+
+def stream(seed: int = 1) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x, noise = torch.randn(BATCH, TIME, WIDTH, generator=generator), torch.rand(BATCH, TIME, 4, generator=generator)
+    return {"hidden_states": x, "gap": torch.rand(BATCH, TIME, generator=generator), "noise": noise}
+
+
+def decisions(output: BlockOutput) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors(output).items() if name in DECISION}
+
+
+# no decision needs the read it skips
+
+
+@pytest.mark.parametrize("router", ["need_familiarity", "gumbel3"])
+@pytest.mark.parametrize("surprise", [True, False])
+@pytest.mark.parametrize("control", [ROUTED, TRAINING], ids=["evaluation", "training"])
+def test_decisions_do_not_look_into_the_key_value_memory(router, surprise, control):
+    """Everything written before is replaced by NaN: not one decision, flag or state of the working memory notices."""
+    mixer = block(router=router, surprise=surprise)
+    state = mixer(**stream(2), control=ROUTED).state
+    keys, values = (torch.full_like(tensor, torch.nan) for tensor in (state.episodic.keys, state.episodic.values))
+    blind = replace(state, episodic=KeyValueState(keys=keys, values=values, time=state.episodic.time))
+    ours, theirs = (mixer(**stream(), state=given, control=control) for given in (state, blind))
+    assert_same(decisions(ours), decisions(theirs))
+    assert torch.equal(ours.state.working, theirs.state.working)
+    assert not surprise or torch.equal(ours.state.surprise, theirs.state.surprise)
+    assert theirs.hidden_states[ours.decision.read].isnan().all(), "the reads, in contrast, do notice"
+
+
+def test_decisions_do_not_know_what_a_read_would_return():
+    """Without a trace (which compares the token's *own* value), other values and another output map leave every decision as it is."""
+    mixer = block(surprise=False)
+    before = mixer(**stream(), control=ROUTED)
+    with torch.no_grad():
+        for part in (mixer.episodic.value.weight, mixer.episodic.out.weight, mixer.episodic.null_value, mixer.episodic.log_sharpness):
+            part.add_(torch.randn_like(part))
+    after = mixer(**stream(), control=ROUTED)
+    assert_same(decisions(before), decisions(after))
+    assert (before.hidden_states - after.hidden_states)[before.decision.read].abs().amax(-1).min() > 1e-3
+
+
+def test_what_is_not_read_is_not_computed(monkeypatch):
+    """The attention is asked for reads and explored tokens only, and semantic memory for those in need and explored ones."""
+    mixer, asked_for = block(), []
+    read, recall = mixer.episodic.read, mixer.semantic.forward
+    monkeypatch.setattr(mixer.episodic, "read", lambda a, t, m, selected: asked_for.append(selected) or read(a, t, m, selected))
+    monkeypatch.setattr(mixer.semantic, "forward", lambda h, address: asked_for.append(len(address)) or recall(h, address))
+    decision = mixer(**stream(), control=TRAINING).decision
+    assert torch.equal(asked_for[-1], decision.computed)
+    assert asked_for[-2] == decision.asked.sum()
+    assert torch.equal(decision.asked, (decision.route > 0) | (stream()["noise"][..., 3] < 0.3))
+
+
+# what a route adds
+
+
+def test_each_route_adds_what_it_says():
+    """Below the feed-forward network the residual stream gains nothing, the semantic answer, or the retrieval."""
+    mixer, given = block(surprise=False), stream()
+    mixer.mlp.forward = lambda x: torch.zeros_like(x)
+    output = mixer(**given, control=ROUTED)
+    x = given["hidden_states"] + mixer.working(mixer.working_norm(given["hidden_states"]), given["gap"], mixer.init_state(BATCH).working)[0]
+    h, gained = mixer.memory_norm(x), output.hidden_states - x
+    address = mixer.episodic.address(h)
+    memory, time = mixer.episodic.write(h, given["gap"], mixer.init_state(BATCH).episodic)
+    retrieval = mixer.episodic.read(address, time, memory, torch.ones(BATCH, TIME, dtype=torch.bool))
+    known = mixer.semantic(h.flatten(0, 1), address.flatten(0, 1)).value.view_as(h)
+    for route, expected in {Route.WORKING: torch.zeros_like(h), Route.SEMANTIC: known, Route.EPISODIC: retrieval}.items():
+        chosen = output.decision.route == route
+        assert chosen.any()
+        torch.testing.assert_close(gained[chosen], expected[chosen], rtol=1e-9, atol=1e-9)
+
+
+def test_a_flagged_slot_takes_familiarity_away():
+    mixer = block()
+    with torch.no_grad():
+        mixer.surprise.binds.bias.fill_(-1e3)
+    state = mixer.init_state(BATCH)
+    plain, flagged = (mixer(**stream(), state=replace(state, surprise=flags), control=ROUTED) for flags in (state.surprise, torch.ones_like(state.surprise)))
+    assert (plain.decision.route == Route.SEMANTIC).any()
+    assert not (flagged.decision.route == Route.SEMANTIC).any()
+    assert flagged.decision.familiarity.max() < 1e-9
+    halfway = mixer(**stream(), state=replace(state, surprise=0.5 * torch.ones_like(state.surprise)), control=ROUTED)
+    torch.testing.assert_close(halfway.decision.familiarity, 0.5 * plain.decision.familiarity)
+
+
+def test_a_higher_threshold_reads_more():
+    mixer = block()
+    reads = [mixer(**stream(), control=RoutingControl(threshold_shift=shift)).decision.read for shift in (-50.0, -0.5, 0.0, 0.5, 50.0)]
+    assert all(bool((fewer <= more).all()) for fewer, more in pairwise(reads))
+    needed = mixer(**stream(), control=ROUTED).decision.route > 0
+    assert not reads[0].any()
+    assert torch.equal(reads[-1], needed)
+
+
+# exploration
+
+
+def test_exploration_draws_its_share_of_all_tokens_and_counts_each_with_its_inverse():
+    mixer = block()
+    noise = torch.rand(BATCH, 200, 4)
+    output = mixer(torch.randn(BATCH, 200, WIDTH), torch.rand(BATCH, 200), noise=noise, control=replace(TRAINING, exploration=0.25))
+    decision = output.decision
+    assert torch.equal(decision.explored, (noise[..., 3] < 0.25) & ~decision.read)
+    assert (decision.weight[decision.explored] == 4.0).all()
+    assert (decision.weight[decision.read] == 1.0).all()
+    assert {int(route) for route in decision.route[decision.explored]} == {Route.WORKING, Route.SEMANTIC}
+
+
+@pytest.mark.parametrize("control", [DENSE, RoutingControl(reads="none", exploration=0.5), RoutingControl(exploration=0.0)])
+def test_nothing_is_explored_where_nothing_is_routed(control):
+    assert not block()(**stream(), control=control).decision.explored.any()
+
+
+def test_without_noise_nothing_is_explored():
+    assert not block()(**{**stream(), "noise": None}, control=TRAINING).decision.explored.any()
+
+
+def test_exploration_leaves_the_routers_gradient_unbiased():
+    """Mean over many draws of what is explored == the gradient with everything explored, to 5 standard errors."""
+    mixer, given, above = block(surprise=False), stream(), torch.randn(BATCH, TIME, WIDTH)
+
+    def gradient(noise: Tensor, rate: float) -> Tensor:
+        output = mixer(**{**given, "noise": noise}, control=RoutingControl(exploration=rate))
+        return torch.autograd.grad((output.hidden_states * above).sum(), mixer.router.net[2].weight)[0].flatten()
+
+    mixer.mlp.forward = lambda x: torch.zeros_like(x)
+    dense = gradient(torch.zeros(BATCH, TIME, 4), 1.0)
+    draws = torch.stack([gradient(torch.rand(BATCH, TIME, 4), 0.4) for _ in range(150)])
+    error = draws.std(0) / 150**0.5
+    assert ((draws.mean(0) - dense).abs() <= 5 * error).all()
+    assert (dense.abs() > 5 * error).any(), "the test would see it if the gradient of explored tokens were lost"
+
+
+# learning
+
+
+def test_the_consolidation_losses_shape_neither_the_trunk_nor_the_retrieval():
+    mixer = block(semantic="low_rank", surprise=False)
+    losses = mixer(**stream(), control=TRAINING).losses
+    (losses["consolidation"] + losses["familiarity"]).backward()
+    touched = {name.split(".")[0] for name, parameter in mixer.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    assert touched == {"semantic", "familiarity"}
+
+
+def test_undetached_the_consolidation_loss_shapes_the_trunk():
+    mixer = block(semantic="low_rank", surprise=False, detach=False)
+    mixer(**stream(), control=TRAINING).losses["consolidation"].backward()
+    assert mixer.memory_norm.weight.grad.any()
+    assert not any(part.weight.grad is not None for part in (mixer.episodic.value, mixer.episodic.out))
+
+
+def test_the_surprise_loss_shapes_the_trace_alone():
+    mixer = block()
+    mixer(**stream(), control=TRAINING).losses["surprise"].backward()
+    touched = {name.split(".")[0] for name, parameter in mixer.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    assert touched == {"surprise"}
+
+
+def test_error_and_quality_are_observed_where_asked_and_read():
+    output = block()(**stream(), control=TRAINING)
+    observed = output.decision.asked & output.decision.computed
+    for name in ("error", "quality"):
+        assert torch.equal(~output.signals[name].isnan(), observed)
+    torch.testing.assert_close(output.signals["quality"][observed], torch.exp(-output.signals["error"][observed] / 0.5))
+    error, weight = output.signals["error"][observed], output.decision.weight[observed] * (1 - output.decision.probabilities[..., Route.WORKING])[observed]
+    torch.testing.assert_close(output.losses["consolidation"], (weight * error).sum() / weight.sum())
+
+
+def test_the_lesson_is_what_was_asked_and_read():
+    mixer = block()
+    output = mixer(**stream(), control=TRAINING)
+    lesson, decision = output.lesson, output.decision
+    assert torch.equal(lesson.read, decision.computed[decision.asked])
+    torch.testing.assert_close(lesson.quality[lesson.read], output.signals["quality"][decision.asked & decision.computed])
+    assert (lesson.target[~lesson.read] == 0).all()
+    assert (lesson.target[lesson.read] != 0).any(-1).all()
+    before = mixer.semantic.reads.clone()
+    mixer.after_step(output)
+    assert mixer.semantic.reads.sum() != before.sum()
+
+
+def test_without_consolidation_nothing_is_learned():
+    mixer = block()
+    output = mixer(**stream(), control=ROUTED)
+    assert (output.lesson, set(output.losses)) == (None, {"price"})
+    before = {name: tensor.clone() for name, tensor in mixer.state_dict().items()}
+    mixer.after_step(output)
+    assert all(torch.equal(tensor, mixer.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_the_price_is_the_mean_probability_of_a_read():
+    output = block()(**stream(), control=ROUTED)
+    torch.testing.assert_close(output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean())
+
+
+def test_slots_learn_to_stand_in_for_reads():
+    """The same sequences again and again, all read: after some lessons the quality of what was new is that of what is known."""
+    mixer = CRAMBlock(WIDTH, slots=128, surprise=False)
+    control = RoutingControl(reads="all", consolidate=True)
+    quality = []
+    for _ in range(20):
+        output = mixer(**stream(), control=control)
+        mixer.after_step(output)
+        quality.append(output.signals["quality"].mean().item())
+    assert quality[0] < 0.3
+    assert quality[-1] > 0.8
+
+
+# precision and cost
+
+
+def test_under_autocast_decisions_and_state_stay_in_fp32():
+    mixer, given = block().float(), {name: tensor.float() for name, tensor in stream().items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = mixer(**given, control=TRAINING)
+    decision, state = output.decision, output.state
+    for tensor in (decision.probabilities, decision.familiarity, decision.weight, state.working, state.surprise, state.episodic.time, *output.signals.values()):
+        assert tensor.dtype == torch.float32
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in output.losses.values())
+    output.hidden_states.float().sum().backward()
+
+
+def test_the_cost_counts_what_each_part_multiplies():
+    """By hand, for d = 32: 24 slots of a key and a value; the trace classifies every token and aligns every binding."""
+    mixer = block()
+    cost, parameters = mixer.cost(), {name: sum(p.numel() for p in part.parameters()) for name, part in mixer.named_children()}
+    assert parameters["semantic"] == 24 * 2 * 32
+    assert cost.flops_key == 4 * 32
+    assert cost.flops_token == 2 * (parameters["router"] + 32)
+    assert cost.flops_asked == 2 * (parameters["semantic"] + parameters["familiarity"] + 24)
+    assert cost.flops_written == 2 * (parameters["semantic"] + 2 * 32**2 + 2 * 24)
+    bare = block(surprise=False).cost()
+    assert bare.flops_token == 2 * parameters["router"]
+    assert bare.flops_asked == 2 * (parameters["semantic"] + parameters["familiarity"])

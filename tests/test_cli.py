@@ -1,0 +1,219 @@
+"""The command line: quick to answer, one line for what went wrong, nothing written before it is sure."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from torchcram.cli import app, main, parse_assignment
+
+TINY = {
+    "name": "tiny",
+    "task": {"kind": "srcd", "length": 40, "patterns": 6, "key_size": 4, "values": 4},
+    "model": {"d_model": 16, "options": {"slots": 32, "state_size": 8}},
+    "controller": {"acquire_steps": 3},
+    "training": {"steps": 6, "tokens_per_step": 320, "evaluate_every": 3, "checkpoint_every": 2},
+    "evaluation": {"queries": 20, "sequences_midway": 4, "calibration_sequences": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+
+
+def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command line in this process; return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["torchcram", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def shell(*arguments: str, **options: object) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-m", "torchcram", *arguments], env=environment, capture_output=True, text=True, check=False, timeout=600, **options)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], ["train", "evaluate", "calibrate", "report", "tasks"]),
+        (["train"], ["CONFIG", "--set", "--seed", "--out", "--resume", "--quiet", "A preset (demo, full) or a YAML file", "training.steps=500"]),
+        (["evaluate"], ["RUN", "--queries", "--seed", "--reads", "--shift", "--json", "Judge a finished run on fresh sequences"]),
+        (["calibrate"], ["RUN", "--tolerance", "--sequences", "--splits", "conformal guarantee"]),
+        (["report"], ["RUN", "self-contained HTML"]),
+        (["tasks"], ["srcd"]),
+        (["tasks", "srcd"], ["--set", "--seed", "--out", "--sequences", "Draw one SRCD sequence"]),
+    ],
+)
+def test_help_tells_what_there_is(command, words):
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    shown = " ".join(result.output.split())
+    assert [word for word in words if word not in shown] == []
+
+
+def test_help_and_mistakes_answer_without_torch():
+    code = "import sys; from torchcram.cli import app\ntry: app([{}])\nexcept SystemExit: pass\n"
+    code += "print(sorted({{'torch', 'accelerate', 'matplotlib'}} & set(sys.modules)))"
+    for arguments in ("'--help'", "'train', '--help'", "'trian'"):
+        result = subprocess.run([sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, check=True, timeout=600)
+        assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_train_evaluate_report_from_start_to_end(monkeypatch, capsys):
+    assert run("train", "tiny.yaml", "--set", "training.steps=5", "--seed", "3", "--out", "run", "--quiet", monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr()
+    assert "any-layer read rate" in said.out
+    assert said.out.splitlines()[-1] == "run/summary.json"
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert (summary["steps"], summary["seed"]) == (5, 3)
+
+    assert run("evaluate", "run", "--queries", "10", "--reads", "all", "--json", "found.json", monkeypatch=monkeypatch) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads(Path("found.json").read_text())
+    assert record["any_layer_read_rate"] == 1.0
+
+    arguments = ["calibrate", "run", "--tolerance", "0.2", "--sequences", "8", "--test-sequences", "8", "--splits", "4"]
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    (study,) = json.loads(capsys.readouterr().out)
+    assert (study["risk_tolerance"], study["splits"]) == (0.2, 4)
+
+    assert run("report", "run", monkeypatch=monkeypatch) == 0
+    page = Path(capsys.readouterr().out.split()[-1])
+    assert "<html" in page.read_text()
+
+    assert run("train", "tiny.yaml", "--set", "training.steps=5", "--seed", "3", "--out", "run", "--resume", monkeypatch=monkeypatch) == 0
+    assert "any-layer read rate" in capsys.readouterr().out
+
+
+def test_a_sequence_is_drawn_beside_its_statistics(monkeypatch, capsys):
+    arguments = ["tasks", "srcd", "--set", "length=256", "--set", "patterns=5", "--sequences", "20", "--out", "one.png"]
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert Path("one.png").read_bytes()[:4] == b"\x89PNG"
+    assert "binding share of the steps" in said
+    assert "specified" in said
+    assert said.splitlines()[-1] == "one.png"
+    assert run("tasks", "srcd", "--set", "lenght=256", monkeypatch=monkeypatch) == 2
+    assert "unknown key 'lenght' in SRCDConfig: did you mean 'length'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demmo"], "unknown preset 'demmo': did you mean 'demo'?"),
+        (["missing.yaml"], "cannot read the configuration 'missing.yaml': No such file or directory"),
+        (["tiny.yaml", "--set", "training.stesp=3"], "unknown key 'stesp' in TrainingConfig: did you mean 'steps'?"),
+        (["tiny.yaml", "--set", "training.steps=soon"], "training.steps: Input should be a valid integer"),
+        (["tiny.yaml", "--set", "training.steps"], "--set 'training.steps' must look like a.b=value"),
+        (["tiny.yaml", "--set", "model.options=["], "--set 'model.options=[': '[' is neither a number"),
+        (["tiny.yaml", "--seed", "-4"], "seed: Input should be greater than or equal to 0 (got -4)"),
+        (["tiny.yaml", "--set", "task.patterns=0"], "recurrence 0.7 needs patterns, but patterns is 0"),
+        (["tiny.yaml", "--set", "task.length=12"], "use a length of 25 or more, or larger shares"),
+        (["tiny.yaml", "--set", "model.d_model=18"], "d_model 18 is not a multiple of 4 x heads = 16 (half of each head turns in pairs): use 16"),
+        (["tiny.yaml", "--set", "model.options.slts=3"], "unknown option 'slts' of mixer 'cram': did you mean 'slots'?"),
+        (["tiny.yaml", "--set", "model.options={semantic: low_rank, surprise: false, rank: 99}"], "rank 99 must lie between 1 and d_model = 16"),
+        (["tiny.yaml", "--set", "training.head_weights.answr=1"], "'answr': did you mean 'answer'?"),
+        (["tiny.yaml", "--set", "task={kind: custom, name: mine, length: 9}"], "custom task 'mine': pass the task object"),
+        (["tiny.yaml", "--out", "tiny.yaml"], "tiny.yaml exists and is not a run"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_writes_nothing(monkeypatch, capsys, arguments, message):
+    assert run("train", *(["--out", "run"] if "--out" not in arguments else []), *arguments, monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert message in said.err
+    assert len(said.err.splitlines()) == 1
+    assert [file.name for file in Path().iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["trian"], ["train", "demo", "--sed", "3"], ["evaluate", "run", "--queries", "0"]])
+def test_a_command_that_does_not_exist_is_a_usage_error(monkeypatch, capsys, arguments):
+    assert run(*arguments, monkeypatch=monkeypatch) == 2
+    assert "Usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "calibrate"])
+def test_what_is_no_run_is_said_in_one_line(monkeypatch, capsys, command):
+    Path("empty").mkdir()
+    for folder in ("nowhere", "empty"):
+        assert run(command, folder, monkeypatch=monkeypatch) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert folder in said
+        assert len(said.splitlines()) == 1
+    assert list(Path("empty").iterdir()) == []
+
+
+def test_several_problems_still_make_one_line(monkeypatch, capsys):
+    Path("bad.yaml").write_text("training: {steps: -1, clip: 0}\n")
+    assert run("train", "bad.yaml", monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert "training.steps" in said
+    assert "training.clip" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_mistake_shows_no_traceback_in_a_process_of_its_own():
+    result = shell("train", "tiny.yaml", "--set", "model.mixer=crm")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == "error: unknown mixer 'crm': did you mean 'cram'?"
+    assert "Traceback" not in result.stderr
+
+
+def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed():
+    """A limit on the size of files stands for the disk: the weights of the first checkpoint do not fit, the lines of the metrics do."""
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+    result = shell("train", "tiny.yaml", "--out", "run", "--quiet", preexec_fn=small_files)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: cannot write the checkpoint run/checkpoint: ")
+    assert "Traceback" not in result.stderr
+    assert sorted(file.name for file in Path("run").iterdir()) == ["config.json", "environment.json", "metrics.jsonl"]
+    assert shell("train", "tiny.yaml", "--out", "run", "--quiet", "--resume").returncode == 0
+
+
+def test_an_interruption_is_130(monkeypatch):
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torchcram.training.loop.train", interrupted)
+    assert run("train", "tiny.yaml", monkeypatch=monkeypatch) == 130
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("a.b=3", ("a.b", 3)),
+        ("a=1e-3", ("a", "1e-3")),
+        ("a=1.0e-3", ("a", 0.001)),
+        ("a=[[0, 64]]", ("a", [[0, 64]])),
+        ("a=null", ("a", None)),
+        ("a=x=y", ("a", "x=y")),
+        ("a=", ("a", None)),
+    ],
+)
+def test_assignments_are_read_as_yaml(text, parsed):
+    assert parse_assignment(text) == parsed
+
+
+def test_numbers_that_yaml_takes_for_words_still_fit_their_fields(monkeypatch):
+    from torchcram.training.presets import demo
+
+    assert demo().updated(*parse_assignment("training.learning_rate=1e-3")).training.learning_rate == 0.001

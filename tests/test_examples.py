@@ -1,0 +1,78 @@
+"""Every example runs, is short, and does what it says."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def _on_cpu_with_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_an_example_is_short_and_says_how_to_run_it(file):
+    text = file.read_text()
+    assert len(text.splitlines()) < 60
+    assert f"Run: python examples/{file.name}" in text
+
+
+def test_every_example_is_run_here():
+    tested = set(re.findall(r'example\("(\w+)"\)', Path(__file__).read_text()))
+    assert tested == {file.stem for file in EXAMPLES}
+
+
+def test_a_block_in_ones_own_model_learns(capsys):
+    accuracy = example("own_model").main()
+    said = capsys.readouterr().out
+    assert accuracy > 0.9
+    assert re.match(r"accuracy \d+\.\d%, reads \d+\.\d% of the steps", said)
+
+
+def test_ones_own_data_train_from_start_to_summary(capsys, tmp_path):
+    run = example("own_data").main(out=str(tmp_path / "visits"), steps=60)
+    said = capsys.readouterr().out
+    assert {"summary.json", "config.json", "metrics.jsonl"} <= {file.name for file in run.path.iterdir()}
+    assert run.summary["accuracy"]["all"] > 0.55
+    assert run.summary["next_reading_mse"] < 0.5
+    assert "rhythm" in said
+
+
+def test_the_tutorial_speaks_of_what_there_is():
+    """Every field, key and figure that the tutorial names exists."""
+    from torchcram.training.run_config import RunConfig
+    from torchcram.types import Batch, Head
+
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    config = RunConfig().model_dump()
+    for group, field in re.findall(r"`(controller|evaluation|training)\.(\w+)`", text):
+        assert field in config[group], (group, field)
+    for field in ("name", "kind", "size", "per", "weight"):
+        assert f"| `{field}` |" in text
+        assert field in Head.__dataclass_fields__
+    for field in ("inputs", "gap", "horizon", "targets", "mask", "slices"):
+        assert f"| `{field}` |" in text
+        assert field in Batch.__dataclass_fields__
+    for link in re.findall(r"\]\(\.\./([^)]+)\)", text):
+        assert (ROOT / link).exists(), link
