@@ -1,13 +1,16 @@
 """An evaluation against answers that are known: perfect models, models that know nothing, sums made by hand."""
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
 
 from tiny_runs import Sums
 from torchcram.models.sequence import ModelOutput, SequenceModel
+from torchcram.tasks.base import generator_of
 from torchcram.tasks.srcd import SRCD
+from torchcram.training.distributed import local_batch, make_accelerator
 from torchcram.training.evaluate import Tally, calibrate, enough_scored, evaluate, evaluation_batch, fresh_risk_curve, route_map
 from torchcram.training.trainer import build_model
 from torchcram.types import Batch, Head, RoutingControl
@@ -105,7 +108,8 @@ def test_padding_counts_nowhere(tiny):
     model = build_model(tiny(), task).eval()
     batch = task.batch(6, generator=torch.Generator().manual_seed(0))
     tally = Tally(model)
-    tally.add(model(batch, control=RoutingControl(reads="all")), batch)
+    with torch.no_grad():
+        tally.add(model(batch, control=RoutingControl(reads="all")), batch)
     assert tally.sums["tokens"] == tally.sums["any"] == batch.mask.sum()
     lengths = batch.mask.sum(1)
     assert tally.sums["dense"] == 2 * (lengths * (lengths + 1) / 2).sum()
@@ -123,23 +127,26 @@ def test_two_class_heads_keep_their_scores_apart(tiny):
     assert set(judged(build_model(tiny(), Two()), Two())["accuracy"]) == {"positive.all", "first.all"}
 
 
-def test_targets_that_do_not_fit_are_named(tiny, task):
-    model = build_model(tiny(task__values=3), SRCD(tiny(task__values=3).task))
-
+def test_targets_that_do_not_fit_are_named(task):
     class Narrow(SRCD):
         heads = (Head(name="answer", kind="classification", size=3),)
 
     with pytest.raises(ValueError, match=r"target 'answer' .* is 3: classes go from 0 to 2"):
         judged(SequenceModel(Narrow.heads, input_size=task.input_size, d_model=16), task)
-    with pytest.raises(ValueError, match=r"inputs are torch\.float32 of shape .*: this model takes 11 real numbers a step"):
-        judged(model, task)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 1073, 1074, 4294, 10_007, 1_099_508, 2**31, 2**32 - 1])
+def test_no_evaluation_draws_what_training_draws(seed):
+    """The key of a generator is cut to 32 bits: training's keys lie below 2^30 whatever the seed, those of fresh sequences above."""
+    keys = {fresh: {generator_of(seed, index, fresh=fresh).initial_seed() for index in (0, 1, 5000, 2**30, 2**30 + 7)} for fresh in (False, True)}
+    assert all(0 <= key < 2**30 for key in keys[False])
+    assert all(2**30 <= key < 2**32 for key in keys[True])
 
 
 def test_evaluation_sequences_differ_from_training_sequences(tiny, task):
-    from torchcram.training.distributed import local_batch, make_accelerator
-
-    training = local_batch(tiny(), task, make_accelerator(), 0, exploring=False)[0]
-    assert not torch.equal(training.inputs, evaluation_batch(task, sequences=8, seed=0, index=0, step=0).inputs)
+    training = [local_batch(tiny(seed=seed), task, make_accelerator(), 0, exploring=False)[0].inputs for seed in (0, 1)]
+    evaluation = [evaluation_batch(task, sequences=8, seed=seed, index=0, step=0).inputs for seed in (0, 1)]
+    assert not any(torch.equal(one, other) for one, other in combinations([*training, *evaluation], 2))
 
 
 def test_the_route_map_shows_one_sequence(model, task):

@@ -76,7 +76,7 @@ class Breaking(SRCD):
 
     def __init__(self, config, **broken):
         super().__init__(config)
-        self.at, self.broken = 6, broken
+        self.at, self.broken = 7, broken
 
     def batch(self, size, *, generator, step=0, length=None):
         batch = super().batch(size, generator=generator, step=step, length=length)
@@ -91,7 +91,7 @@ def test_a_loss_that_is_nan_stops_and_keeps_the_last_good_checkpoint(tiny, tmp_p
     train(tiny(), out=tmp_path / "good", show_progress=False)
     with monkeypatch.context() as patch:
         breaking(patch, targets=lambda targets: {**targets, "next_observation": targets["next_observation"] * 1e30})
-        with pytest.raises(FloatingPointError, match=r"step 6: the loss is not finite \(next_observation is inf\); the checkpoint after 4 steps is kept"):
+        with pytest.raises(FloatingPointError, match=r"step 7: the loss is not finite \(next_observation is inf\); the checkpoint after 4 steps is kept"):
             train(tiny(), out=tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run" / "summary.json").exists()
     train(tiny(), out=tmp_path / "run", resume=True, show_progress=False)

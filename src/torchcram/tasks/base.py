@@ -12,6 +12,18 @@ import torch
 from torchcram.types import Batch, Head
 
 
+def generator_of(seed: int, index: int, *, fresh: bool = False) -> torch.Generator:
+    """Return the generator of a training step, or of a batch of ``fresh`` sequences, which no training step of any seed draws.
+
+    Torch's generator on the CPU looks at the lower 32 bits of its key only. So keys of training lie in [0, 2^30), all others in [2^30, 2^32).
+    """
+    key = seed * 1_000_003 + index
+    if not fresh:
+        return torch.Generator().manual_seed(key % 2**30)
+    key %= 2**32
+    return torch.Generator().manual_seed(key if key >= 2**30 else key + 2**30)
+
+
 @runtime_checkable
 class Task(Protocol):
     """A source of batches."""

@@ -12,7 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from jaxtyping import Float
 from torch import Tensor
 
-from torchcram.tasks.base import Task
+from torchcram.tasks.base import Task, generator_of
 from torchcram.training.run_config import RunConfig
 from torchcram.types import Batch
 
@@ -27,8 +27,8 @@ def make_accelerator() -> Accelerator:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """Return the generator of a training step."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+    """Return the generator of a training step. Its key lies below 2^30, see :func:`torchcram.tasks.base.generator_of`."""
+    return generator_of(seed, step)
 
 
 def sequences_at(config: RunConfig, step: int, *, processes: int) -> int:

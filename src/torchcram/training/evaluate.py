@@ -13,7 +13,7 @@ from torchcram.accounting import MixingCounts, any_layer, dense_keys, in_need, k
 from torchcram.calibration import Calibration, RiskCurve, choose_shift, risk_curve
 from torchcram.models.checks import check_targets
 from torchcram.models.sequence import ModelOutput, SequenceModel, scored
-from torchcram.tasks.base import Task
+from torchcram.tasks.base import Task, generator_of
 from torchcram.tasks.srcd import SRCD
 from torchcram.tasks.srcd_oracle import attention_share_floor, kalman_mse
 from torchcram.types import Batch, Route, RoutingControl
@@ -133,8 +133,7 @@ def suited(batch: Batch, model: SequenceModel) -> Batch:
 
 def evaluation_batch(task: Task, *, sequences: int, seed: int, index: int, step: int) -> Batch:
     """Return batch ``index`` of a fixed set of fresh sequences, apart from all training data."""
-    generator = torch.Generator().manual_seed(2**40 + seed * 1_000_003 + index)
-    return task.batch(sequences, generator=generator, step=step)
+    return task.batch(sequences, generator=generator_of(seed, index, fresh=True), step=step)
 
 
 @torch.no_grad()

@@ -118,7 +118,7 @@ class EvaluationConfig(StrictConfig):
     sequences_midway: int = Field(32, ge=1)
     calibration_sequences: int = Field(400, ge=0)
     risk_tolerance: float = Field(0.005, gt=0.0, lt=1.0)
-    seed: int = Field(10_007, ge=0, lt=1_000_000)
+    seed: int = Field(10_007, ge=0)
 
     @model_validator(mode="after")
     def _certifiable(self) -> EvaluationConfig:
@@ -137,7 +137,7 @@ class RunConfig(StrictConfig):
     """
 
     name: str = Field("run", pattern=r"^[\w.-]+$")
-    seed: int = Field(0, ge=0, lt=1_000_000)
+    seed: int = Field(0, ge=0, lt=2**32)
     task: TaskConfig = SRCDConfig()
     model: ModelConfig = ModelConfig()
     controller: ControllerConfig = ControllerConfig()

@@ -184,7 +184,7 @@ class Trainer:
         """Return the smaller task loss of two passes: all reads forced, and a read for every token in need. Their reads count as training cost."""
         self.model.eval()
         losses = {}
-        for name, control in (("all", RoutingControl(reads="all")), ("needed", RoutingControl(threshold_shift=NEVER_FAMILIAR))):
+        for name, control in (("all reads", RoutingControl(reads="all")), ("needed reads", RoutingControl(threshold_shift=NEVER_FAMILIAR))):
             with self.autocast():
                 output = self.model(batch, control=control)
                 losses[name] = self._weighted(self.plain.task_losses(output.outputs, batch))
