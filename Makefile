@@ -6,17 +6,16 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
-DOCS := $(VENV)/.installed-docs
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test lint format types docs help
+.PHONY: demo test lint format types help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: $(CORE)  ## train the demo preset and write its report to runs/demo
-	$(BIN)/torchcram train demo --out runs/demo
+	$(BIN)/torchcram train demo --out runs/demo --resume
 	$(BIN)/torchcram report runs/demo
 
 test: $(DEV)  ## run the tests (PYTEST_ARGS="-k name" to choose)
@@ -33,9 +32,6 @@ format: $(DEV)  ## repair style and formatting
 types: $(DEV)  ## check the types of the package
 	$(BIN)/mypy
 
-docs: $(DOCS)  ## build the documentation site into site/
-	$(BIN)/mkdocs build --strict
-
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "torchcram needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +44,3 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[dev]'
 	@touch $@ $(CORE)
 
-$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e '.[docs]'
-	@touch $@ $(CORE)
