@@ -20,7 +20,7 @@ CHANGES = {
 }
 # A child trains the run and stops at a named moment, so that it can be killed exactly there.
 CHILD = """
-import os, sys, time
+import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -33,8 +33,11 @@ from torchcram.training.trainer import Trainer
 out, moment, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
 def hold():
+    # pause() returns once a handler has run: that of the interruption, or else of the alarm.
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.alarm(60)
     Path(sys.argv[4]).touch()
-    time.sleep(1200)
+    signal.pause()
 
 def at_call(module, name):
     real, calls = getattr(module, name), []
