@@ -84,16 +84,16 @@ def test_dense_attention_costs_all_of_itself():
         ([1.0, 0.03, 0.04, 0.02], 30),
         ([1.0, 0.03, 0.01, 0.02], 10),
         ([0.02, 0.03, 0.02, 0.02], 0),
-        ([0.5, 0.0, 0.1, 0.0], 30),
-        ([0.02, 0.02, 0.02, 1.0], 0),
+        ([0.5, 0.01, 0.1, 0.0], 30),
+        ([0.02, 0.02, 0.02, 1.0], None),
     ],
 )
 def test_the_transition_is_where_the_rate_goes_down_for_good(rates, step):
-    assert transition_step([0, 10, 20, 30], rates) == step
+    assert transition_step([0, 10, 20, 30], rates, final=0.02) == step
 
 
 def test_without_a_record_no_transition():
-    assert transition_step([], []) is None
+    assert transition_step([], [], final=0.02) is None
 
 
 positive = st.floats(1e-4, 1.0)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from torchcram.types import RoutingDecision
+from torchcram.types import MixingCost, RoutingDecision
 
 
 def any_layer(decisions: Sequence[RoutingDecision]) -> Bool[Tensor, "batch time"]:
@@ -44,27 +44,6 @@ def dense_keys(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, ""]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixingCost:
-    """What mixing along time costs a layer, projections apart (dense attention needs the same ones). Multiply-adds count as two operations.
-
-    Attributes:
-        flops_key, bytes_key: for each key that a read scans.
-        flops_token, bytes_token: for every token (the router's question of need, the trace's classifier).
-        flops_asked, bytes_asked: for each token that asks semantic memory (memory, estimator, veto).
-        flops_written, bytes_written: for each binding that the surprise trace follows.
-    """
-
-    flops_key: float
-    bytes_key: float
-    flops_token: float = 0.0
-    bytes_token: float = 0.0
-    flops_asked: float = 0.0
-    bytes_asked: float = 0.0
-    flops_written: float = 0.0
-    bytes_written: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class MixingCounts:
     """What one layer did on some sequences: numbers of keys scanned, tokens, tokens that asked semantic memory, bindings followed."""
 
@@ -87,13 +66,14 @@ def attention_cost(d_model: int) -> MixingCost:
     return MixingCost(flops_key=4.0 * d_model, bytes_key=8.0 * d_model)
 
 
-def transition_step(steps: Sequence[int], rates: Sequence[float], *, factor: float = 1.5) -> int | None:
-    """Return the first step after which the read rate stays at or below ``factor`` times its final value; None without a record."""
-    if not rates:
-        return None
-    bound = factor * rates[-1]
-    above = [i for i, rate in enumerate(rates) if rate > bound]
-    return int(steps[above[-1] + 1]) if above else int(steps[0])
+def transition_step(steps: Sequence[int], rates: Sequence[float], *, final: float, factor: float = 1.5) -> int | None:
+    """Return the first recorded step from which on the read rate stays at or below ``factor`` times ``final``, the rate of the finished model.
+
+    None without a record, or if the last rate is still above.
+    """
+    above = [i for i, rate in enumerate(rates) if rate > factor * final]
+    first = above[-1] + 1 if above else 0
+    return int(steps[first]) if first < len(rates) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 Reads = Literal["all", "routed", "none"]
 
@@ -33,7 +33,8 @@ class RoutingControl:
 
     Attributes:
         reads: ``"all"`` reads for every token (acquisition, reference), ``"routed"`` obeys the router, ``"none"`` never reads.
-        exploration: probability with which a token that would not read is read anyway, in [0, 1]. Needs noise.
+        exploration: least probability with which the retrieval of a token that would not read is computed all the same, in [0, 1]; more where
+            the router is undecided. Needs noise.
         threshold_shift: scalar added to every familiarity threshold, in logits: lower skips more (the conformal lambda).
         price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC.
         consolidate: whether semantic memory and familiarity learn from the reads of this pass.
@@ -55,7 +56,7 @@ class RoutingDecision:
         probabilities: p(WORKING), p(SEMANTIC), p(EPISODIC); they sum to one.
         familiarity: predicted consolidation quality in [0, 1], after the veto of the surprise trace.
         explored: tokens whose retrieval was computed although their route does not use it.
-        weight: inverse probability of having been computed: 1 for reads, 1 / exploration for explored tokens, 0 elsewhere.
+        weight: inverse probability of having been computed: 1 for reads, 0 for tokens whose retrieval was not computed.
         asked: tokens about which semantic memory was asked.
     """
 
@@ -139,6 +140,27 @@ class BlockOutput:
     lesson: Lesson | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class MixingCost:
+    """What mixing along time costs a layer, projections apart (dense attention needs the same ones). Multiply-adds count as two operations.
+
+    Attributes:
+        flops_key, bytes_key: for each key that a read scans.
+        flops_token, bytes_token: for every token (the router's question of need, the trace's classifier).
+        flops_asked, bytes_asked: for each token that asks semantic memory (memory, estimator, veto).
+        flops_written, bytes_written: for each binding that the surprise trace follows.
+    """
+
+    flops_key: float
+    bytes_key: float
+    flops_token: float = 0.0
+    bytes_token: float = 0.0
+    flops_asked: float = 0.0
+    bytes_asked: float = 0.0
+    flops_written: float = 0.0
+    bytes_written: float = 0.0
+
+
 @runtime_checkable
 class SequenceMixer(Protocol):
     """One block of a sequence model: forward over T steps == T calls of one step == two halves with carried state."""
@@ -163,6 +185,18 @@ class SequenceMixer(Protocol):
         ``horizon[b, t]`` is the time from the step to the moment its target refers to, for mixers that can look ahead.
         ``noise`` is uniform in [0, 1): three numbers for the router, one for exploration; None decides by threshold and explores nothing.
         """
+        ...
+
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that want a faster learning rate than the trunk."""
+        ...
+
+    def after_step(self, output: BlockOutput) -> None:
+        """Take in what a training step taught, after the optimizer's step."""
+        ...
+
+    def cost(self) -> MixingCost:
+        """Return what mixing along time costs."""
         ...
 
 

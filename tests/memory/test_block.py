@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lived import assert_same, live, tensors
 from torchcram.memory.block import CRAMBlock
+from torchcram.memory.router import exploration_rate
 from torchcram.types import BlockOutput, KeyValueState, Route, RoutingControl
 
 WIDTH, BATCH, TIME = 32, 4, 12
@@ -76,7 +77,8 @@ def test_what_is_not_read_is_not_computed(monkeypatch):
     decision = mixer(**stream(), control=TRAINING).decision
     assert torch.equal(asked_for[-1], decision.computed)
     assert asked_for[-2] == decision.asked.sum()
-    assert torch.equal(decision.asked, (decision.route > 0) | (stream()["noise"][..., 3] < 0.3))
+    rate = exploration_rate(1 - decision.probabilities[..., Route.WORKING], least=0.3)
+    assert torch.equal(decision.asked, (decision.route > 0) | (stream()["noise"][..., 3] < rate))
 
 
 # what a route adds
@@ -129,8 +131,10 @@ def test_exploration_draws_its_share_of_all_tokens_and_counts_each_with_its_inve
     noise = torch.rand(BATCH, 200, 4)
     output = mixer(torch.randn(BATCH, 200, WIDTH), torch.rand(BATCH, 200), noise=noise, control=replace(TRAINING, exploration=0.25))
     decision = output.decision
-    assert torch.equal(decision.explored, (noise[..., 3] < 0.25) & ~decision.read)
-    assert (decision.weight[decision.explored] == 4.0).all()
+    rate = exploration_rate(1 - decision.probabilities[..., Route.WORKING], least=0.25)
+    assert rate.min() >= 0.25
+    assert torch.equal(decision.explored, (noise[..., 3] < rate) & ~decision.read)
+    torch.testing.assert_close(decision.weight[decision.explored], 1 / rate[decision.explored])
     assert (decision.weight[decision.read] == 1.0).all()
     assert {int(route) for route in decision.route[decision.explored]} == {Route.WORKING, Route.SEMANTIC}
 

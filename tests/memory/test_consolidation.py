@@ -75,6 +75,21 @@ def test_a_noisy_plateau_is_a_plateau():
     assert acquired_at(lambda step: 1.0 + 0.2 * math.sin(9.7 * step)) < 100
 
 
+def test_a_loss_that_jumps_because_the_sequences_grow_is_no_plateau():
+    """The loss falls all the time, but from step 40 on it is that of a harder task: no new low for a while, unless the controller is told."""
+
+    def ended(*, told: bool) -> int | None:
+        made = controller(acquire_steps=150)
+        for step in range(150):
+            if told and step == 40:
+                made.harder_from(step)
+            made.observe(step, loss=math.exp(-step / 30) if step < 40 else 3 * math.exp(-(step - 40) / 30), read_rate=1.0)
+        return made.acquired_at
+
+    assert ended(told=False) < 80
+    assert ended(told=True) > 100
+
+
 def test_acquisition_has_a_shortest_time():
     assert acquired_at(lambda step: 1.0, shortest_acquisition=80) == 81
 
@@ -103,12 +118,22 @@ def test_without_a_reference_neither_price_nor_caution_moves():
 @pytest.mark.parametrize(("loss", "rises"), [(1.4, True), (1.6, False)])
 def test_the_price_climbs_while_routing_costs_little_and_falls_when_it_costs_too_much(loss, rises):
     """Dual ascent on ``routed loss <= 1.5 x dense loss``."""
-    made = routing(loss_tolerance=0.5, price_growth=1.1, caution_fall=0.1)
+    made = routing(loss_tolerance=0.5, price_growth=1.1, caution_fall=0.1, caution_step=0.1)
     made.price, made.caution = 0.1, 4.0
     made.observe_reference(1.0, routed=loss)
     made.observe(1, loss=100.0, read_rate=0.5)
     assert made.price == pytest.approx(0.11 if rises else 0.1 / 1.1)
     assert made.caution == pytest.approx(3.9 if rises else 4.2)
+
+
+def test_caution_falls_fast_until_quality_first_breaks_and_in_small_steps_from_then_on():
+    made = routing(loss_tolerance=0.5, caution_start=5.0, caution_fall=0.1, caution_step=0.01)
+    caution = []
+    for step, routed in enumerate((1.0, 9.0, 1.0), start=1):
+        made.dense_loss, made.routed_loss = 1.0, routed
+        made.observe(step, loss=1.0, read_rate=0.5)
+        caution.append(made.caution)
+    assert caution == pytest.approx([4.9, 4.92, 4.91])
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.booleans()), max_size=60))
@@ -198,7 +223,9 @@ def test_a_foreign_state_is_an_error(changed):
         controller().load_state_dict(state)
 
 
-@pytest.mark.parametrize("rules", [{"price_growth": 0.9}, {"exploration": 1.1}, {"plateau_gain": 0.0}, {"reference_every": 0}, {"prce_start": 1.0}])
+@pytest.mark.parametrize(
+    "rules", [{"price_growth": 0.9}, {"exploration": 1.1}, {"plateau_gain": 0.0}, {"reference_every": 0}, {"prce_start": 1.0}, {"price_start": 0.5}]
+)
 def test_impossible_rules_are_errors(rules):
     with pytest.raises(ValidationError, match=next(iter(rules))):
         ControllerConfig(**rules)

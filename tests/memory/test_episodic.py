@@ -57,10 +57,10 @@ def test_only_selected_tokens_read():
 
 
 def test_only_differences_of_time_matter():
-    """All time stamps are moved by 1,000 units. The null entry has no time stamp: its key is learned in the half that does not turn."""
+    """All time stamps are moved by 1,000 units. The null entry has no time stamp: its key lies in the half that does not turn."""
     memory, (h, gap) = lived(), stream()
     with torch.no_grad():
-        memory.null_key[:, : memory.d_head // 2] = 0
+        memory.null_key.normal_()
     late = KeyValueState(**{**vars(memory.init_state(BATCH)), "time": torch.full((BATCH,), 1000.0)})
     torch.testing.assert_close(read_all(memory, h, gap, late), read_all(memory, h, gap), **EXACT)
     assert (read_all(memory, h, 3 * gap) - read_all(memory, h, gap)).abs().max() > 1e-3
@@ -150,7 +150,7 @@ def test_a_surprise_marks_its_own_key_and_no_other():
 def test_the_written_value_is_what_a_reader_of_this_entry_alone_gets():
     memory, (h, gap) = lived(), stream()
     with torch.no_grad():
-        memory.null_key.copy_(-1e3 * memory.address(h)[0, 1].view(memory.heads, memory.d_head))
+        memory.null_key.copy_(-1e3 * memory.address(h)[0, 1].view(memory.heads, memory.d_head)[:, memory.d_head // 2 :])
     torch.testing.assert_close(read_all(memory, h, 0 * gap)[0, 1], memory.written_value(h[0, 0]), **EXACT)
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from torchcram.memory.router import ROUTERS, GumbelRouter, NeedFamiliarityRouter
+from torchcram.memory.router import ROUTERS, GumbelRouter, NeedFamiliarityRouter, exploration_rate
 from torchcram.types import Route
 
 SHAPE, WIDTH = (4, 50), 8
@@ -54,6 +56,16 @@ def test_logits_come_in_full_precision_under_autocast(name):
     torch.testing.assert_close(rounded, decide(), rtol=0, atol=1e-6)
 
 
+# exploration
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.001, 1.0))
+def test_what_is_undecided_is_explored_most(need, least):
+    rate = [exploration_rate(torch.tensor([[p]]), least=least).item() for p in (need, 0.5, 0.0, 1.0)]
+    assert least - 1e-12 <= rate[0] <= rate[1] == pytest.approx(max(0.5, least))
+    assert rate[2] == rate[3] == pytest.approx(least)
+
+
 # need x familiarity
 
 
@@ -94,6 +106,16 @@ def test_the_price_moves_need_down_and_leaves_familiarity_alone():
     assert router.need(h, None).mean() < before.mean()
 
 
+def test_need_is_taught_by_retrievals_alone_and_by_those_that_semantic_memory_replaced_too():
+    """A wrong semantic answer must not teach a token not to ask."""
+    router, (h, _, familiarity) = NeedFamiliarityRouter(WIDTH), inputs()
+    need = torch.rand(SHAPE, requires_grad=True)
+    for_retrieval, for_answer = router.credit(router.decide(h, need, familiarity, None)[0])
+    torch.testing.assert_close(for_retrieval, need)
+    torch.testing.assert_close(torch.autograd.grad(for_retrieval.sum(), need)[0], torch.ones(SHAPE))
+    assert not for_answer.requires_grad
+
+
 def test_every_token_is_in_need_at_the_start():
     assert (NeedFamiliarityRouter(WIDTH).need(torch.randn(*SHAPE, WIDTH), None) > 0.5).all()
 
@@ -118,6 +140,14 @@ def test_it_tips_at_the_papers_quality():
     assert torch.equal(route[0, :83], torch.full((83,), int(Route.EPISODIC)))
     assert torch.equal(route[0, 84:], torch.full((17,), int(Route.SEMANTIC)))
     torch.testing.assert_close(probabilities[0, 83, Route.SEMANTIC], probabilities[0, 83, Route.EPISODIC])
+
+
+def test_each_route_gets_its_own_credit():
+    router, (h, need, familiarity) = GumbelRouter(WIDTH), inputs()
+    probabilities, _ = router.decide(h, need, familiarity, None)
+    for_retrieval, for_answer = router.credit(probabilities)
+    assert torch.equal(for_retrieval, probabilities[..., Route.EPISODIC])
+    assert torch.equal(for_answer, probabilities[..., Route.SEMANTIC])
 
 
 def test_its_route_is_the_likeliest():

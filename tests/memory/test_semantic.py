@@ -49,6 +49,22 @@ def test_a_slot_holds_the_mean_of_what_was_read_under_its_address(addresses):
     assert slots.reads.max() == 60
 
 
+@pytest.mark.parametrize("batches", [[1, 4], [5], [2, 2, 1], [1, 1, 1, 1, 1]])
+def test_a_mean_does_not_depend_on_how_its_rows_come_together(addresses, batches):
+    slots, rows = SlotMemory(WIDTH, slots=4), torch.randn(6, WIDTH)
+    slots.learn(lesson(addresses[:1], rows[:1]))
+    for part in rows[1:].split(batches):
+        slots.learn(lesson(addresses[:1].expand(len(part), -1), part))
+    torch.testing.assert_close(ask(slots, addresses[:1])[0], rows.mean(0), **EXACT)
+
+
+def test_one_address_that_comes_twice_in_a_step_takes_one_slot(addresses):
+    slots = SlotMemory(WIDTH, slots=8)
+    slots.learn(lesson(addresses[[0, 1, 0, 1, 2]], torch.arange(5.0)[:, None].expand(-1, WIDTH)), most=3)
+    assert (slots.reads > 0).sum() == 3
+    torch.testing.assert_close(ask(slots, addresses[:3])[:, 0], torch.tensor([0.0, 1.0, 4.0]), rtol=0, atol=1e-6)
+
+
 def test_each_address_has_its_own_slot(addresses):
     slots, rows = SlotMemory(WIDTH, slots=8), torch.randn(5, 6, WIDTH)
     for row in rows:

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torchcram.accounting import MixingCost, attention_cost
+from torchcram.accounting import attention_cost
 from torchcram.baselines.transformer import static_decision
 from torchcram.memory.feed_forward import FeedForward
 from torchcram.memory.working import WORKING_MEMORIES
 from torchcram.strict import require_choice
-from torchcram.types import BlockOutput, MemoryState, RoutingControl
+from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
 class SSMBlock(nn.Module):

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torchcram.accounting import MixingCost, attention_cost
+from torchcram.accounting import attention_cost
 from torchcram.memory.episodic import EpisodicMemory
 from torchcram.memory.feed_forward import FeedForward
-from torchcram.types import BlockOutput, MemoryState, Route, RoutingControl, RoutingDecision
+from torchcram.types import BlockOutput, MemoryState, MixingCost, Route, RoutingControl, RoutingDecision
 
 
 class TransformerBlock(nn.Module):

@@ -18,19 +18,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from torchcram.accounting import MixingCost, attention_cost
+from torchcram.accounting import attention_cost
 from torchcram.memory.consolidation import consolidation_quality, relative_error
 from torchcram.memory.episodic import EpisodicMemory
 from torchcram.memory.familiarity import FamiliarityEstimator
 from torchcram.memory.feed_forward import FeedForward
-from torchcram.memory.router import ROUTERS
+from torchcram.memory.router import ROUTERS, exploration_rate
 from torchcram.memory.semantic import SEMANTIC_MEMORIES, SemanticRead
 from torchcram.memory.surprise import SurpriseTrace, Trace
 from torchcram.memory.working import WORKING_MEMORIES
 from torchcram.ops.collective import world_mean
 from torchcram.ops.routing import straight_through_mix
 from torchcram.strict import require_choice, require_positive
-from torchcram.types import BlockOutput, KeyValueState, Lesson, MemoryState, Route, RoutingControl, RoutingDecision
+from torchcram.types import BlockOutput, KeyValueState, Lesson, MemoryState, MixingCost, Route, RoutingControl, RoutingDecision
 
 
 class CRAMBlock(nn.Module):
@@ -191,7 +191,7 @@ class CRAMBlock(nn.Module):
             return torch.zeros_like(need, dtype=torch.bool)
         asked = need > 0.5
         if noise is not None and control.exploration > 0:
-            asked = asked | (noise[..., 3] < control.exploration)
+            asked = asked | (noise[..., 3] < exploration_rate(need, least=control.exploration))
         return asked if mask is None else asked & mask
 
     @staticmethod
@@ -215,19 +215,20 @@ class CRAMBlock(nn.Module):
             route = torch.where(mask, route, int(Route.WORKING))
         read = route == Route.EPISODIC
         explored = torch.zeros_like(read)
-        if noise is not None and control.exploration > 0 and control.reads == "routed":
-            explored = (noise[..., 3] < control.exploration) & asked & ~read
         weight = read.to(need.dtype)
-        if control.exploration > 0:
-            weight = weight + explored.to(need.dtype) / control.exploration
+        if noise is not None and control.exploration > 0 and control.reads == "routed":
+            rate = exploration_rate(need, least=control.exploration)
+            explored = (noise[..., 3] < rate) & asked & ~read
+            weight = weight + explored.to(need.dtype) / rate
         return RoutingDecision(route=route, probabilities=probabilities, familiarity=familiarity.detach(), explored=explored, weight=weight, asked=asked)
 
     def _mix(self, retrieval: Tensor, known: Tensor, decision: RoutingDecision, asked: Tensor) -> Tensor:
         """What the chosen memory adds to each token."""
-        probabilities = decision.probabilities.to(retrieval.dtype)
-        told = (asked & decision.computed).to(retrieval.dtype) * decision.weight.to(retrieval.dtype)
-        return straight_through_mix(retrieval, decision.read, probabilities[..., Route.EPISODIC], decision.weight.to(retrieval.dtype)) + straight_through_mix(
-            known, decision.route == Route.SEMANTIC, probabilities[..., Route.SEMANTIC], told
+        for_retrieval, for_answer = self.router.credit(decision.probabilities.to(retrieval.dtype))
+        weight = decision.weight.to(retrieval.dtype)
+        told = weight * (asked & decision.computed)
+        return straight_through_mix(retrieval, decision.read, for_retrieval, weight) + straight_through_mix(
+            known, decision.route == Route.SEMANTIC, for_answer, told
         )
 
     def _consolidate(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from torchcram.strict import StrictConfig
@@ -42,7 +42,8 @@ class ControllerConfig(StrictConfig):
         plateau_steps, plateau_gain: acquisition ends when the smoothed loss has gained less than this share within so many steps.
         price_start, price_most, price_growth: price of a read when routing begins, its bound, and its factor per step while quality holds.
         caution_start, caution_fall: logits added to the familiarity threshold when routing begins (semantic memory learns, but does not answer
-            yet), and how many are taken off at each step while quality holds; twice as many are added back when it does not.
+            yet), and how many are taken off at each step until quality first breaks.
+        caution_step: how many are taken off at each step from then on while quality holds; twice as many are added back when it does not.
         loss_tolerance: quality holds while the routed loss exceeds the reference by at most this share.
         reference_every: every so many steps the reference is measured, on the same batch and with the same weights: the smaller of the losses with
             all reads forced, and with a read for every token in need (semantic memory silent). A routed model may have forgotten how to use
@@ -60,11 +61,18 @@ class ControllerConfig(StrictConfig):
     price_growth: float = Field(1.03, ge=1.0)
     caution_start: float = Field(8.0, ge=0.0)
     caution_fall: float = Field(0.04, ge=0.0)
+    caution_step: float = Field(0.01, ge=0.0)
     loss_tolerance: float = Field(0.1, ge=0.0)
     reference_every: int = Field(25, ge=1)
     exploration: float = Field(0.02, ge=0.0, le=1.0)
     mature_steps: int = Field(300, ge=1)
     mature_change: float = Field(0.1, gt=0.0)
+
+    @model_validator(mode="after")
+    def _check_prices(self) -> ControllerConfig:
+        if self.price_start > self.price_most:
+            raise ValueError(f"price_start {self.price_start} is larger than price_most {self.price_most}")
+        return self
 
 
 @dataclass
@@ -76,6 +84,7 @@ class ConsolidationController:
         phase: where the model stands.
         price: current price of a read.
         caution: logits added to the familiarity threshold.
+        careful: whether quality has broken since routing began, so that caution falls in small steps.
         acquired_at, matured_at: steps at which the later phases began, or None.
         dense_loss, routed_loss: smoothed reference loss, and routed loss on the same batches.
     """
@@ -84,6 +93,7 @@ class ConsolidationController:
     phase: Phase = "acquire"
     price: float = 0.0
     caution: float = 0.0
+    careful: bool = False
     acquired_at: int | None = None
     matured_at: int | None = None
     smooth_loss: float | None = None
@@ -114,6 +124,10 @@ class ConsolidationController:
         self.dense_loss = _smooth(self.dense_loss, reference, 0.3)
         self.routed_loss = _smooth(self.routed_loss, routed, 0.3)
 
+    def harder_from(self, step: int) -> None:
+        """Forget the losses so far: from this step on the sequences are longer, and their loss begins higher."""
+        self.smooth_loss, self.best_loss, self.best_step = None, float("inf"), step
+
     def observe(self, step: int, *, loss: float, read_rate: float) -> None:
         """Take note of a training step: its task loss and its any-layer read rate."""
         if self.phase == "acquire":
@@ -138,7 +152,9 @@ class ConsolidationController:
             holds = self.routed_loss <= (1 + rules.loss_tolerance) * self.dense_loss
             self.price *= rules.price_growth if holds else 1 / rules.price_growth
             self.price = min(max(self.price, rules.price_start), rules.price_most)
-            self.caution -= rules.caution_fall if holds else -2 * rules.caution_fall
+            self.careful = self.careful or not holds
+            step_down = rules.caution_step if self.careful else rules.caution_fall
+            self.caution -= step_down if holds else -2 * step_down
             self.caution = min(max(self.caution, 0.0), rules.caution_start)
         self.read_rate = _smooth(self.read_rate, read_rate, 0.05)
         self._settle(step, self.read_rate)

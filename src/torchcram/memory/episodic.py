@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm
+from torch.nn.functional import pad, rms_norm
 
 from torchcram.ops.routed_attention.gathered import pack, routed_attention, visible_entries
 from torchcram.strict import require_positive
@@ -46,7 +46,8 @@ class EpisodicMemory(nn.Module):
         self.value = nn.Linear(d_model, d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
         self.log_sharpness = nn.Parameter(torch.full((heads,), 2.7))
-        self.null_key = nn.Parameter(torch.zeros(heads, self.d_head))
+        # The half that does not turn: nothing found is the same at any time.
+        self.null_key = nn.Parameter(torch.zeros(heads, self.d_head // 2))
         self.null_value = nn.Parameter(torch.zeros(heads, self.d_head))
         self.mark = nn.Parameter(torch.zeros(heads, self.d_head)) if marks else None
         self.rotary_base = rotary_base
@@ -59,7 +60,7 @@ class EpisodicMemory(nn.Module):
         def entry(parameter: Tensor) -> Tensor:
             return parameter[None, :, None].expand(batch_size, -1, -1, -1)
 
-        return KeyValueState(keys=entry(self.null_key), values=entry(self.null_value), time=self.null_key.new_zeros(batch_size))
+        return KeyValueState(keys=entry(pad(self.null_key, (self.d_head // 2, 0))), values=entry(self.null_value), time=self.null_key.new_zeros(batch_size))
 
     def address(self, hidden_states: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time d_model"]:
         """Return where a token looks: its normalised queries before rotation, heads side by side. Semantic memory is asked here, too."""

@@ -17,6 +17,15 @@ from torchcram.ops.routing import gumbel_noise, logistic_noise
 from torchcram.types import Route
 
 
+def exploration_rate(need: Float[Tensor, "batch time"], *, least: float, most: float = 0.5) -> Float[Tensor, "batch time"]:
+    """Return the probability with which a token that would not read is computed all the same: ``least``, and up to ``most`` where *need* is undecided.
+
+    The gradient of a skipped read is estimated from the explored ones, each counted with its inverse probability: looking most often where the
+    estimate is needed most makes it less noisy at the same number of reads (importance sampling).
+    """
+    return least + (most - least) * 4 * need.detach() * (1 - need.detach()) if least < most else torch.full_like(need.detach(), least)
+
+
 class NeedFamiliarityRouter(nn.Module):
     """``p(EPISODIC) = need (1 - familiar)``, ``p(SEMANTIC) = need familiar``, ``p(WORKING) = 1 - need``.
 
@@ -60,6 +69,14 @@ class NeedFamiliarityRouter(nn.Module):
         probabilities = torch.stack([1 - need, need * familiar, need * (1 - familiar)], -1)
         route = torch.where(need > 0.5, torch.where(distance > 0, int(Route.SEMANTIC), int(Route.EPISODIC)), int(Route.WORKING))
         return probabilities, route
+
+    def credit(self, probabilities: Float[Tensor, "batch time 3"]) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
+        """Return the probabilities that the gradients of the retrieval and of the semantic answer move.
+
+        The retrieval moves *need*, whoever would have answered; the answer moves nothing. A wrong answer is a fault of familiarity, which has its own
+        teacher: let it move need, and need learns not to ask at all.
+        """
+        return probabilities[..., Route.SEMANTIC] + probabilities[..., Route.EPISODIC], torch.zeros_like(probabilities[..., Route.SEMANTIC])
 
 
 class GumbelRouter(nn.Module):
@@ -111,6 +128,10 @@ class GumbelRouter(nn.Module):
         if uniform is not None and self.noise_scale > 0:
             logits = logits + self.noise_scale * gumbel_noise(uniform).to(logits.dtype)
         return logits.softmax(-1), logits.argmax(-1)
+
+    def credit(self, probabilities: Float[Tensor, "batch time 3"]) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
+        """Return the probabilities that the gradients of the retrieval and of the semantic answer move: each its own route's."""
+        return probabilities[..., Route.EPISODIC], probabilities[..., Route.SEMANTIC]
 
 
 def _full_precision(net: nn.Module, hidden_states: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
@@ -109,9 +109,13 @@ class SlotMemory(nn.Module):
 
     def distance(self, address: Float[Tensor, "tokens address"]) -> Float[Tensor, "tokens slots"]:
         """Return the squared distance of each address to each slot's key, in the learned metric."""
-        ours, theirs = (address - self.mean) @ self.whiten, (self.keys - self.mean) @ self.whiten
+        return self._between(address, self.keys)
+
+    def _between(self, one: Float[Tensor, "one address"], other: Float[Tensor, "other address"]) -> Float[Tensor, "one other"]:
+        """Return the squared distances of two sets of addresses, in the learned metric."""
+        ours, theirs = (one - self.mean) @ self.whiten, (other - self.mean) @ self.whiten
         squares = ours.square().sum(-1, keepdim=True) + theirs.square().sum(-1)
-        return (squares - 2 * ours @ theirs.T).clamp_min(0) / address.shape[-1]
+        return (squares - 2 * ours @ theirs.T).clamp_min(0) / one.shape[-1]
 
     @torch.no_grad()
     def learn(self, lesson: Lesson, *, most: int = 16, memory: float = 0.98) -> None:
@@ -133,23 +137,29 @@ class SlotMemory(nn.Module):
         """Every known token that asked keeps its slot in use and draws the slot's key towards its address."""
         asked = self._summed(slot[known], pad(lesson.address[known], (0, 1), value=1.0))
         self.usage.mul_(memory).add_(asked[:, -1])
-        self._follow(self.keys, asked[:, :-1], asked[:, -1], self.slowest)
+        self._follow(self.keys, asked[:, :-1], asked[:, -1], 1 - (1 - self.slowest) ** asked[:, -1])
 
     def _follow_retrievals(self, lesson: Lesson, slot: Tensor, read: Tensor) -> None:
         """Every known read goes into the running means of its slot's answer and quality."""
         rows = torch.cat([lesson.target, lesson.quality[:, None]], -1)[read]
         found = self._summed(slot[read], pad(rows, (0, 1), value=1.0))
         self.reads.add_(found[:, -1])
-        rate = torch.maximum(1 / self.reads.clamp_min(1), torch.full_like(self.reads, self.slowest))
-        self._follow(self.values, found[:, :-2], found[:, -1], rate)
-        self._follow(self.quality[:, None], found[:, -2:-1], found[:, -1], rate)
+        step = torch.maximum(found[:, -1] / self.reads.clamp_min(1), 1 - (1 - self.slowest) ** found[:, -1])
+        self._follow(self.values, found[:, :-2], found[:, -1], step)
+        self._follow(self.quality[:, None], found[:, -2:-1], found[:, -1], step)
 
     def _take_over(self, lesson: Lesson, new: Tensor, most: int) -> None:
         """Reads at new addresses take over the slots used least."""
-        fresh = world_concat(torch.cat([lesson.address, lesson.target], -1)[new], most)[:most]
+        fresh = world_concat(torch.cat([lesson.address, lesson.target], -1)[new], 4 * most)
+        fresh = fresh[self._first_of_its_kind(fresh[:, : self.keys.shape[1]])][:most]
         taken = self.usage.argsort(stable=True)[: len(fresh)]
         self.keys[taken], self.values[taken] = fresh.to(self.keys.dtype).chunk(2, -1)
         self.usage[taken], self.reads[taken], self.quality[taken] = 1.0, 1.0, 0.0
+
+    def _first_of_its_kind(self, address: Float[Tensor, "fresh address"]) -> Bool[Tensor, " fresh"]:
+        """Which addresses have no other one within the radius before them."""
+        near = self._between(address, address) < self.radius
+        return ~near.tril(-1).any(-1)
 
     def _learn_metric(self, address: Tensor, residual: Tensor, *, rate: float = 0.02) -> None:
         """Follow the scatter of addresses about their mean and within slots; the metric is the inverse of the latter."""
@@ -172,9 +182,9 @@ class SlotMemory(nn.Module):
         total = self.keys.new_zeros(self.slots, rows.shape[-1]).index_add_(0, slot, rows.to(self.keys.dtype))
         return world_sum(total)
 
-    def _follow(self, mean: Tensor, total: Tensor, count: Tensor, rate: Tensor | float) -> None:
-        """Move running means towards the means of ``count`` new rows, as if they had come one by one at ``rate``."""
-        step = 1 - (1 - torch.as_tensor(rate, dtype=mean.dtype, device=mean.device)).clamp_min(0) ** count
+    @staticmethod
+    def _follow(mean: Tensor, total: Tensor, count: Tensor, step: Tensor) -> None:
+        """Move running means by the share ``step`` of the way to the means of ``count`` new rows."""
         mean += step[:, None] * (total / count.clamp_min(1)[:, None] - mean) * (count > 0)[:, None]
 
 

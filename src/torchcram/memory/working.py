@@ -51,7 +51,8 @@ class TimeAwareSSM(nn.Module):
         small_start(self.out)
         with torch.no_grad():
             self.rate.weight.mul_(0.1)
-            self.rate.bias.copy_(torch.log(torch.expm1(rates)))
+            # The inverse of softplus, safe for large rates.
+            self.rate.bias.copy_(rates + torch.log(-torch.expm1(-rates)))
 
     def init_state(self, batch_size: int) -> Float[Tensor, "batch state 2"]:
         """Return the empty state, real and imaginary parts last."""

@@ -32,7 +32,7 @@ def full() -> RunConfig:
         name="full",
         task=SRCDConfig(length=2048),
         model=ModelConfig(),
-        controller=ControllerConfig(acquire_steps=450),
+        controller=ControllerConfig(acquire_steps=500),
         training=TrainingConfig(steps=1600, length_curriculum=((0, 256), (350, 2048)), head_weights={"next_observation": 5.0}),
         evaluation=EvaluationConfig(sequences_midway=8, calibration_sequences=260, risk_tolerance=0.005),
     )

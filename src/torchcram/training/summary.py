@@ -110,7 +110,7 @@ def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any]
         "reads_computed": counts["keys_computed"],
         "reads_counted": counts["keys_counted"],
         "acquired_at": trainer.controller.acquired_at,
-        "transition_step": transition_step([record["step"] for record in records], rates) if trainer.routes else None,
+        "transition_step": transition_step([record["step"] for record in records], rates, final=final["any_layer_read_rate"]) if trainer.routes else None,
         "parameters": sum(parameter.numel() for parameter in trainer.plain.parameters()),
         "steps": trainer.step,
         "seconds": seconds,

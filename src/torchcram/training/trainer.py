@@ -126,6 +126,8 @@ class Trainer:
         Raises:
             FloatingPointError: if the loss or its gradient is not finite; the model is as it was before the step.
         """
+        if self.step in dict(self.config.training.length_curriculum):
+            self.controller.harder_from(self.step)
         control, factor = self.control(), learning_rate_factor(self.config, self.step)
         batch, noise = local_batch(self.config, self.task, self.accelerator, self.step, exploring=control.reads == "routed")
         reference = self._reference_loss(batch) if self.routes and self.controller.wants_reference(self.step) else None
@@ -146,7 +148,7 @@ class Trainer:
         if self.routes:
             self.exposures.count(batch, output, routed=control.reads == "routed")
             self.controller.observe(self.step, loss=record["task_loss"], read_rate=record["any_layer_read_rate"])
-        record |= {"phase": self.controller.phase if self.routes else "train", "price": control.price}
+        record |= {"phase": self.controller.phase if self.routes else "train", "price": control.price, "caution": control.threshold_shift}
         record |= {"learning_rate": self.config.training.learning_rate * factor}
         self.step += 1
         return record
