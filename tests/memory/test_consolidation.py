@@ -152,8 +152,8 @@ def test_reference_and_routed_loss_are_smoothed_in_pairs():
     made = routing()
     for reference, routed in ((1.0, 2.0), (3.0, 4.0)):
         made.observe_reference(reference, routed=routed)
-    assert made.dense_loss == pytest.approx(0.7 * 1.0 + 0.3 * 3.0)
-    assert made.routed_loss == pytest.approx(0.7 * 2.0 + 0.3 * 4.0)
+    assert made.dense_loss == pytest.approx(0.5 * 1.0 + 0.5 * 3.0)
+    assert made.routed_loss == pytest.approx(0.5 * 2.0 + 0.5 * 4.0)
 
 
 def watch(made: ConsolidationController, start: int, steps: int, rate: float, *, noise: float = 0.0) -> list[str]:

@@ -59,7 +59,7 @@ class ControllerConfig(StrictConfig):
     price_start: float = Field(0.01, ge=0.0)
     price_most: float = Field(0.3, ge=0.0)
     price_growth: float = Field(1.03, ge=1.0)
-    caution_start: float = Field(8.0, ge=0.0)
+    caution_start: float = Field(5.0, ge=0.0)
     caution_fall: float = Field(0.04, ge=0.0)
     caution_step: float = Field(0.01, ge=0.0)
     loss_tolerance: float = Field(0.1, ge=0.0)
@@ -121,8 +121,8 @@ class ConsolidationController:
 
     def observe_reference(self, reference: float, *, routed: float) -> None:
         """Take note of the reference loss and of the routed loss on the same batch: paired, so that the batch's own difficulty cancels."""
-        self.dense_loss = _smooth(self.dense_loss, reference, 0.3)
-        self.routed_loss = _smooth(self.routed_loss, routed, 0.3)
+        self.dense_loss = _smooth(self.dense_loss, reference, 0.5)
+        self.routed_loss = _smooth(self.routed_loss, routed, 0.5)
 
     def harder_from(self, step: int) -> None:
         """Forget the losses so far: from this step on the sequences are longer, and their loss begins higher."""
