@@ -48,7 +48,7 @@ def test_a_read_scans_the_null_entry_and_everything_before():
 
 @given(st.integers(1, 30), st.integers(1, 40))
 def test_what_is_counted_is_what_routed_attention_can_see(time, window):
-    from torchcram.ops.routed_attention.gathered import visible_entries
+    from torchcram.ops.routed_attention.packing import visible_entries
 
     seen = visible_entries(1 + torch.arange(time)[None], time + 1, window).sum(-1)
     assert torch.equal(seen, keys_visible(1, time, window=window))

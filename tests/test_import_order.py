@@ -24,7 +24,10 @@ ORDER = (
     "ops.scan",
     "ops.ct_ode",
     "ops.routed_attention.reference",
+    "ops.routed_attention.packing",
     "ops.routed_attention.gathered",
+    "ops.routed_attention.tiled",
+    "ops.routed_attention.choice",
     "ops.routed_attention",
     "ops.routing",
     # the paper's nouns

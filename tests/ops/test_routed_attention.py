@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchcram.ops.routed_attention import routed_attention, routed_attention_reference
-from torchcram.ops.routed_attention.gathered import pack
+from torchcram.ops.routed_attention import choice, routed_attention, routed_attention_lse, routed_attention_reference, tiled
+from torchcram.ops.routed_attention.packing import pack, visible_entries
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -22,23 +22,38 @@ def selection(time: int, share: float, *, batch: int = 3, seed: int = 0) -> Tens
     return torch.rand(batch, time, generator=torch.Generator().manual_seed(seed + 100)) < share
 
 
+def results(function, arguments: list[Tensor], selected: Tensor, **options) -> list[Tensor]:
+    output = function(*arguments, selected, **options)
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(7), dtype=output.dtype)
+    return [output, *torch.autograd.grad((output * weights).sum() + 0 * sum(a.sum() for a in arguments), arguments)]
+
+
 def assert_equal_with_gradients(arguments: list[Tensor], selected: Tensor, **options) -> None:
-    results = []
-    for function in (routed_attention, routed_attention_reference):
-        output = function(*arguments, selected, **options)
-        weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(7), dtype=output.dtype)
-        results.append([output, *torch.autograd.grad((output * weights).sum() + 0 * sum(a.sum() for a in arguments), arguments)])
-    for fast, slow in zip(*results, strict=True):
+    pairs = zip(*(results(function, arguments, selected, **options) for function in (routed_attention, routed_attention_reference)), strict=True)
+    for fast, slow in pairs:
         torch.testing.assert_close(fast, slow, **EXACT)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.1], ids=["none", "some", "all"])
+@pytest.fixture(params=["tiled", "gathered", "dense"])
+def way(request, monkeypatch):
+    """Each way to compute it, whatever the library would choose. Tiles are so small that nine steps fill several."""
+    monkeypatch.setattr(choice, "TILED_LENGTH", 0 if request.param == "tiled" else 10**9)
+    monkeypatch.setattr(choice, "DENSE_SHARE", 0.2 if request.param == "dense" else 2.0)
+    monkeypatch.setattr(tiled, "SHORTEST", 3)
+    monkeypatch.setattr(tiled, "SCORES", 6)
+    return request.param
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.1], ids=["none", "some", "most", "all"])
 @pytest.mark.parametrize("offset", [1, 6])
 @pytest.mark.parametrize("window", [None, 1, 4, 100])
 def test_outputs_and_gradients_are_those_of_the_reference(share, offset, window):
     assert_equal_with_gradients(problem(9, offset), selection(9, share), offset=offset, window=window)
 
 
+@pytest.mark.usefixtures("way")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(time=st.integers(1, 12), offset=st.integers(1, 5), window=st.none() | st.integers(1, 8), share=st.floats(0, 1), seed=st.integers(0, 99))
 def test_any_selection_will_do(time, offset, window, share, seed):
     assert_equal_with_gradients(problem(time, offset, seed=seed), selection(time, share, seed=seed), offset=offset, window=window)
@@ -86,3 +101,53 @@ def test_packing_lists_the_selected_steps_of_each_row_in_order():
     assert [row[flag].tolist() for row, flag in zip(position, real, strict=True)] == [[1, 3], [], [0, 1, 3]]
     assert position.shape == (3, 3)
     assert pack(selected[:0])[0].numel() == 0
+
+
+# tiles
+
+
+def test_a_tile_is_computed_only_for_the_queries_that_see_a_part_of_it(monkeypatch):
+    """Six entries in tiles of two, read by all of five steps in blocks of two, strictly earlier ones only: six tiles of nine."""
+    monkeypatch.setattr(tiled, "SHORTEST", 2)
+    monkeypatch.setattr(tiled, "SCORES", 4)
+    found = tiled.tiles(torch.arange(1, 6)[None], length=6, heads=1, window=None)
+    assert [(tile.first, tile.last, tile.start, tile.stop) for tile in found] == [
+        (0, 2, 0, 2),
+        (2, 4, 0, 2),
+        (2, 4, 2, 4),
+        (4, 5, 0, 2),
+        (4, 5, 2, 4),
+        (4, 5, 4, 6),
+    ]
+    assert [tile.hidden is not None for tile in found] == [True, False, True, False, False, True]
+
+
+def test_with_a_window_distant_tiles_are_left_out(monkeypatch):
+    monkeypatch.setattr(tiled, "SHORTEST", 4)
+    monkeypatch.setattr(tiled, "SCORES", 4)
+    found = tiled.tiles(torch.tensor([[1000]]), length=1001, heads=1, window=8)
+    assert [(tile.start, tile.stop) for tile in found] == [(0, 1), (989, 993), (993, 997), (997, 1001)]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("window", [None, 3])
+def test_the_log_sum_exp_is_that_of_the_visible_scores_and_has_a_gradient(window):
+    (query, key, value), selected = problem(9), selection(9, 0.6)
+    _, lse = routed_attention_lse(query, key, value, selected, window=window)
+    visible = visible_entries(1 + torch.arange(9)[None], 10, window)[:, None]
+    expected = (query @ key.mT).masked_fill(~visible, -torch.inf).logsumexp(-1)
+    chosen = selected[:, None].expand_as(lse)
+    torch.testing.assert_close(lse[chosen], expected[chosen], **EXACT)
+    assert (lse[~chosen] == -torch.inf).all()
+    for fast, slow in zip(*(torch.autograd.grad(x[chosen].square().sum(), (query, key)) for x in (lse, expected)), strict=True):
+        torch.testing.assert_close(fast, slow, **EXACT)
+
+
+def test_scores_of_any_size_stay_finite():
+    """Scores of plus and minus 500 in fp32: exponentials overflow, attention does not."""
+    query, key, value = (tensor.detach().float() for tensor in problem(40))
+    output, lse = routed_attention_lse(500 * query, key, value, torch.ones(3, 40, dtype=torch.bool))
+    assert torch.isfinite(output).all()
+    assert torch.isfinite(lse).all()
+    slow = routed_attention_reference(500 * query, key, value, torch.ones(3, 40, dtype=torch.bool))
+    torch.testing.assert_close(output, slow, rtol=1e-4, atol=1e-4)

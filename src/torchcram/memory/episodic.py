@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad, rms_norm
 
-from torchcram.ops.routed_attention.gathered import pack, routed_attention, visible_entries
+from torchcram.ops.routed_attention import routed_attention
+from torchcram.ops.routed_attention.packing import pack, visible_entries
 from torchcram.strict import require_positive
 from torchcram.types import KeyValueState
 

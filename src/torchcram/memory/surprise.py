@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torchcram.memory.consolidation import relative_error
 from torchcram.memory.semantic import SemanticRead
 from torchcram.ops.collective import world_mean
-from torchcram.ops.routed_attention.gathered import pack
+from torchcram.ops.routed_attention.packing import pack
 from torchcram.ops.scan import scan
 
 

@@ -1,8 +1,8 @@
-"""Routed attention in tiles that stay in cache: blocks of selected queries over tiles of keys, with a running maximum (Milakov & Gimelshein 2018; Dao et
-al. 2022).
+"""Routed attention in tiles that stay in cache: blocks of selected queries over tiles of keys.
 
-Queries are packed in the order of their steps, so a tile of keys is read by a range of them only: those after it, and, with a window, not too far
-after it. Scores never exist for more than one block and one tile. Backward recomputes them from the log-sum-exp.
+The softmax is kept by a running maximum (Milakov & Gimelshein 2018), as in FlashAttention (Dao et al. 2022). Queries are packed in the order of
+their steps, so a tile of keys is read by a range of them only: those after it, and, with a window, not too far after it. Scores
+never exist for more than one block and one tile; backward recomputes them from the log-sum-exp.
 Legend: ``rows`` = batch x heads; ``packed`` selected queries of each row; ``end`` = number of entries written before a query's step.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 # Scores held at once (all rows of a block and a tile), and the shortest side of a tile: measured on CPU, see benchmarks/.
 SCORES = 2**18
-SHORTEST = 64
+SHORTEST = 256
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def tiled_attention(
 
     Args:
         query: packed queries, already scaled, each row in the order of its steps.
-        key, value: the memory.
+        key: keys of the memory.
+        value: values of the memory.
         end: entries that each query may see come before this index, at least 1 (the null entry).
         window: how many of the latest entries stay visible, the null entry apart; None for all.
     """

@@ -1,0 +1,74 @@
+"""Routed attention as the library uses it: pack the selected queries, attend in the way that is fastest for them, put them back."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from torchcram.ops.routed_attention.gathered import gathered_attention
+from torchcram.ops.routed_attention.packing import pack
+from torchcram.ops.routed_attention.tiled import tiled_attention
+
+# Share of selected steps above which all of them are computed, and length of the memory from which tiles pay on a CPU: measured, see benchmarks/.
+DENSE_SHARE = 0.7
+TILED_LENGTH = 1024
+
+
+def routed_attention(
+    query: Float[Tensor, "batch heads time d_head"],
+    key: Float[Tensor, "batch heads length d_head"],
+    value: Float[Tensor, "batch heads length d_head"],
+    selected: Bool[Tensor, "batch time"],
+    *,
+    offset: int = 1,
+    window: int | None = None,
+) -> Float[Tensor, "batch heads time d_head"]:
+    """Fast form of :func:`torchcram.ops.routed_attention.routed_attention_reference`: same arguments, same result, same gradients."""
+    if offset == 1 and window is None and selected.numel() and bool((selected.sum(1) > DENSE_SHARE * query.shape[2]).all()):
+        return _dense(query, key, value, selected)
+    position, real = pack(selected)
+    packed, end = _queries(query, position), _ends(position, real, offset)
+    tiled = query.device.type == "cpu" and key.shape[2] >= TILED_LENGTH
+    found = tiled_attention(packed, key, value, end, window=window)[0] if tiled else gathered_attention(packed, key, value, end, window=window)
+    return _put_back(found, query, position, real)
+
+
+def routed_attention_lse(
+    query: Float[Tensor, "batch heads time d_head"],
+    key: Float[Tensor, "batch heads length d_head"],
+    value: Float[Tensor, "batch heads length d_head"],
+    selected: Bool[Tensor, "batch time"],
+    *,
+    offset: int = 1,
+    window: int | None = None,
+) -> tuple[Float[Tensor, "batch heads time d_head"], Float[Tensor, "batch heads time"]]:
+    """Return also the log-sum-exp of each selected query's scores (minus infinity for the others), by which partial results can be merged."""
+    position, real = pack(selected)
+    found, lse = tiled_attention(_queries(query, position), key, value, _ends(position, real, offset), window=window)
+    index = position[:, None].expand(-1, query.shape[1], -1)
+    # Padding entries share positions with nothing selected: what they scatter is minus infinity on minus infinity.
+    put = lse.new_full(query.shape[:3], -torch.inf).scatter(2, index, lse.masked_fill(~real[:, None], -torch.inf))
+    return _put_back(found, query, position, real), put
+
+
+def _dense(query: Tensor, key: Tensor, value: Tensor, selected: Tensor) -> Tensor:
+    """Entry t is what step t - 1 wrote, so "strictly earlier, and the null entry" is the ordinary causal triangle."""
+    time = query.shape[2]
+    output = scaled_dot_product_attention(query, key[:, :, :time], value[:, :, :time], is_causal=True, scale=1.0)
+    return output if bool(selected.all()) else output * selected[:, None, :, None]
+
+
+def _queries(query: Tensor, position: Int[Tensor, "batch packed"]) -> Float[Tensor, "batch heads packed d_head"]:
+    return query.gather(2, position[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+
+
+def _ends(position: Int[Tensor, "batch packed"], real: Bool[Tensor, "batch packed"], offset: int) -> Int[Tensor, "batch packed"]:
+    """How many entries were written before each query; padding stands where the last real query stands, so that it widens no tile."""
+    return offset + torch.where(real, position, 0).cummax(1).values
+
+
+def _put_back(found: Tensor, query: Tensor, position: Tensor, real: Tensor) -> Float[Tensor, "batch heads time d_head"]:
+    index = position[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3])
+    return torch.zeros_like(query).scatter_add(2, index, found.to(query.dtype) * real[:, None, :, None])
