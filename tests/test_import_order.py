@@ -71,6 +71,11 @@ ORDER = (
     "training.trainer",
     "training.summary",
     "training.loop",
+    "bench",
+    "bench.timing",
+    "bench.measurement",
+    "bench.questions",
+    "bench.run",
     # showing and driving
     "report",
     "report.wording",

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, report, tasks. Each command imports what it needs when it runs."""
+"""The command line: train, evaluate, calibrate, report, tasks, bench. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -126,6 +126,32 @@ def tasks_command(
     rows = {name: (measured, None if math.isnan(specified) else specified) for name, measured, specified in statistics(batch, config=config)}
     print_statistics(rows, Console())
     typer.echo(str(out))
+
+
+@app.command("bench")
+def bench_command(
+    questions: Annotated[list[str] | None, typer.Argument(metavar="[QUESTION]...", help="Names as in the table; all if none.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements there, line by line as they come.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    rounds: Annotated[int, typer.Option(min=2, help="Turns of ours and of the peer.")] = 7,
+    longest: Annotated[int | None, typer.Option(min=1, help="Leave out longer sequences.")] = None,
+) -> None:
+    """Time parts of the library against named peers, in turns, in one run."""
+    import torch
+    from rich.console import Console
+
+    from torchcram.bench.questions import Setting
+    from torchcram.bench.run import ask, machine
+    from torchcram.report.tables import bench_line, print_bench
+    from torchcram.strict import require_choice
+
+    if require_choice("device", device, ("cpu", "cuda")) == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda': there is no CUDA GPU here; use cpu")
+    console = Console()
+    console.print(", ".join(f"{name} {value}" for name, value in machine().items() if value is not None), style="dim")
+    setting = Setting(device=torch.device(device), rounds=rounds, longest=longest)
+    found = ask(questions or [], setting=setting, file=json_file, show=lambda measurement: console.print(bench_line(measurement.record())))
+    print_bench([measurement.record() for measurement in found], console)
 
 
 def _show_json(content: Any, file: Path | None) -> None:

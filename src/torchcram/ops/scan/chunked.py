@@ -2,18 +2,23 @@
 
 Time is cut into chunks. All chunks run in parallel from a zero state (one loop over the position inside a chunk), then one loop over the
 chunks carries the state along. No division and no logarithm: nothing overflows, however long the gap or strong the decay.
-The gradient of a linear recurrence is the same recurrence run backwards.
+The gradient of a linear recurrence is the same recurrence run backwards. Complex numbers are computed as two real *planes*: PyTorch has no
+vectorised complex multiply-add on CPU.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 from torch.nn.functional import pad
+
+# Real and imaginary part, or the real one alone.
+Planes = tuple[Tensor, ...]
 
 
 def scan(
@@ -26,35 +31,94 @@ def scan(
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
-        states = _run(decay, inputs, initial)
-        ctx.save_for_backward(decay, states, initial)
-        return states
+        planes = _planes(decay), _planes(inputs), _planes(initial)
+        states = _run(*planes)
+        ctx.save_for_backward(*planes[0], *states, *planes[2])
+        return _joined(states)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decay, states, initial = ctx.saved_tensors
+        saved, count = ctx.saved_tensors, len(ctx.saved_tensors) // 3
+        decay, states, initial = saved[:count], saved[count : 2 * count], saved[2 * count :]
         # d loss / d s_t collects what s_t contributes to itself and, through decay_{t+1}, to every later state.
-        following = torch.cat([decay[:, 1:], torch.zeros_like(decay[:, :1])], 1).conj()
-        grad_inputs = _run(following.flip(1), grad.flip(1), torch.zeros_like(initial)).flip(1)
-        before = torch.cat([initial[:, None], states[:, :-1]], 1)
-        return grad_inputs * before.conj(), grad_inputs, (decay[:, :1].conj() * grad_inputs[:, :1]).sum(1)
+        following = _conjugate(tuple(torch.cat([plane[:, 1:], torch.zeros_like(plane[:, :1])], 1) for plane in decay))
+        grad_inputs = _run(following, _planes(grad), tuple(torch.zeros_like(plane) for plane in initial), backwards=True)
+        before = tuple(torch.cat([start[:, None], plane[:, :-1]], 1) for start, plane in zip(initial, states, strict=True))
+        first, own = (tuple(plane[:, :1] for plane in planes) for planes in (grad_inputs, decay))
+        grad_initial = tuple(plane.sum(1) for plane in _product(first, _conjugate(own)))
+        return _joined(_product(grad_inputs, _conjugate(before))), _joined(grad_inputs), _joined(grad_initial)
 
 
-def _run(decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
-    batch, time, size = inputs.shape
+def _run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = False) -> Planes:
+    """Return all states; ``backwards`` runs from the last step to the first: ``s_t = decay_t s_{t+1} + inputs_t``."""
+    time = inputs[0].shape[1]
     if time == 0:
-        return inputs.clone()
+        return tuple(plane.clone() for plane in inputs)
     chunk = max(1, math.isqrt(time))
-    chunks = -(-time // chunk)
-    fill = (0, 0, 0, chunks * chunk - time)
-    decay = pad(decay, fill).view(batch, chunks, chunk, size).transpose(1, 2).contiguous()
-    states = pad(inputs, fill).view(batch, chunks, chunk, size).transpose(1, 2).contiguous()
-    for t in range(1, chunk):
-        states[:, t].addcmul_(decay[:, t], states[:, t - 1])
-        decay[:, t] *= decay[:, t - 1]
-    carries, carry = [], initial
-    for c in range(chunks):
-        carries.append(carry)
-        carry = torch.addcmul(states[:, -1, c], decay[:, -1, c], carry)
-    states.addcmul_(decay, torch.stack(carries, 1)[:, None])
-    return states.transpose(1, 2).reshape(batch, chunks * chunk, size)[:, :time]
+    product, states = _chunks(decay, chunk), _chunks(inputs, chunk)
+    order = range(chunk)[::-1] if backwards else range(chunk)
+    for last, t in pairwise(order):
+        _add_product(_at(states, t), _at(product, t), _at(states, last))
+        _multiply(_at(product, t), _at(product, last))
+    carries = _carried(_at(states, order[-1]), _at(product, order[-1]), initial, backwards=backwards)
+    _add_product(states, product, carries)
+    return tuple(plane.flatten(1, 2)[:, :time] for plane in states)
+
+
+def _carried(ends: Planes, products: Planes, initial: Planes, *, backwards: bool) -> Planes:
+    """Return the state that enters each chunk, ``[batch, chunks, 1, state]``, from the chunks' own end states and the products of their decays."""
+    entering = tuple(torch.empty_like(plane) for plane in ends)
+    order = range(ends[0].shape[1])
+    carry = initial
+    for c in order[::-1] if backwards else order:
+        for plane, part in zip(entering, carry, strict=True):
+            plane[:, c] = part
+        own = tuple(plane[:, c].clone() for plane in ends)
+        _add_product(own, tuple(plane[:, c] for plane in products), carry)
+        carry = own
+    return tuple(plane[:, :, None] for plane in entering)
+
+
+def _planes(numbers: Tensor) -> Planes:
+    return (numbers.real.contiguous(), numbers.imag.contiguous()) if numbers.is_complex() else (numbers,)
+
+
+def _joined(planes: Planes) -> Tensor:
+    return torch.complex(*planes) if len(planes) == 2 else planes[0]
+
+
+def _chunks(planes: Planes, chunk: int) -> Planes:
+    """Return fresh planes ``[batch, chunks, chunk, state]``, filled up with zeros at the end."""
+    return tuple(pad(plane, (0, 0, 0, -plane.shape[1] % chunk)).unflatten(1, (-1, chunk)) for plane in planes)
+
+
+def _at(planes: Planes, t: int) -> Planes:
+    return tuple(plane[:, :, t] for plane in planes)
+
+
+def _conjugate(planes: Planes) -> Planes:
+    return (planes[0], -planes[1]) if len(planes) == 2 else planes
+
+
+def _product(one: Planes, other: Planes) -> Planes:
+    result = tuple(plane.clone() for plane in one)
+    _multiply(result, other)
+    return result
+
+
+def _add_product(total: Planes, one: Planes, other: Planes) -> None:
+    """``total += one * other``, in place."""
+    total[0].addcmul_(one[0], other[0])
+    if len(total) == 2:
+        total[0].addcmul_(one[1], other[1], value=-1)
+        total[1].addcmul_(one[0], other[1]).addcmul_(one[1], other[0])
+
+
+def _multiply(one: Planes, other: Planes) -> None:
+    """``one *= other``, in place."""
+    if len(one) == 1:
+        one[0].mul_(other[0])
+        return
+    real = (one[0] * other[0]).addcmul_(one[1], other[1], value=-1)
+    one[1].mul_(other[0]).addcmul_(one[0], other[1])
+    one[0].copy_(real)

@@ -1,0 +1,1 @@
+"""Speed against a named peer, in the same run: ``torchcram bench``."""

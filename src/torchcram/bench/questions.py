@@ -1,0 +1,114 @@
+"""The questions of ``torchcram bench``: each compares one part of the library with a named peer, on the same inputs, in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from torchcram.bench.measurement import Measurement
+from torchcram.bench.timing import take_turns
+from torchcram.ops.routed_attention import routed_attention
+from torchcram.ops.scan import scan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and how much to measure.
+
+    Attributes:
+        device: to run on.
+        rounds: turns of ours and of the peer.
+        longest: questions leave out longer sequences; None for no bound.
+        generator: of the inputs.
+    """
+
+    device: torch.device
+    rounds: int = 7
+    longest: int | None = None
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+
+    @property
+    def name(self) -> str:
+        """The device in words."""
+        return f"cpu ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+
+    def randn(self, *shape: int) -> Tensor:
+        """Return standard normal numbers on the device."""
+        return torch.randn(*shape, generator=self.generator).to(self.device)
+
+    def lengths(self, *wanted: int) -> Iterator[int]:
+        """Yield those of the lengths that are not too long."""
+        yield from (length for length in wanted if self.longest is None or length <= self.longest)
+
+
+DENSE = "scaled_dot_product_attention, dense and causal"
+READ_RATES = (0.016, 0.1, 0.5)
+
+
+def routed_attention_forward(setting: Setting) -> Iterator[Measurement]:
+    """Attention of some queries against attention of all: 8 heads of 64."""
+    for length in setting.lengths(2048, 8192, 32768):
+        for read_rate in READ_RATES:
+            yield _attention(setting, length, read_rate, backward=False)
+
+
+def routed_attention_backward(setting: Setting) -> Iterator[Measurement]:
+    """The same with gradients of queries, keys and values."""
+    for length in setting.lengths(2048, 8192):
+        for read_rate in READ_RATES:
+            yield _attention(setting, length, read_rate, backward=True)
+
+
+def _attention(setting: Setting, length: int, read_rate: float, *, backward: bool) -> Measurement:
+    query, key, value, above = (setting.randn(1, 8, length, 64) for _ in range(4))
+    query = query / 8
+    selected = (torch.rand(1, length, generator=setting.generator) < read_rate).to(setting.device)
+    inputs = [tensor.requires_grad_(backward) for tensor in (query, key, value)]
+
+    def ours() -> Tensor:
+        return routed_attention(inputs[0], inputs[1], inputs[2], selected)
+
+    def dense() -> Tensor:
+        return scaled_dot_product_attention(inputs[0], inputs[1], inputs[2], is_causal=True, scale=1.0)
+
+    both = [partial(_with_gradients, function, inputs, above) if backward else torch.no_grad()(function) for function in (ours, dense)]
+    # A dense pass over 32,768 tokens takes seconds: three of them tell enough.
+    timing = take_turns(*both, rounds=setting.rounds if length < 20_000 else 3)
+    question = "routed-attention-backward" if backward else "routed-attention"
+    return Measurement(question=question, device=setting.name, length=length, read_rate=read_rate, peer=DENSE, timing=timing, limit=1 / read_rate)
+
+
+def scan_forward_backward(setting: Setting) -> Iterator[Measurement]:
+    """The recurrence with its gradients, batch 8, width 256, against the loop over its steps."""
+    for length in setting.lengths(2048):
+        decay = torch.rand(8, length, 256, generator=setting.generator).to(setting.device).requires_grad_()
+        inputs, initial, above = setting.randn(8, length, 256).requires_grad_(), setting.randn(8, 256).requires_grad_(), setting.randn(8, length, 256)
+        given = [decay, inputs, initial]
+        both = [partial(_with_gradients, partial(function, *given), given, above) for function in (scan, _loop)]
+        timing = take_turns(*both, rounds=setting.rounds)
+        yield Measurement(question="scan", device=setting.name, length=length, read_rate=None, peer="step-by-step loop", timing=timing, limit=None)
+
+
+def _loop(decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
+    """The loop as one would write it: slices taken once, so that its backward pass is linear in the length, too."""
+    state, states = initial, []
+    for factor, more in zip(decay.unbind(1), inputs.unbind(1), strict=True):
+        state = factor * state + more
+        states.append(state)
+    return torch.stack(states, 1)
+
+
+def _with_gradients(function: Callable[[], Tensor], inputs: list[Tensor], above: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(function(), inputs, above)
+
+
+QUESTIONS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
+    "routed-attention": routed_attention_forward,
+    "routed-attention-backward": routed_attention_backward,
+    "scan": scan_forward_backward,
+}

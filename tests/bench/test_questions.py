@@ -1,0 +1,59 @@
+"""Every benchmark question runs, compares equals, and says what it compared."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from torchcram.bench import questions, run
+from torchcram.bench.questions import QUESTIONS, Setting
+from torchcram.cli import app
+from torchcram.ops.scan import scan
+
+FIELDS = {"question", "device", "length", "read_rate", "peer", "ours_ms", "peer_ms", "ratio", "limit", "spread"}
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Sequences of 64 steps wherever a question would take its own lengths."""
+    monkeypatch.setattr(Setting, "lengths", lambda self, *wanted: iter([64]))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question_answers_with_all_of_its_fields(name):
+    found = [measurement.record() for measurement in QUESTIONS[name](Setting(device=torch.device("cpu"), rounds=2))]
+    assert found
+    for record in found:
+        assert set(record) == FIELDS
+        assert (record["question"], record["length"]) == (name, 64)
+        assert min(record["ours_ms"], record["peer_ms"], record["ratio"]) > 0
+
+
+def test_the_peer_of_the_scan_computes_the_same():
+    decay, inputs, initial = torch.rand(2, 9, 3), torch.randn(2, 9, 3), torch.randn(2, 3)
+    torch.testing.assert_close(questions._loop(decay, inputs, initial), scan(decay, inputs, initial))
+
+
+def test_what_is_answered_is_kept_when_a_later_question_fails(tmp_path, monkeypatch):
+    def broken(setting):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setitem(QUESTIONS, "broken", broken)
+    with pytest.raises(KeyboardInterrupt):
+        run.ask(["scan", "broken"], setting=Setting(device=torch.device("cpu"), rounds=2), file=tmp_path / "bench.json")
+    assert [record["question"] for record in json.loads((tmp_path / "bench.json").read_text())] == ["scan"]
+
+
+def test_the_command_prints_a_table_and_writes_the_file(tmp_path):
+    result = CliRunner().invoke(app, ["bench", "scan", "--rounds", "2", "--json", str(tmp_path / "bench.json")])
+    assert result.exit_code == 0, result.output
+    assert "step-by-step loop" in result.output
+    assert set(json.loads((tmp_path / "bench.json").read_text())[0]) == FIELDS
+
+
+def test_an_unknown_question_is_an_error_before_anything_is_measured(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown question 'scam'.*scan"):
+        run.ask(["scam"], setting=Setting(device=torch.device("cpu")), file=tmp_path / "bench.json")
+    assert not (tmp_path / "bench.json").exists()
