@@ -12,7 +12,7 @@ import math
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import rms_norm, silu, softplus
 
 from torchcram.ops.ct_ode import ct_ode_step
 from torchcram.ops.init import small_start
@@ -24,8 +24,9 @@ class TimeAwareSSM(nn.Module):
     """``s_t = exp((-rate(x_t) + i frequency) gap_t) s_{t-1} + drive(x_t)``, read out through a gate.
 
     A continuous-time state can be read at any moment: it is read as it is, and as it will be, undisturbed, after the ``horizon``: the
-    time to the moment that the step's target refers to. Beside both stands each channel's magnitude: which frequencies are present does not
-    depend on their phase, and products of two learned projections are all that a gate can otherwise form.
+    time to the moment that the step's target refers to. Beside both stands each channel's logarithmic magnitude: which frequencies are present
+    does not depend on their phase. The gate sees the magnitudes, too: what is read from a channel may depend on what the others hold,
+    so that the frequencies that are present can be picked out.
     The transition is exact for any gap >= 0: two steps with half the gap and no input equal one. In the family of S5 and the
     LRU (Smith et al. 2023, Orvieto et al. 2023), with the selectivity of Mamba in the decay rate. Deviation: not in the paper.
 
@@ -47,10 +48,12 @@ class TimeAwareSSM(nn.Module):
         self.rate = nn.Linear(d_model, state_size)
         self.drive = nn.Linear(d_model, 2 * state_size)
         self.gate = nn.Linear(d_model, 5 * state_size)
+        self.spectrum = nn.Linear(state_size, 5 * state_size, bias=False)
         self.out = nn.Linear(5 * state_size, d_model, bias=False)
         small_start(self.out)
         with torch.no_grad():
             self.rate.weight.mul_(0.1)
+            self.spectrum.weight.mul_(0.3)
             # The inverse of softplus, safe for large rates.
             self.rate.bias.copy_(rates + torch.log(-torch.expm1(-rates)))
 
@@ -74,9 +77,10 @@ class TimeAwareSSM(nn.Module):
             states = scan(self._transition(rate, gap), torch.view_as_complex(drive.contiguous()), torch.view_as_complex(state.to(dtype)))
             ahead = states if horizon is None else self._transition(rate, horizon) * states
             parts = torch.view_as_real(states)
-            magnitude = (parts.square().sum(-1) + 1e-6).sqrt()
-            seen = torch.cat([parts.flatten(-2), torch.view_as_real(ahead).flatten(-2), magnitude], -1)
-        return self.out(seen.to(x.dtype) * silu(self.gate(x))), parts[:, -1]
+            magnitude = 0.5 * torch.log(parts.square().sum(-1) + 1e-6)
+            seen = torch.cat([parts.flatten(-2), torch.view_as_real(ahead).flatten(-2), magnitude], -1).to(x.dtype)
+        gate = self.gate(x) + self.spectrum(rms_norm(magnitude.to(x.dtype), magnitude.shape[-1:]))
+        return self.out(seen * silu(gate)), parts[:, -1]
 
     def _transition(self, rate: Float[Tensor, "batch time state"], span: Float[Tensor, "batch time"]) -> Complex[Tensor, "batch time state"]:
         """Return by what an undisturbed state is multiplied over a span of time."""
