@@ -71,6 +71,7 @@ def test_the_horizon_shows_the_state_as_it_will_be():
     memory, state = silent_ssm(width=features), torch.randn(2, 6, 2)
     with torch.no_grad():
         memory.gate.weight.zero_()
+        memory.spectrum.weight.zero_()
         memory.gate.bias.fill_(1.2784645427610738)  # silu of it is 1
         memory.out.weight.copy_(torch.eye(features))
     x, horizon = torch.randn(2, 1, features), 3 * torch.rand(2, 1)
@@ -80,6 +81,19 @@ def test_the_horizon_shows_the_state_as_it_will_be():
         assert (shown - expected.flatten(1)[..., None]).abs().amin(-1).max() < 1e-9
     now, none = (memory(x, horizon, state, given)[0] for given in (torch.zeros(2, 1), None))
     torch.testing.assert_close(now, none, **EXACT)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_gate_sees_magnitudes_and_no_phases():
+    """Turning the whole state changes what is read, but not by which gate: with a readout of magnitudes alone, nothing."""
+    memory, state = silent_ssm(), 1e3 * torch.randn(2, 6, 2)
+    with torch.no_grad():
+        memory.out.weight[:, : 4 * 6] = 0
+    x, still = torch.randn(2, 1, 8), torch.zeros(2, 1)
+    turned = torch.view_as_real(torch.view_as_complex(state) * torch.polar(torch.tensor(1.0), torch.tensor(0.7)))
+    torch.testing.assert_close(memory(x, still, turned)[0], memory(x, still, state)[0], **EXACT)
+    other = state * torch.tensor([100.0, 1, 1, 1, 1, 1])[:, None]
+    assert (memory(x, still, other)[0] - memory(x, still, state)[0]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("shortest", [0.1, 2.0])
