@@ -39,8 +39,8 @@ def test_reads_and_needs_are_counted_over_layers():
 
 
 def test_a_read_scans_the_null_entry_and_everything_before():
-    assert keys_visible(2, 4).tolist() == [[1, 2, 3, 4]] * 2
-    assert keys_visible(1, 5, window=2).tolist() == [[1, 2, 3, 3, 3]]
+    assert keys_visible(torch.ones(2, 4, dtype=torch.bool)).tolist() == [[1, 2, 3, 4]] * 2
+    assert keys_visible(torch.ones(1, 5, dtype=torch.bool), window=2).tolist() == [[1, 2, 3, 3, 3]]
     read = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1]], dtype=torch.bool)
     assert keys_scanned(read) == 2 + 4 + 4
     assert keys_scanned(read, window=1) == 2 + 2 + 2
@@ -51,7 +51,7 @@ def test_what_is_counted_is_what_routed_attention_can_see(time, window):
     from torchcram.ops.routed_attention.gathered import visible_entries
 
     seen = visible_entries(1 + torch.arange(time)[None], time + 1, window).sum(-1)
-    assert torch.equal(seen, keys_visible(1, time, window=window))
+    assert torch.equal(seen, keys_visible(torch.ones(1, time, dtype=torch.bool), window=window))
 
 
 def test_dense_attention_scans_no_padding():

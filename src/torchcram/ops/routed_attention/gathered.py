@@ -14,17 +14,17 @@ def routed_attention(
     value: Float[Tensor, "batch heads length d_head"],
     selected: Bool[Tensor, "batch time"],
     *,
-    offset: int = 1,
+    offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads time d_head"]:
     """Fast form of :func:`torchcram.ops.routed_attention.routed_attention_reference`: same arguments, same result, same gradients."""
     batch, heads, time, d_head = query.shape
-    if offset == 1 and window is None and bool(selected.all()):
+    if isinstance(offset, int) and offset == 1 and window is None and bool(selected.all()):
         # Entry t is what step t - 1 wrote, so "strictly earlier, and the null entry" is the ordinary causal triangle.
         return scaled_dot_product_attention(query, key[:, :, :time], value[:, :, :time], is_causal=True, scale=1.0)
     position, real = pack(selected)
     index = position[:, None, :, None].expand(-1, heads, -1, d_head)
-    end = offset + position
+    end = torch.as_tensor(offset, device=position.device).view(-1, 1) + position
     visible = visible_entries(end, key.shape[2], window)[:, None]
     packed = scaled_dot_product_attention(query.gather(2, index), key, value, attn_mask=visible, scale=1.0)
     return torch.zeros_like(query).scatter_add(2, index, packed * real[:, None, :, None])
