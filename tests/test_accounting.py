@@ -1,6 +1,7 @@
 """Accounting, by hand: reads, keys, costs, reductions and the transition step."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torchcram.accounting import (
     MixingCost,
     MixingCounts,
     any_layer,
+    any_layer_used,
     attention_cost,
     dense_keys,
     in_need,
@@ -44,6 +46,25 @@ def test_a_read_scans_the_null_entry_and_everything_before():
     read = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1]], dtype=torch.bool)
     assert keys_scanned(read) == 2 + 4 + 4
     assert keys_scanned(read, window=1) == 2 + 2 + 2
+
+
+def test_where_only_some_tokens_are_written_a_read_scans_no_others():
+    written = torch.tensor([[1, 0, 1, 1, 0]], dtype=torch.bool)
+    assert keys_visible(written).tolist() == [[1, 2, 2, 3, 4]]
+    assert keys_visible(written, window=2).tolist() == [[1, 2, 2, 3, 3]]
+    assert keys_scanned(written, written=written) == 1 + 2 + 3
+    assert keys_scanned(torch.ones_like(written), written=torch.zeros_like(written)) == 5
+
+
+def test_a_read_that_only_finds_the_route_costs_like_any_other():
+    """Two steps ask; one of them is answered by semantic memory, but only after a read."""
+    plain = decided([[E, S, W]])
+    judged = replace(plain, observed=torch.tensor([[True, True, False]]))
+    assert any_layer([plain]).tolist() == [[True, False, False]]
+    assert any_layer([judged]).tolist() == [[True, True, False]]
+    assert any_layer_used([judged]).tolist() == [[True, False, False]]
+    assert judged.computed.tolist() == [[True, True, False]]
+    assert keys_scanned(judged.read) == 1 + 2
 
 
 @given(st.integers(1, 30), st.integers(1, 40))

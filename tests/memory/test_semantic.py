@@ -233,6 +233,7 @@ def test_the_adapter_answers_by_the_hidden_state_and_learns_by_gradient_alone():
         ("slots", {"slots": 1}, "slots 1 must be at least 2"),
         ("low_rank", {"rank": 0}, "rank 0 must lie between 1 and d_model = 16"),
         ("low_rank", {"rank": 17}, "rank 17 must lie between 1 and d_model = 16"),
+        ("none", {"rank": 4}, "rank 4 belongs to semantic='low_rank'; semantic='none' has none"),
     ],
 )
 def test_impossible_sizes_are_errors(kind, options, message):

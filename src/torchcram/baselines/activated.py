@@ -70,6 +70,6 @@ def _compressed(memory: KeyValueState, chosen: Bool[Tensor, "batch length"]) -> 
 
     def kept(entries: Tensor) -> Tensor:
         index = order[:, None, :, None].expand(-1, entries.shape[1], -1, entries.shape[3])
-        return entries.gather(2, index) * real[:, None, :, None]
+        return entries.gather(2, index).masked_fill(~real[:, None, :, None], 0.0)
 
     return replace(memory, keys=kept(memory.keys), values=kept(memory.values), entries=chosen.sum(1))
