@@ -177,6 +177,8 @@ class MixingCost:
 class SequenceMixer(Protocol):
     """One block of a sequence model: forward over T steps == T calls of one step == two halves with carried state.
 
+    Both this and causality may be given up in training mode (``module.train()``), by a mixer that says so.
+
     Attributes:
         routed: whether it has a router that learns, so that training leads it through the phases and puts a price on reads.
     """

@@ -84,9 +84,10 @@ def test_what_is_not_read_is_not_computed(monkeypatch):
 # what a route adds
 
 
-def test_each_route_adds_what_it_says():
+@pytest.mark.parametrize("quality", ["predicted", "observed"])
+def test_each_route_adds_what_it_says(quality):
     """Below the feed-forward network the residual stream gains nothing, the semantic answer, or the retrieval."""
-    mixer, given = block(surprise=False), stream()
+    mixer, given = block(surprise=False, quality=quality), stream()
     mixer.mlp.forward = lambda x: torch.zeros_like(x)
     output = mixer(**given, control=ROUTED)
     x = given["hidden_states"] + mixer.working(mixer.working_norm(given["hidden_states"]), given["gap"], mixer.init_state(BATCH).working)[0]
