@@ -6,6 +6,8 @@ A fresh block hides mistakes: its trace never fires, its slots are empty, every 
 import torch
 from torch import Tensor, nn
 
+from torchcram.baselines.mixture_of_depths import MixtureOfDepthsBlock
+from torchcram.baselines.seqboat import SeqBoatBlock
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.episodic import EpisodicMemory
 from torchcram.memory.router import NeedFamiliarityRouter
@@ -27,6 +29,10 @@ def live(module: nn.Module, *, seed: int = 0) -> nn.Module:
     for part in module.modules():
         if isinstance(part, CRAMBlock):
             _decide_both_ways(part, generator)
+        if isinstance(part, SeqBoatBlock):
+            _balance(part, part.configurator.logits.bias[1], part.configurator.log_temperature.exp(), generator)
+        if isinstance(part, MixtureOfDepthsBlock):
+            _balance(part, part.predictor[2].bias, torch.ones(()), generator)
     return module
 
 
@@ -41,8 +47,7 @@ def _fill(slots: SlotMemory, generator: torch.Generator) -> None:
 
 def _decide_both_ways(block: CRAMBlock, generator: torch.Generator) -> None:
     """Move the thresholds to where they divide a random stream: half of the steps bind, most are in need, half of those are familiar."""
-    x = torch.randn(8, 16, block.mlp.norm.weight.numel(), generator=generator)
-    gap = torch.rand(8, 16, generator=generator)
+    x, gap = _random_stream(block, generator)
     if block.surprise is not None:
         block.surprise.binds.bias.zero_()
     if isinstance(block.router, NeedFamiliarityRouter):
@@ -51,14 +56,27 @@ def _decide_both_ways(block: CRAMBlock, generator: torch.Generator) -> None:
     else:
         block.router.net.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     decision = block(x, gap, control=RoutingControl()).decision
-    block.router.threshold_logit.copy_(decision.familiarity[decision.asked].logit(eps=1e-6).median())
+    if block.consolidates:
+        block.router.threshold_logit.copy_(decision.familiarity[decision.asked].logit(eps=1e-6).median())
+
+
+def _balance(block: nn.Module, bias: Tensor, temperature: Tensor, generator: torch.Generator) -> None:
+    """Move a bias to where half of a random stream is activated."""
+    mode = block.training
+    probability = block.eval()(*_random_stream(block, generator), control=RoutingControl()).decision.probabilities[..., Route.EPISODIC]
+    bias.sub_(temperature * probability.logit().median())
+    block.train(mode)
+
+
+def _random_stream(block: nn.Module, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return torch.randn(8, 16, block.mlp.norm.weight.numel(), generator=generator), torch.rand(8, 16, generator=generator)
 
 
 def tensors(output: BlockOutput) -> dict[str, Tensor]:
     """Everything that a block says about each step, by name."""
     found = {"hidden_states": output.hidden_states}
     if output.decision is not None:
-        found |= vars(output.decision)
+        found |= {name: values for name, values in vars(output.decision).items() if values is not None}
     return found | {f"signal {name}": values for name, values in output.signals.items()}
 
 

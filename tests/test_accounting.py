@@ -1,6 +1,7 @@
 """Accounting, by hand: reads, keys, costs, reductions and the transition step."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torchcram.accounting import (
     MixingCost,
     MixingCounts,
     any_layer,
+    any_layer_used,
     attention_cost,
     dense_keys,
     in_need,
@@ -39,11 +41,30 @@ def test_reads_and_needs_are_counted_over_layers():
 
 
 def test_a_read_scans_the_null_entry_and_everything_before():
-    assert keys_visible(2, 4).tolist() == [[1, 2, 3, 4]] * 2
-    assert keys_visible(1, 5, window=2).tolist() == [[1, 2, 3, 3, 3]]
+    assert keys_visible(torch.ones(2, 4, dtype=torch.bool)).tolist() == [[1, 2, 3, 4]] * 2
+    assert keys_visible(torch.ones(1, 5, dtype=torch.bool), window=2).tolist() == [[1, 2, 3, 3, 3]]
     read = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1]], dtype=torch.bool)
     assert keys_scanned(read) == 2 + 4 + 4
     assert keys_scanned(read, window=1) == 2 + 2 + 2
+
+
+def test_where_only_some_tokens_are_written_a_read_scans_no_others():
+    written = torch.tensor([[1, 0, 1, 1, 0]], dtype=torch.bool)
+    assert keys_visible(written).tolist() == [[1, 2, 2, 3, 4]]
+    assert keys_visible(written, window=2).tolist() == [[1, 2, 2, 3, 3]]
+    assert keys_scanned(written, written=written) == 1 + 2 + 3
+    assert keys_scanned(torch.ones_like(written), written=torch.zeros_like(written)) == 5
+
+
+def test_a_read_that_only_finds_the_route_costs_like_any_other():
+    """Two steps ask; one of them is answered by semantic memory, but only after a read."""
+    plain = decided([[E, S, W]])
+    judged = replace(plain, observed=torch.tensor([[True, True, False]]))
+    assert any_layer([plain]).tolist() == [[True, False, False]]
+    assert any_layer([judged]).tolist() == [[True, True, False]]
+    assert any_layer_used([judged]).tolist() == [[True, False, False]]
+    assert judged.computed.tolist() == [[True, True, False]]
+    assert keys_scanned(judged.read) == 1 + 2
 
 
 @given(st.integers(1, 30), st.integers(1, 40))
@@ -51,7 +72,7 @@ def test_what_is_counted_is_what_routed_attention_can_see(time, window):
     from torchcram.ops.routed_attention.packing import visible_entries
 
     seen = visible_entries(1 + torch.arange(time)[None], time + 1, window).sum(-1)
-    assert torch.equal(seen, keys_visible(1, time, window=window))
+    assert torch.equal(seen, keys_visible(torch.ones(1, time, dtype=torch.bool), window=window))
 
 
 def test_dense_attention_scans_no_padding():

@@ -1,8 +1,8 @@
 """The words in every table, as pure functions of decisions and shapes.
 
-A *read* is any operation whose cost grows with the length of the context. *Read rate* of a layer: share of tokens whose route is EPISODIC there.
-*Any-layer read rate*: share of tokens that read in at least one layer. *Attention share*: keys scanned, summed over layers and tokens, over what
-dense causal attention would scan. All shares are fractions in [0, 1].
+A *read* is any operation whose cost grows with the length of the context. *Read rate* of a layer: share of tokens whose route is EPISODIC there, or could
+not be found without a read. *Any-layer read rate*: share of tokens that read in at least one layer. *Attention share*: keys scanned, summed over
+layers and tokens, over what dense causal attention would scan. All shares are fractions in [0, 1].
 """
 
 from __future__ import annotations
@@ -22,20 +22,25 @@ def any_layer(decisions: Sequence[RoutingDecision]) -> Bool[Tensor, "batch time"
     return torch.stack([decision.read for decision in decisions]).any(0)
 
 
+def any_layer_used(decisions: Sequence[RoutingDecision]) -> Bool[Tensor, "batch time"]:
+    """Return which tokens' outputs use a read in at least one layer: all that the paper counts."""
+    return torch.stack([decision.used for decision in decisions]).any(0)
+
+
 def in_need(decisions: Sequence[RoutingDecision]) -> Bool[Tensor, "batch time"]:
     """Return which tokens want a retrieval in at least one layer, whether semantic or episodic memory gives it."""
     return torch.stack([decision.route > 0 for decision in decisions]).any(0)
 
 
-def keys_visible(batch: int, time: int, *, window: int | None = None, device: torch.device | None = None) -> Int[Tensor, "batch time"]:
-    """Return how many keys a read at each step scans: t + 1 (the null entry and everything before), or at most ``window`` + 1."""
-    count = torch.arange(1, time + 1, device=device)
-    return (count if window is None else count.clamp_max(window + 1)).expand(batch, time)
+def keys_visible(written: Bool[Tensor, "batch time"], *, window: int | None = None) -> Int[Tensor, "batch time"]:
+    """Return how many keys a read at each step scans: the null entry, and those written before it (the last ``window`` of them)."""
+    before = written.cumsum(1) - written.long()
+    return 1 + (before if window is None else before.clamp_max(window))
 
 
-def keys_scanned(read: Bool[Tensor, "batch time"], *, window: int | None = None) -> Int[Tensor, ""]:
-    """Return the number of keys that the given reads scan, over all sequences."""
-    return (keys_visible(*read.shape, window=window, device=read.device) * read).sum()
+def keys_scanned(read: Bool[Tensor, "batch time"], *, window: int | None = None, written: Bool[Tensor, "batch time"] | None = None) -> Int[Tensor, ""]:
+    """Return the number of keys that the given reads scan, over all sequences; ``written`` is None where every token is in memory."""
+    return (keys_visible(torch.ones_like(read) if written is None else written, window=window) * read).sum()
 
 
 def dense_keys(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, ""]:

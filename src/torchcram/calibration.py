@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchcram.accounting import any_layer
+from torchcram.memory.block import CRAMBlock
 from torchcram.models.sequence import SequenceModel
 from torchcram.types import Batch, RoutingControl
 
@@ -160,6 +161,11 @@ def split_study(curve: RiskCurve, *, calibration_sequences: int, risk_tolerance:
         standard_error=float(risk.std() / splits**0.5) if splits > 1 else 0.0,
         mean_skipped=float(torch.tensor(skipped).mean()),
     )
+
+
+def has_threshold(model: SequenceModel) -> bool:
+    """Return whether a layer predicts familiarity, so that there is a threshold to calibrate (an observed quality needs none)."""
+    return any(isinstance(block, CRAMBlock) and block.familiarity is not None for block in model.blocks)
 
 
 def apply_shift(model: SequenceModel, shift: float) -> None:

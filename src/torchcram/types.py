@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,12 +52,14 @@ class RoutingDecision:
     """What one block decided for each token.
 
     Attributes:
-        route: the :class:`Route` of each token, causal, and free of the read it decides on.
+        route: the :class:`Route` of each token, causal, and free of the read it decides on, unless that is ``observed``.
         probabilities: p(WORKING), p(SEMANTIC), p(EPISODIC); they sum to one.
         familiarity: predicted consolidation quality in [0, 1], after the veto of the surprise trace.
         explored: tokens whose retrieval was computed although their route does not use it.
         weight: inverse probability of having been computed: 1 for reads, 0 for tokens whose retrieval was not computed.
         asked: tokens about which semantic memory was asked.
+        observed: tokens whose retrieval had to be computed to find their route (the paper's quality); None for no token.
+        written: tokens whose keys and values are in memory; None for all of them.
     """
 
     route: Int[Tensor, "batch time"]
@@ -66,11 +68,18 @@ class RoutingDecision:
     explored: Bool[Tensor, "batch time"]
     weight: Float[Tensor, "batch time"]
     asked: Bool[Tensor, "batch time"]
+    observed: Bool[Tensor, "batch time"] | None = None
+    written: Bool[Tensor, "batch time"] | None = None
+
+    @property
+    def used(self) -> Bool[Tensor, "batch time"]:
+        """Tokens whose output uses a read of the key-value memory."""
+        return self.route == Route.EPISODIC
 
     @property
     def read(self) -> Bool[Tensor, "batch time"]:
-        """Tokens whose output uses a read of the key-value memory."""
-        return self.route == Route.EPISODIC
+        """Tokens that cost a read: their output uses it, or their route could not be found without it."""
+        return self.used if self.observed is None else self.used | self.observed
 
     @property
     def computed(self) -> Bool[Tensor, "batch time"]:
@@ -86,11 +95,14 @@ class KeyValueState:
         keys: rotated keys in the order written; the first entry is the learned null key.
         values: what a read returns.
         time: time stamp of the last step, since the sequence began.
+        entries: of a memory that only some tokens are written to: how many entries each sequence has, the null entry among them; what lies
+            beyond them is zero. None if every token is written.
     """
 
     keys: Float[Tensor, "batch heads length d_head"]
     values: Float[Tensor, "batch heads length d_head"]
     time: Float[Tensor, " batch"]
+    entries: Int[Tensor, " batch"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +175,15 @@ class MixingCost:
 
 @runtime_checkable
 class SequenceMixer(Protocol):
-    """One block of a sequence model: forward over T steps == T calls of one step == two halves with carried state."""
+    """One block of a sequence model: forward over T steps == T calls of one step == two halves with carried state.
+
+    Both this and causality may be given up in training mode (``module.train()``), by a mixer that says so.
+
+    Attributes:
+        routed: whether it has a router that learns, so that training leads it through the phases and puts a price on reads.
+    """
+
+    routed: ClassVar[bool]
 
     def init_state(self, batch_size: int) -> MemoryState:
         """Return the state before the first step."""
@@ -179,10 +199,12 @@ class SequenceMixer(Protocol):
         noise: Float[Tensor, "batch time 4"] | None = None,
         mask: Bool[Tensor, "batch time"] | None = None,
         horizon: Float[Tensor, "batch time"] | None = None,
+        token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
         """Mix along time. ``gap[b, t]`` is the time since the step before; ``mask`` is False on padding at the end.
 
         ``horizon[b, t]`` is the time from the step to the moment its target refers to, for mixers that can look ahead.
+        ``token`` is the embedding of each step's own inputs and times, before anything was mixed; None if ``hidden_states`` are (a first block).
         ``noise`` is uniform in [0, 1): three numbers for the router, one for exploration; None decides by threshold and explores nothing.
         """
         ...

@@ -84,9 +84,10 @@ def test_what_is_not_read_is_not_computed(monkeypatch):
 # what a route adds
 
 
-def test_each_route_adds_what_it_says():
+@pytest.mark.parametrize("quality", ["predicted", "observed"])
+def test_each_route_adds_what_it_says(quality):
     """Below the feed-forward network the residual stream gains nothing, the semantic answer, or the retrieval."""
-    mixer, given = block(surprise=False), stream()
+    mixer, given = block(surprise=False, quality=quality), stream()
     mixer.mlp.forward = lambda x: torch.zeros_like(x)
     output = mixer(**given, control=ROUTED)
     x = given["hidden_states"] + mixer.working(mixer.working_norm(given["hidden_states"]), given["gap"], mixer.init_state(BATCH).working)[0]
@@ -265,3 +266,94 @@ def test_the_cost_counts_what_each_part_multiplies():
     bare = block(surprise=False).cost()
     assert bare.flops_token == 2 * parameters["router"]
     assert bare.flops_asked == 2 * (parameters["semantic"] + parameters["familiarity"])
+
+
+# what can be chosen instead
+
+
+def needed(decision) -> Tensor:
+    return 1 - decision.probabilities[..., Route.WORKING] > 0.5
+
+
+def test_an_observed_quality_is_read_by_every_token_in_need_and_by_no_other():
+    mixer = block(quality="observed", surprise=False)
+    decision = mixer(**{**stream(), "noise": None}, control=ROUTED).decision
+    assert {int(route) for route in decision.route.unique()} == {0, 1, 2}
+    assert torch.equal(decision.observed, needed(decision))
+    assert torch.equal(decision.read, decision.observed)
+    assert torch.equal(decision.used, decision.route == Route.EPISODIC)
+    assert (decision.read & ~decision.used).any(), "read, and answered by semantic memory all the same"
+
+
+def test_an_observed_quality_decides():
+    """A token in need is answered by semantic memory exactly where its answer is as close to its own retrieval as the threshold asks."""
+    mixer = block(quality="observed", surprise=False)
+    output = mixer(**{**stream(), "noise": None}, control=TRAINING)
+    quality, needs = output.signals["quality"], needed(output.decision)
+    assert torch.equal(~quality.isnan(), needs)
+    torch.testing.assert_close(output.decision.familiarity[needs], quality[needs])
+    threshold = torch.sigmoid(mixer.router.threshold_logit)
+    assert torch.equal(output.decision.route[needs] == Route.SEMANTIC, quality[needs] > threshold)
+    assert set(output.losses) == {"consolidation", "price"}
+
+
+def test_an_observed_quality_looks_into_the_key_value_memory():
+    mixer = block(quality="observed", surprise=False)
+    before = mixer(**stream(), control=ROUTED).decision
+    with torch.no_grad():
+        mixer.episodic.out.weight.neg_()
+    assert not torch.equal(before.route, mixer(**stream(), control=ROUTED).decision.route)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("router", ["need_familiarity", "gumbel3"])
+@pytest.mark.parametrize("control", [ROUTED, TRAINING, DENSE, RoutingControl(reads="all", consolidate=True), RoutingControl(reads="none")])
+def test_an_observed_quality_reads_once_and_exactly_what_is_counted(monkeypatch, noisy, router, control):
+    mixer, asked_for = block(quality="observed", surprise=False, router=router), []
+    read = mixer.episodic.read
+    monkeypatch.setattr(mixer.episodic, "read", lambda a, t, m, selected: asked_for.append(selected) or read(a, t, m, selected))
+    output = mixer(**stream() if noisy else {**stream(), "noise": None}, control=control)
+    assert len(asked_for) == 1
+    assert torch.equal(asked_for[0], output.decision.computed)
+    explored = output.decision.explored
+    assert explored.any() == (noisy and control is TRAINING and router == "need_familiarity")
+    assert not (explored & needed(output.decision)).any()
+
+
+def test_where_nothing_may_be_read_no_quality_is_observed():
+    decision = block(quality="observed", surprise=False)(**stream(), control=RoutingControl(reads="none")).decision
+    assert (decision.familiarity == 0).all()
+    assert (decision.route == Route.WORKING).all()
+
+
+def test_without_consolidation_it_is_a_cram_to_which_nothing_is_ever_familiar():
+    """The same weights, the threshold out of reach: routes, outputs, exploration and the gradients of what both have are the same."""
+    silent, cram = block(semantic="none", surprise=False), block(surprise=False)
+    cram.load_state_dict({**cram.state_dict(), **silent.state_dict()})
+    never = replace(TRAINING, threshold_shift=1e3)
+    ours, theirs = silent(**stream(), control=TRAINING), cram(**stream(), control=never)
+    assert_same(
+        {name: value for name, value in tensors(ours).items() if not name.startswith("signal") and name not in ("familiarity", "asked")},
+        {name: value for name, value in tensors(theirs).items() if not name.startswith("signal") and name not in ("familiarity", "asked")},
+    )
+    for output in (ours, theirs):
+        (output.hidden_states.square().sum() + output.losses["price"]).backward()
+    for name, parameter in silent.named_parameters():
+        torch.testing.assert_close(parameter.grad, dict(cram.named_parameters())[name].grad, rtol=1e-9, atol=1e-9)
+
+
+def test_without_consolidation_nothing_is_asked_learned_or_moved_by_the_threshold():
+    mixer = block(semantic="none", surprise=False)
+    output = mixer(**stream(), control=TRAINING)
+    assert (set(output.losses), output.lesson, set(output.signals)) == ({"price"}, None, set())
+    assert not output.decision.asked.any()
+    for shift in (-1e3, 1e3):
+        assert torch.equal(mixer(**stream(), control=RoutingControl(threshold_shift=shift)).decision.read, needed(output.decision))
+    assert mixer.cost().flops_asked == 0
+
+
+def test_only_who_predicts_pays_for_an_estimator():
+    predicted, observed = block(surprise=False), block(surprise=False, quality="observed")
+    estimator = sum(parameter.numel() for parameter in predicted.familiarity.parameters())
+    assert predicted.cost().flops_asked - observed.cost().flops_asked == 2 * estimator
+    assert observed.familiarity is None

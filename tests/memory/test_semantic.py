@@ -226,6 +226,15 @@ def test_the_adapter_answers_by_the_hidden_state_and_learns_by_gradient_alone():
     assert all(parameter.requires_grad for parameter in memory.parameters())
 
 
+def test_the_silent_memory_answers_nothing_and_has_nothing_to_learn():
+    memory, address = SEMANTIC_MEMORIES["none"](WIDTH), torch.randn(3, WIDTH)
+    read = memory(torch.randn(3, WIDTH), address)
+    assert not read.value.any()
+    assert read.evidence.shape == (3, 0)
+    memory.learn(lesson(address))
+    assert memory.state_dict() == {}
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
@@ -233,6 +242,7 @@ def test_the_adapter_answers_by_the_hidden_state_and_learns_by_gradient_alone():
         ("slots", {"slots": 1}, "slots 1 must be at least 2"),
         ("low_rank", {"rank": 0}, "rank 0 must lie between 1 and d_model = 16"),
         ("low_rank", {"rank": 17}, "rank 17 must lie between 1 and d_model = 16"),
+        ("none", {"rank": 4}, "rank 4 belongs to semantic='low_rank'; semantic='none' has none"),
     ],
 )
 def test_impossible_sizes_are_errors(kind, options, message):

@@ -65,7 +65,7 @@ def test_every_input_counts(symbols):
 
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_pieces_with_carried_states_are_the_whole(mixer):
-    lived, given = model(mixer=mixer, layers=3), batch()
+    lived, given = model(mixer=mixer, layers=3).eval(), batch()
     whole, states, pieces = lived(given, control=ROUTED), None, []
     for start, stop in ((0, 1), (1, 5), (5, TIME)):
         pieces.append(lived(steps(given, start, stop), states, control=ROUTED))

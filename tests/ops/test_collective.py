@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchcram.ops.collective import world_concat, world_mean, world_sum
+from torchcram.ops.collective import step_mean, world_concat, world_mean, world_sum
 
 TWO = """
 import sys
@@ -61,3 +61,10 @@ def test_in_two_processes_both_count(tmp_path: Path):
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
+
+
+def test_the_mean_over_steps_leaves_padding_out():
+    values, mask = torch.tensor([[1.0, 2.0], [6.0, 100.0]]), torch.tensor([[True, True], [True, False]])
+    assert step_mean(values, None) == pytest.approx(109 / 4)
+    assert step_mean(values, mask) == pytest.approx(3.0)
+    assert step_mean(values, torch.zeros_like(mask)) == 0

@@ -59,6 +59,17 @@ def test_any_selection_will_do(time, offset, window, share, seed):
     assert_equal_with_gradients(problem(time, offset, seed=seed), selection(time, share, seed=seed), offset=offset, window=window)
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_each_sequence_may_have_its_own_offset(window):
+    offsets = torch.tensor([1, 6, 3])
+    assert_equal_with_gradients(problem(9, 6), selection(9, 0.5), offset=offsets, window=window)
+    (query, key, value), selected = problem(9, 6), selection(9, 0.5)
+    together = routed_attention(query, key, value, selected, offset=offsets, window=window)
+    for row, offset in enumerate(offsets.tolist()):
+        alone = routed_attention(query[[row]], key[[row]], value[[row]], selected[[row]], offset=offset, window=window)
+        torch.testing.assert_close(together[[row]], alone, **EXACT)
+
+
 @pytest.mark.parametrize("t", [0, 4, 8])
 def test_a_single_token_of_a_single_row(t):
     selected = torch.zeros(3, 9, dtype=torch.bool)

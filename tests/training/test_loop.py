@@ -150,7 +150,7 @@ def test_what_cannot_be_built_writes_nothing(tiny, tmp_path, changes, message):
 
 
 @pytest.mark.parametrize(("task", "first"), [(Sums(), "positive"), (Echo(), "before"), (Wave(), None)], ids=["per sequence", "symbols", "regression"])
-@pytest.mark.parametrize("mixer", ["cram", "transformer", "ssm"])
+@pytest.mark.parametrize("mixer", ["cram", "transformer", "ssm", "mixture_of_depths", "static_router"])
 def test_other_peoples_tasks_train_evaluate_and_load(tiny, tmp_path, task, first, mixer):
     config = custom(tiny(), **{"model.mixer": mixer, "model.options": {"slots": 32} if mixer == "cram" else {}})
     run = train(config, out=tmp_path / "run", task=task, show_progress=False)

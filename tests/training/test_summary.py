@@ -1,11 +1,13 @@
 """The summary holds what the tables need, and its figures follow from the metrics and the evaluations."""
 
 import json
+import math
 
 import pytest
 
 from tiny_runs import tiny_config
 from torchcram.accounting import transition_step
+from torchcram.training.evaluate import fresh_risk_curve
 from torchcram.training.loop import Run, train
 
 PROMISED = {
@@ -71,6 +73,19 @@ def test_the_calibrated_threshold_is_the_one_that_is_evaluated_and_saved(tiny, t
     blank = -0.4054651
     for block in run.model.blocks:
         assert float(block.router.threshold_logit) == pytest.approx(blank + calibration["threshold_shift"], abs=1e-6)
+
+
+@pytest.mark.parametrize("mixer", ["cram_no_consolidation", "cram_paper", "seqboat"])
+def test_without_a_predicted_familiarity_nothing_is_calibrated(tiny, tmp_path, mixer):
+    config = tiny(model__mixer=mixer, model__options={}, evaluation__risk_tolerance=0.3, evaluation__calibration_sequences=12)
+    run = train(config, out=tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run" / "calibration.json").exists()
+    assert 0 <= run.summary["any_layer_used_rate"] <= run.summary["any_layer_read_rate"] <= 1
+    with pytest.raises(ValueError, match="no layer of this model predicts familiarity, so there is no threshold to calibrate"):
+        fresh_risk_curve(run.model, run.task, sequences=2, seed=0, step=0)
+    if mixer == "cram_paper":
+        assert run.summary["any_layer_read_rate"] == 1.0, "every token reads to find its route"
+        assert [float(block.router.threshold_logit) for block in run.model.blocks] == pytest.approx([math.log(0.83 / 0.17)] * 2)
 
 
 def test_models_without_a_router_have_no_transition(tiny, tmp_path):

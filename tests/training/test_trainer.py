@@ -178,12 +178,35 @@ def test_two_precisions_in_one_process_do_not_mix(tiny):
     assert make(tiny()).train_step() == make(tiny()).train_step()
 
 
-@pytest.mark.parametrize("mixer", ["transformer", "ssm"])
-def test_mixers_without_a_router_train_without_phases(tiny, mixer):
+@pytest.mark.parametrize(("mixer", "rate"), [("transformer", 1.0), ("sliding_window", 1.0), ("static_hybrid", 1.0), ("ssm", 0.0)])
+def test_mixers_without_a_router_train_without_phases(tiny, mixer, rate):
     trainer = make(tiny(model__mixer=mixer, model__options={}))
     record = [trainer.train_step() for _ in range(7)][-1]
     assert record["phase"] == "train"
-    assert record["any_layer_read_rate"] == (1.0 if mixer == "transformer" else 0.0)
+    assert record["any_layer_read_rate"] == rate
+
+
+ROUTED = {"cram_paper": {}, "cram_no_consolidation": {}, "static_router": {}, "seqboat": {}, "mixture_of_depths": {"capacity": 0.25}}
+
+
+@pytest.mark.parametrize("mixer", ROUTED)
+def test_every_router_that_learns_is_led_through_the_phases_and_priced(tiny, mixer):
+    trainer = make(tiny(model__mixer=mixer, model__options=ROUTED[mixer], training__fast_factor=2.0))
+    records = [trainer.train_step() for _ in range(8)]
+    assert [record["phase"] for record in records] == ["acquire"] * 4 + ["consolidate"] * 4
+    assert all(record["any_layer_read_rate"] == record["attention_share"] == 1.0 for record in records[:5])
+    assert all(record["price"] > 0 and record["losses"]["price"] > 0 for record in records[5:])
+    assert trainer.controller.dense_loss is not None
+    assert len(trainer.optimizer.param_groups) == 2
+
+
+def test_mixture_of_depths_passes_its_capacity_in_training_and_counts_no_other_keys(tiny):
+    trainer = make(tiny(model__mixer="mixture_of_depths", model__options={"capacity": 0.25}))
+    record = [trainer.train_step() for _ in range(6)][-1]
+    assert record["read_rate_by_layer"] == [0.25, 0.25]
+    # Ten of forty pass: they scan 1 + 2 + ... + 10 keys, dense attention 1 + 2 + ... + 40.
+    assert record["attention_share"] == pytest.approx(55 / 820)
+    assert record["losses"]["predictor"] > 0
 
 
 def test_a_head_weight_without_its_head_is_an_error(tiny):

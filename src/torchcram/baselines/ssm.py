@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torchcram.accounting import attention_cost
-from torchcram.baselines.transformer import static_decision
+from torchcram.baselines.two_way import two_way_decision
 from torchcram.memory.feed_forward import FeedForward
 from torchcram.memory.working import WORKING_MEMORIES
 from torchcram.strict import require_choice
@@ -23,6 +25,8 @@ class SSMBlock(nn.Module):
         state_size: channels of the recurrence.
         mlp_ratio: width of the feed-forward network over ``d_model``.
     """
+
+    routed: ClassVar[bool] = False
 
     def __init__(self, d_model: int, *, working: str = "time_aware_ssm", state_size: int = 64, mlp_ratio: float = 4.0):
         super().__init__()
@@ -56,13 +60,14 @@ class SSMBlock(nn.Module):
         noise: Float[Tensor, "batch time 4"] | None = None,
         mask: Bool[Tensor, "batch time"] | None = None,
         horizon: Float[Tensor, "batch time"] | None = None,
+        token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
         """Mix along time. See :class:`torchcram.types.SequenceMixer`."""
-        del control, noise, mask
+        del control, noise, mask, token
         state = self.init_state(len(gap)) if state is None else state
         assert state.working is not None
         update, working_state = self.working(self.working_norm(hidden_states), gap, state.working, horizon)
         x = hidden_states + update
         x = x + self.mlp(x)
-        decision = static_decision(torch.zeros_like(gap, dtype=torch.bool), dtype=gap.dtype)
+        decision = two_way_decision(torch.zeros_like(gap, dtype=torch.bool), torch.zeros_like(gap))
         return BlockOutput(hidden_states=x, state=MemoryState(working=working_state), decision=decision)

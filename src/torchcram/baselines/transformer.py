@@ -1,15 +1,21 @@
-"""A dense Transformer block: every token reads. The same episodic memory as CRAM's (rotary by time stamp), and nothing else that carries time."""
+"""A Transformer block, dense or with a sliding window: every token reads.
+
+The same episodic memory as CRAM's (rotary by time stamp), and nothing else that carries time.
+"""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torchcram.accounting import attention_cost
+from torchcram.baselines.two_way import two_way_decision
 from torchcram.memory.episodic import EpisodicMemory
 from torchcram.memory.feed_forward import FeedForward
-from torchcram.types import BlockOutput, MemoryState, MixingCost, Route, RoutingControl, RoutingDecision
+from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
 class TransformerBlock(nn.Module):
@@ -21,6 +27,8 @@ class TransformerBlock(nn.Module):
         window: how many of the latest entries are read; None for all.
         mlp_ratio: width of the feed-forward network over ``d_model``.
     """
+
+    routed: ClassVar[bool] = False
 
     def __init__(self, d_model: int, *, heads: int = 4, window: int | None = None, mlp_ratio: float = 4.0):
         super().__init__()
@@ -54,30 +62,17 @@ class TransformerBlock(nn.Module):
         noise: Float[Tensor, "batch time 4"] | None = None,
         mask: Bool[Tensor, "batch time"] | None = None,
         horizon: Float[Tensor, "batch time"] | None = None,
+        token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
         """Mix along time. See :class:`torchcram.types.SequenceMixer`. ``control.reads == "none"`` switches attention off."""
-        del noise, horizon
+        del noise, horizon, token
         state = self.init_state(len(gap)) if state is None else state
         assert state.episodic is not None
         h = self.memory_norm(hidden_states)
         memory, time = self.episodic.write(h, gap, state.episodic)
         read = torch.full(gap.shape, control.reads != "none", device=gap.device)
-        decision = static_decision(read if mask is None else read & mask, dtype=gap.dtype)
-        x = hidden_states + self.episodic.read(self.episodic.address(h), time, memory, decision.read)
+        read = read if mask is None else read & mask
+        x = hidden_states + self.episodic.read(self.episodic.address(h), time, memory, read)
         x = x + self.mlp(x)
+        decision = two_way_decision(read, read.to(gap.dtype))
         return BlockOutput(hidden_states=x, state=MemoryState(episodic=self.episodic.forget(memory)), decision=decision)
-
-
-def static_decision(read: Bool[Tensor, "batch time"], *, dtype: torch.dtype) -> RoutingDecision:
-    """Return the decision of a mixer without a router: EPISODIC where ``read``, WORKING elsewhere."""
-    weight = read.to(dtype)
-    route = torch.where(read, int(Route.EPISODIC), int(Route.WORKING))
-    probabilities = torch.stack([1 - weight, torch.zeros_like(weight), weight], -1)
-    return RoutingDecision(
-        route=route,
-        probabilities=probabilities,
-        familiarity=torch.zeros_like(weight),
-        explored=torch.zeros_like(read),
-        weight=weight,
-        asked=torch.zeros_like(read),
-    )

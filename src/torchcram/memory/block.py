@@ -6,12 +6,15 @@
     x = x + {WORKING: 0, SEMANTIC: f_sem(h), EPISODIC: retrieval(h)}[route]
     x = x + mlp(norm(x))
 
-Keys and values are written for every token; only the read is skipped. The decision for step t depends on steps <= t alone.
+Keys and values are written for every token; only the read is skipped. The decision for step t depends on steps <= t alone. What the paper does instead
+can be chosen: ``quality="observed"`` decides by a quality that needs the read, and pays for it. So can what it is compared with: ``semantic="none"``
+consolidates nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,7 +30,7 @@ from torchcram.memory.router import ROUTERS, exploration_rate
 from torchcram.memory.semantic import SEMANTIC_MEMORIES, SemanticRead
 from torchcram.memory.surprise import SurpriseTrace, Trace
 from torchcram.memory.working import WORKING_MEMORIES
-from torchcram.ops.collective import world_mean
+from torchcram.ops.collective import step_mean, world_mean
 from torchcram.ops.routing import straight_through_mix
 from torchcram.strict import require_choice, require_positive
 from torchcram.types import BlockOutput, KeyValueState, Lesson, MemoryState, MixingCost, Route, RoutingControl, RoutingDecision
@@ -42,17 +45,21 @@ class CRAMBlock(nn.Module):
         window: bound of the episodic buffer in entries, or None.
         working: ``"time_aware_ssm"`` or the paper's ``"ct_ode"``.
         state_size: channels of the working memory.
-        semantic: ``"slots"`` or the paper's ``"low_rank"``.
+        semantic: ``"slots"``, the paper's ``"low_rank"``, or ``"none"``: need and price alone decide.
         slots: number of slots.
         rank: bottleneck of ``low_rank``; None for the paper's d_model / 16.
         router: ``"need_familiarity"`` or the paper's ``"gumbel3"``.
         threshold: quality above which semantic memory answers; None for the router's own (0.4, and the paper's 0.83).
         router_noise: scale of the router's noise in training; None for the router's own.
         surprise: whether a surprise trace vetoes familiarity (needs slots).
+        quality: how the quality of a semantic answer is known: ``"predicted"`` without a read, or, as in the paper, ``"observed"``: every token that
+            asks semantic memory reads, too, and counts as read whatever its route.
         quality_variance: sigma^2 of the quality ``exp(-error / sigma^2)``.
         detach: keep the consolidation loss away from the trunk.
         mlp_ratio: width of the feed-forward network over ``d_model``.
     """
+
+    routed: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -69,6 +76,7 @@ class CRAMBlock(nn.Module):
         threshold: float | None = None,
         router_noise: float | None = None,
         surprise: bool = True,
+        quality: str = "predicted",
         quality_variance: float = 0.5,
         detach: bool = True,
         mlp_ratio: float = 4.0,
@@ -78,12 +86,16 @@ class CRAMBlock(nn.Module):
         kind = SEMANTIC_MEMORIES[require_choice("semantic memory", semantic, SEMANTIC_MEMORIES)]
         if surprise and semantic != "slots":
             raise ValueError(f"the surprise trace flags slots, but semantic is {semantic!r}: set surprise to false, or semantic to 'slots'")
+        if router == "gumbel3" and semantic == "none":
+            raise ValueError("router 'gumbel3' chooses between three memories, but semantic is 'none': set router to 'need_familiarity'")
+        self.consolidates = semantic != "none"
+        predicts = require_choice("quality", quality, ("predicted", "observed")) == "predicted"
         self.quality_variance, self.detach = quality_variance, detach
         self.working_norm, self.memory_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
         self.working = WORKING_MEMORIES[require_choice("working memory", working, WORKING_MEMORIES)](d_model, state_size=state_size)
         self.episodic = EpisodicMemory(d_model, heads=heads, window=window, marks=surprise)
         self.semantic = kind(d_model, slots=slots, rank=rank)
-        self.familiarity = FamiliarityEstimator(d_model, evidence_size=self.semantic.evidence_size)
+        self.familiarity = FamiliarityEstimator(d_model, evidence_size=self.semantic.evidence_size) if self.consolidates and predicts else None
         options = {name: value for name, value in (("threshold", threshold), ("noise_scale", router_noise)) if value is not None}
         self.router = ROUTERS[require_choice("router", router, ROUTERS)](d_model, **options)
         self.surprise = SurpriseTrace(d_model, slots=slots) if surprise else None
@@ -112,6 +124,7 @@ class CRAMBlock(nn.Module):
         noise: Float[Tensor, "batch time 4"] | None = None,
         mask: Bool[Tensor, "batch time"] | None = None,
         horizon: Float[Tensor, "batch time"] | None = None,
+        token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
         """Mix along time. See :class:`torchcram.types.SequenceMixer`."""
         state = self.init_state(len(gap)) if state is None else state
@@ -125,14 +138,18 @@ class CRAMBlock(nn.Module):
         memory, time = self.episodic.write(h, gap, state.episodic, surprise=None if trace is None else trace.surprise)
         address = self.episodic.address(h)
 
-        need = self.router.need(h, None if noise is None else noise[..., 0])
+        seen = self._seen_by_router(h, hidden_states if token is None else token)
+        need = self.router.need(seen, None if noise is None else noise[..., 0])
         asked = self._asked(need, control, noise, mask)
         recalled = self.semantic(self._shielded(h[asked]), address[asked].detach())
-        expected = self.familiarity(h[asked], recalled)
+        early = self._reads_to_decide(asked, control, mask)
+        retrieval = None if early is None else self.episodic.read(address, time, memory, early)
+        expected = self._expected(h[asked], recalled, None if retrieval is None else retrieval[asked])
         familiarity = self._familiarity(expected, recalled, trace, asked, need)
-        decision = self._decide(h, need, familiarity, asked, control, noise, mask)
+        decision = self._decide(seen, need, familiarity, asked, early, control, noise, mask)
 
-        retrieval = self.episodic.read(address, time, memory, decision.computed)
+        if retrieval is None:
+            retrieval = self.episodic.read(address, time, memory, decision.computed)
         known = torch.zeros_like(x).masked_scatter(asked[..., None], recalled.value.to(x.dtype))
         x = x + self._mix(retrieval, known, decision, asked)
         x = x + self.mlp(x)
@@ -140,21 +157,20 @@ class CRAMBlock(nn.Module):
         losses: dict[str, Tensor] = {}
         signals: dict[str, Tensor] = {}
         lesson = None
-        if control.consolidate:
+        if control.consolidate and self.consolidates:
             losses, signals, lesson = self._consolidate(address, retrieval, recalled, expected, need, asked, decision)
             if self.surprise is not None:
                 losses["surprise"] = self._learn_bindings(h, address, time, memory, decision.read, mask)
         if trace is not None:
             signals["surprise"] = trace.surprise
-        losses["price"] = _mean(decision.probabilities[..., Route.EPISODIC], mask)
+        losses["price"] = step_mean(decision.probabilities[..., Route.EPISODIC], mask)
         new_state = MemoryState(working=working_state, episodic=self.episodic.forget(memory), surprise=None if trace is None else trace.state)
         return BlockOutput(hidden_states=x, state=new_state, decision=decision, losses=losses, signals=signals, lesson=lesson)
 
     def cost(self) -> MixingCost:
         """Return what mixing along time costs: see :class:`torchcram.accounting.MixingCost`."""
         d_model = self.mlp.norm.weight.numel()
-        state = sum(parameter.numel() for parameter in self.semantic.parameters())
-        router, estimator = (sum(parameter.numel() for parameter in part.parameters()) for part in (self.router, self.familiarity))
+        router, state, estimator = (_size(part) for part in (self.router, self.semantic, self.familiarity))
         flags = 0 if self.surprise is None else self.surprise.slots
         binds, align = (0, 0) if self.surprise is None else (d_model, d_model**2)
         return replace(
@@ -172,6 +188,11 @@ class CRAMBlock(nn.Module):
         if output.lesson is not None:
             self.semantic.learn(output.lesson)
 
+    def _seen_by_router(self, h: Tensor, token: Tensor) -> Tensor:
+        """What the router decides from: the token's state."""
+        del token
+        return h
+
     def _shielded(self, hidden_states: Tensor) -> Tensor:
         return hidden_states.detach() if self.detach else hidden_states
 
@@ -187,47 +208,74 @@ class CRAMBlock(nn.Module):
 
     def _asked(self, need: Tensor, control: RoutingControl, noise: Tensor | None, mask: Tensor | None) -> Tensor:
         """Which tokens semantic memory is asked about: those in need, and those that exploration draws."""
-        if control.reads == "all" and not control.consolidate:
+        if not self.consolidates or (control.reads == "all" and not control.consolidate):
             return torch.zeros_like(need, dtype=torch.bool)
-        asked = need > 0.5
-        if noise is not None and control.exploration > 0:
-            asked = asked | (noise[..., 3] < exploration_rate(need, least=control.exploration))
+        asked = (need > 0.5) | _drawn(need, control, noise)
         return asked if mask is None else asked & mask
+
+    def _reads_to_decide(self, asked: Tensor, control: RoutingControl, mask: Tensor | None) -> Tensor | None:
+        """Which tokens read before they are routed, where quality is observed: those that ask, or all if all are to read. None where it is not."""
+        if not self.consolidates or self.familiarity is not None or control.reads == "none":
+            return None
+        if control.reads == "routed":
+            return asked
+        return torch.ones_like(asked) if mask is None else mask
+
+    def _expected(self, h: Tensor, recalled: SemanticRead, found: Tensor | None) -> Tensor:
+        """The logit of the quality of each answer: predicted, or observed against what the token found; without either, nothing is familiar."""
+        if self.familiarity is not None:
+            return self.familiarity(h, recalled)
+        if found is None:
+            return torch.full_like(h[:, 0], -torch.inf)
+        return torch.logit(consolidation_quality(relative_error(recalled.value, found), variance=self.quality_variance), eps=1e-6)
 
     @staticmethod
     def _familiarity(expected: Tensor, recalled: SemanticRead, trace: Trace | None, asked: Tensor, need: Tensor) -> Tensor:
-        """Predicted quality of the asked tokens (from its logits), after the veto of the surprise trace; zero for the others."""
+        """Quality of the asked tokens (from its logits), after the veto of the surprise trace; zero for the others."""
         predicted = torch.sigmoid(expected).to(need.dtype)
         if trace is not None:
             predicted = predicted * (1 - trace.veto(recalled, asked).to(need.dtype))
         return torch.zeros_like(need).masked_scatter(asked, predicted)
 
     def _decide(
-        self, h: Tensor, need: Tensor, familiarity: Tensor, asked: Tensor, control: RoutingControl, noise: Tensor | None, mask: Tensor | None
+        self,
+        seen: Tensor,
+        need: Tensor,
+        familiarity: Tensor,
+        asked: Tensor,
+        early: Tensor | None,
+        control: RoutingControl,
+        noise: Tensor | None,
+        mask: Tensor | None,
     ) -> RoutingDecision:
         uniform = None if noise is None else noise[..., :3]
-        probabilities, route = self.router.decide(h, need, familiarity, uniform, shift=control.threshold_shift)
+        shift = control.threshold_shift if self.consolidates else 0.0
+        probabilities, route = self.router.decide(seen, need, familiarity, uniform, shift=shift)
         if control.reads == "all":
             route = torch.full_like(route, int(Route.EPISODIC))
         if control.reads == "none":
             route = torch.where(route == Route.EPISODIC, int(Route.WORKING), route)
         if mask is not None:
             route = torch.where(mask, route, int(Route.WORKING))
-        read = route == Route.EPISODIC
+        # What exploration draws is not in need: its route is known without its quality.
+        observed = None if early is None else early & (need > 0.5)
+        read = route == Route.EPISODIC if observed is None else (route == Route.EPISODIC) | observed
         explored = torch.zeros_like(read)
         weight = read.to(need.dtype)
-        if noise is not None and control.exploration > 0 and control.reads == "routed":
-            rate = exploration_rate(need, least=control.exploration)
-            explored = (noise[..., 3] < rate) & asked & ~read
-            weight = weight + explored.to(need.dtype) / rate
-        return RoutingDecision(route=route, probabilities=probabilities, familiarity=familiarity.detach(), explored=explored, weight=weight, asked=asked)
+        if control.reads == "routed" and control.exploration > 0:
+            explored = _drawn(need, control, noise) & ~read
+            explored = explored if mask is None else explored & mask
+            weight = weight + explored.to(need.dtype) / exploration_rate(need, least=control.exploration)
+        return RoutingDecision(
+            route=route, probabilities=probabilities, familiarity=familiarity.detach(), explored=explored, weight=weight, asked=asked, observed=observed
+        )
 
     def _mix(self, retrieval: Tensor, known: Tensor, decision: RoutingDecision, asked: Tensor) -> Tensor:
         """What the chosen memory adds to each token."""
         for_retrieval, for_answer = self.router.credit(decision.probabilities.to(retrieval.dtype))
         weight = decision.weight.to(retrieval.dtype)
         told = weight * (asked & decision.computed)
-        return straight_through_mix(retrieval, decision.read, for_retrieval, weight) + straight_through_mix(
+        return straight_through_mix(retrieval, decision.used, for_retrieval, weight) + straight_through_mix(
             known, decision.route == Route.SEMANTIC, for_answer, told
         )
 
@@ -247,11 +295,10 @@ class CRAMBlock(nn.Module):
         error = relative_error(recalled.value[known], target)
         quality = consolidation_quality(error, variance=self.quality_variance)
         weight = decision.weight[learned] * need.detach()[learned]
-        doubt = binary_cross_entropy_with_logits(expected[known], quality.to(expected.dtype), reduction="none")
-        losses = {
-            "consolidation": world_mean((weight * error).sum(), weight.sum()),
-            "familiarity": world_mean((weight * doubt).sum(), weight.sum()),
-        }
+        losses = {"consolidation": world_mean((weight * error).sum(), weight.sum())}
+        if self.familiarity is not None:
+            doubt = binary_cross_entropy_with_logits(expected[known], quality.to(expected.dtype), reduction="none")
+            losses["familiarity"] = world_mean((weight * doubt).sum(), weight.sum())
         lesson = Lesson(
             address=address[asked].detach(),
             read=known,
@@ -271,9 +318,16 @@ class CRAMBlock(nn.Module):
         return self.surprise.loss(h, asked_for, h[row, source], address[row, step], mask)
 
 
+def _drawn(need: Tensor, control: RoutingControl, noise: Tensor | None) -> Tensor:
+    """Which tokens exploration draws."""
+    if noise is None or control.exploration == 0:
+        return torch.zeros_like(need, dtype=torch.bool)
+    return noise[..., 3] < exploration_rate(need, least=control.exploration)
+
+
+def _size(part: nn.Module | None) -> int:
+    return 0 if part is None else sum(parameter.numel() for parameter in part.parameters())
+
+
 def _spread(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.zeros(chosen.shape, dtype=values.dtype, device=values.device).masked_scatter(chosen, values)
-
-
-def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    return values.mean() if mask is None else world_mean((values * mask).sum(), mask.sum().to(values.dtype))

@@ -77,13 +77,9 @@ class EpisodicMemory(nn.Module):
     ) -> tuple[KeyValueState, Float[Tensor, "batch time"]]:
         """Append every token; entries that surprise are marked in their keys. Returns the buffer and the tokens' time stamps."""
         time = state.time[:, None] + gap.cumsum(1)
-        keys = rms_norm(self._split(self.key, hidden_states), (self.d_head,))
-        if surprise is not None:
-            assert self.mark is not None
-            keys = keys + surprise[:, None, :, None] * self.mark[:, None]
-        keys = torch.cat([state.keys, self._rotate(keys, time)], 2)
-        values = torch.cat([state.values, self._split(self.value, hidden_states)], 2)
-        return KeyValueState(keys=keys, values=values, time=time[:, -1]), time
+        keys, values = self._keys_and_values(hidden_states, time, surprise)
+        memory = KeyValueState(keys=torch.cat([state.keys, keys], 2), values=torch.cat([state.values, values], 2), time=time[:, -1])
+        return memory, time
 
     def read(
         self,
@@ -115,6 +111,13 @@ class EpisodicMemory(nn.Module):
         clear = real & (weight > 0.5) & (entry >= offset)
         row = torch.arange(len(position), device=position.device)[:, None].expand_as(position)
         return row[clear], position[clear], entry[clear] - offset
+
+    def _keys_and_values(self, hidden_states: Tensor, time: Tensor, surprise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        keys = rms_norm(self._split(self.key, hidden_states), (self.d_head,))
+        if surprise is not None:
+            assert self.mark is not None
+            keys = keys + surprise[:, None, :, None] * self.mark[:, None]
+        return self._rotate(keys, time), self._split(self.value, hidden_states)
 
     def _queries(self, address: Tensor, time: Tensor) -> Tensor:
         scale = (self.log_sharpness.exp() / self.d_head)[:, None, None]

@@ -48,7 +48,7 @@ class NeedFamiliarityRouter(nn.Module):
 
     def need(self, hidden_states: Float[Tensor, "batch time d_model"], uniform: Float[Tensor, "batch time"] | None) -> Float[Tensor, "batch time"]:
         """Return the probability that a token needs a retrieval; above one half it asks for one."""
-        logits = _full_precision(self.net, hidden_states)[..., 0]
+        logits = full_precision(self.net, hidden_states)[..., 0]
         if uniform is not None and self.noise_scale > 0:
             logits = logits + self.noise_scale * logistic_noise(uniform).to(logits.dtype)
         return torch.sigmoid(logits)
@@ -121,7 +121,7 @@ class GumbelRouter(nn.Module):
         shift: float = 0.0,
     ) -> tuple[Float[Tensor, "batch time 3"], Int[Tensor, "batch time"]]:
         """Return the probabilities of the three routes and the route."""
-        logits = _full_precision(self.net, hidden_states)
+        logits = full_precision(self.net, hidden_states)
         tipping = torch.sigmoid(self.threshold_logit + shift)
         lift = self.rise * (familiarity.detach() - tipping)
         logits = logits + torch.stack([torch.zeros_like(lift), lift, torch.zeros_like(lift)], -1)
@@ -134,7 +134,7 @@ class GumbelRouter(nn.Module):
         return probabilities[..., Route.EPISODIC], probabilities[..., Route.SEMANTIC]
 
 
-def _full_precision(net: nn.Module, hidden_states: Tensor) -> Tensor:
+def full_precision(net: nn.Module, hidden_states: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time out"]:
     """Run a router's network in fp32 (or fp64) under autocast, too: a decision must not hang on a rounding."""
     with torch.autocast(hidden_states.device.type, enabled=False):
         return net(hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32)))

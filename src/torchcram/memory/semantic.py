@@ -1,8 +1,9 @@
 """Semantic memory (paper, section 3): parameters that answer what attention used to retrieve.
 
-Two kinds behind one interface, both asked for single tokens (``tokens`` = those that need an answer, of any sequence).
+Kinds behind one interface, all asked for single tokens (``tokens`` = those that need an answer, of any sequence).
 ``SlotMemory`` is the default: a table of addresses and answers in the address space of episodic memory.
 ``LowRankMemory`` is the paper's adapter. Deviation: slots are ours; the paper has the adapter only.
+``SilentMemory`` stands where there shall be none.
 Legend: ``slots`` entries; ``address`` = ``d_model``, the space of normalised queries.
 """
 
@@ -219,4 +220,34 @@ class LowRankMemory(nn.Module):
         del lesson
 
 
-SEMANTIC_MEMORIES: dict[str, type[SlotMemory] | type[LowRankMemory]] = {"slots": SlotMemory, "low_rank": LowRankMemory}
+class SilentMemory(nn.Module):
+    """No semantic memory: nothing is consolidated, and nobody asks.
+
+    Args:
+        d_model, slots: unused; accepted so that all kinds are built alike.
+        rank: belongs to ``low_rank``; must be None.
+    """
+
+    evidence_size = 0
+
+    def __init__(self, d_model: int, *, slots: int = 256, rank: int | None = None):
+        super().__init__()
+        del d_model, slots
+        if rank is not None:
+            raise ValueError(f"rank {rank} belongs to semantic='low_rank'; semantic='none' has none")
+
+    def forward(self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]) -> SemanticRead:
+        """Answer nothing."""
+        del address
+        return SemanticRead(value=torch.zeros_like(hidden_states), evidence=hidden_states.new_zeros(len(hidden_states), 0))
+
+    def learn(self, lesson: Lesson) -> None:
+        """Nothing to do."""
+        del lesson
+
+
+SEMANTIC_MEMORIES: dict[str, type[SlotMemory] | type[LowRankMemory] | type[SilentMemory]] = {
+    "slots": SlotMemory,
+    "low_rank": LowRankMemory,
+    "none": SilentMemory,
+}

@@ -79,10 +79,15 @@ class SequenceModel(nn.Module):
         self.gap_features, self.horizon_features = TimeFeatures(), TimeFeatures()
         self.embed_time = nn.Linear(self.gap_features.size + self.horizon_features.size, d_model, bias=False)
         # A ModuleList, typed by what it holds.
-        self.blocks = cast(list[Mixer], nn.ModuleList(build_mixer(mixer, d_model, options or {}) for _ in range(layers)))
+        self.blocks = cast(list[Mixer], nn.ModuleList(build_mixer(mixer, d_model, options or {}, layer=layer) for layer in range(layers)))
         self.norm = nn.RMSNorm(d_model)
         self.specs = tuple(heads)
         self.heads = nn.ModuleDict({head.name: nn.Linear(d_model, head.size) for head in heads})
+
+    @property
+    def routed(self) -> bool:
+        """Whether any layer has a router that learns."""
+        return any(block.routed for block in self.blocks)
 
     def check(self, batch: Batch) -> None:
         """Raise ValueError, naming what is wrong, unless the model can learn from the batch."""
@@ -111,12 +116,13 @@ class SequenceModel(nn.Module):
         horizon = torch.zeros_like(batch.gap) if batch.horizon is None else batch.horizon
         times = torch.cat([self.gap_features(batch.gap), self.horizon_features(horizon)], -1)
         # The residual stream keeps full precision under autocast.
-        x = (self.embed(batch.inputs) + self.embed_time(times)).to(batch.gap.dtype)
+        token = (self.embed(batch.inputs) + self.embed_time(times)).to(batch.gap.dtype)
         states = self.init_state(batch.size) if states is None else states
+        x = token
         blocks: list[BlockOutput] = []
         for layer, (block, state) in enumerate(zip(self.blocks, states, strict=True)):
             layer_noise = None if noise is None else noise[:, :, layer]
-            blocks.append(block(x, batch.gap, state, control=control, noise=layer_noise, mask=batch.mask, horizon=batch.horizon))
+            blocks.append(block(x, batch.gap, state, control=control, noise=layer_noise, mask=batch.mask, horizon=batch.horizon, token=token))
             x = blocks[-1].hidden_states
         return ModelOutput(outputs=self._read_out(self.norm(x), batch), blocks=tuple(blocks))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Inexact, Num
+from jaxtyping import Bool, Float, Inexact, Num
 from torch import Tensor
 
 
@@ -39,3 +39,8 @@ def world_mean(total: Inexact[Tensor, ""], count: Inexact[Tensor, ""]) -> Inexac
     """Return ``total / count`` so that the average over processes of its gradient is that of (all totals) / (all counts)."""
     world = dist.get_world_size() if _several() else 1
     return total * world / world_sum(count).clamp_min(1e-9)
+
+
+def step_mean(values: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch time"] | None) -> Float[Tensor, ""]:
+    """Return the mean over the real steps: those where ``mask`` is True, or all."""
+    return values.mean() if mask is None else world_mean((values * mask).sum(), mask.sum().to(values.dtype))

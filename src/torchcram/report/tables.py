@@ -101,9 +101,11 @@ def _answers(summary: Summary) -> list[SummaryRow]:
 
 def _reads(summary: Summary) -> list[SummaryRow]:
     by_layer = summary.get("read_rate_by_layer")
+    rate, used = summary.get("any_layer_read_rate"), summary.get("any_layer_used_rate")
     return _rows(
         "Reads of the key-value memory",
-        ("any-layer read rate", _as(percent, summary.get("any_layer_read_rate")), _above_floor(summary, "any_layer_read_rate", "any_layer_floor")),
+        ("any-layer read rate", _as(percent, rate), _above_floor(summary, "any_layer_read_rate", "any_layer_floor")),
+        ("steps whose output uses a read", None if used == rate else _as(percent, used), "the others read only to find their route"),
         ("read rate by layer", " / ".join(percent(share) for share in by_layer) if by_layer else None, "first layer first"),
         ("attention share", _as(percent, summary.get("attention_share")), _above_floor(summary, "attention_share", "attention_share_floor")),
         ("reduction of the any-layer rate", _as(factor, summary.get("reduction_any_layer")), _causes(summary)),
@@ -147,7 +149,7 @@ def _run(summary: Summary) -> list[SummaryRow]:
 
 SHOWN = {
     *("retrieval_accuracy", "recurring_accuracy", "novel_accuracy", "overridden_accuracy", "evaluated_queries"),
-    *("any_layer_read_rate", "any_layer_floor", "read_rate_by_layer", "attention_share", "attention_share_floor", "transition_step"),
+    *("any_layer_read_rate", "any_layer_used_rate", "any_layer_floor", "read_rate_by_layer", "attention_share", "attention_share_floor", "transition_step"),
     *("reduction_any_layer", "reduction_need", "reduction_consolidation", "reduction_attention_share"),
     *("dynamics_mse", "dynamics_mse_all_reads", "kalman_mse"),
     *("mixing_flops_share", "bytes_share", "training_attention_share", "reads_computed", "reads_counted"),

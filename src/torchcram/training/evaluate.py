@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchcram.accounting import MixingCounts, any_layer, dense_keys, in_need, keys_scanned, mixing_shares
-from torchcram.calibration import Calibration, RiskCurve, choose_shift, risk_curve
+from torchcram.accounting import MixingCounts, any_layer, any_layer_used, dense_keys, in_need, keys_scanned, mixing_shares
+from torchcram.calibration import Calibration, RiskCurve, choose_shift, has_threshold, risk_curve
 from torchcram.models.checks import check_targets
 from torchcram.models.sequence import ModelOutput, SequenceModel, scored
 from torchcram.tasks.base import Task, generator_of
@@ -37,10 +37,11 @@ class Tally:
         mask = torch.ones_like(batch.gap, dtype=torch.bool) if batch.mask is None else batch.mask
         decisions = [block.decision for block in output.blocks if block.decision is not None]
         self._count(tokens=mask.sum(), dense=dense_keys(mask) * len(decisions))
-        self._count(any=any_layer(decisions).sum(), need=in_need(decisions).sum())
+        self._count(any=any_layer(decisions).sum(), used=any_layer_used(decisions).sum(), need=in_need(decisions).sum())
         for layer, (block, decision) in enumerate(zip(self.model.blocks, decisions, strict=True)):
             window = getattr(getattr(block, "episodic", None), "window", None)
-            self._count(**{f"read{layer}": decision.read.sum(), f"keys{layer}": keys_scanned(decision.read, window=window)})
+            keys = keys_scanned(decision.read, window=window, written=decision.written)
+            self._count(**{f"read{layer}": decision.read.sum(), f"keys{layer}": keys})
             self._count(**{f"asked{layer}": decision.asked.sum(), f"explored{layer}": decision.explored.sum()})
             written = output.blocks[layer].signals.get("surprise")
             self._count(**{f"written{layer}": torch.zeros(()) if written is None else (written > 0).sum()})
@@ -81,6 +82,7 @@ class Tally:
         flops, moved = self._cost_shares()
         record: dict[str, Any] = {
             "any_layer_read_rate": self.mean("any", "tokens"),
+            "any_layer_used_rate": self.mean("used", "tokens"),
             "need_rate": self.mean("need", "tokens"),
             "read_rate_by_layer": [self.mean(f"read{layer}", "tokens") for layer in layers],
             "attention_share": keys / self.sums["dense"],
@@ -187,7 +189,13 @@ def calibrate(model: SequenceModel, task: Task, *, sequences: int, risk_toleranc
 
 
 def fresh_risk_curve(model: SequenceModel, task: Task, *, sequences: int, seed: int, step: int, batch_size: int = 16) -> RiskCurve:
-    """Return the risk curve on fresh sequences, apart from those of :func:`evaluate`."""
+    """Return the risk curve on fresh sequences, apart from those of :func:`evaluate`.
+
+    Raises:
+        ValueError: if the model predicts no familiarity.
+    """
+    if not has_threshold(model):
+        raise ValueError("no layer of this model predicts familiarity, so there is no threshold to calibrate: mixer 'cram' has one")
     model.eval()
     sizes = ((first, min(batch_size, sequences - first)) for first in range(0, sequences, batch_size))
     batches = (evaluation_batch(task, sequences=size, seed=seed, index=2**30 + first, step=step) for first, size in sizes)

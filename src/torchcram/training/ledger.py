@@ -11,7 +11,7 @@ from torch import Tensor
 from torchcram.accounting import any_layer, dense_keys, keys_scanned
 from torchcram.models.sequence import ModelOutput, SequenceModel
 from torchcram.ops.collective import world_sum
-from torchcram.types import Batch, BlockOutput
+from torchcram.types import Batch, BlockOutput, RoutingDecision
 
 WATCHED = ("recurring", "novel")
 
@@ -35,9 +35,9 @@ class Ledger:
         """Count a pass and return its rates. The reads of a ``reference`` pass (all reads forced) are costs, its tokens are no progress."""
         mask = torch.ones_like(batch.gap, dtype=torch.bool) if batch.mask is None else batch.mask
         decisions = [block.decision for block in output.blocks if block.decision is not None]
-        reads = [decision.read for decision in decisions]
+        reads, computed_reads = [decision.read for decision in decisions], [decision.computed for decision in decisions]
         sums = [mask.sum(), any_layer(decisions).sum(), dense_keys(mask) * len(decisions), sum(d.explored.sum() for d in decisions)]
-        sums += [self._keys(reads), self._keys([decision.computed for decision in decisions]), *[read.sum() for read in reads]]
+        sums += [self._keys(decisions, reads), self._keys(decisions, computed_reads), *[read.sum() for read in reads]]
         total = world_sum(torch.stack([torch.as_tensor(value, device=mask.device).double() for value in sums])).tolist()
         tokens, some, dense, explored, counted, computed, *by_layer = total
         progress = {"keys_dense": 0.0, "tokens": 0.0} if reference else {"keys_dense": dense, "tokens": tokens}
@@ -51,8 +51,9 @@ class Ledger:
             "explored_rate": explored / tokens / len(decisions),
         }
 
-    def _keys(self, reads: list[Tensor]) -> Tensor:
-        return torch.stack([keys_scanned(read, window=window) for read, window in zip(reads, self.windows, strict=True)]).sum()
+    def _keys(self, decisions: list[RoutingDecision], reads: list[Tensor]) -> Tensor:
+        layers = zip(decisions, reads, self.windows, strict=True)
+        return torch.stack([keys_scanned(read, window=window, written=decision.written) for decision, read, window in layers]).sum()
 
 
 @torch.no_grad()

@@ -51,11 +51,13 @@ class LossWeights(StrictConfig):
         consolidation: distance of semantic answers to retrievals.
         familiarity: cross-entropy of predicted to observed quality.
         surprise: what binds, and where it will be asked for.
+        predictor: cross-entropy of a Mixture-of-Depths predictor to the router's top scores.
     """
 
     consolidation: float = Field(1.0, ge=0.0)
     familiarity: float = Field(1.0, ge=0.0)
     surprise: float = Field(0.1, ge=0.0)
+    predictor: float = Field(1.0, ge=0.0)
 
 
 class TrainingConfig(StrictConfig):

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from torchcram.accounting import reduction, transition_step
-from torchcram.calibration import apply_shift
-from torchcram.memory.block import CRAMBlock
+from torchcram.calibration import apply_shift, has_threshold
 from torchcram.tasks.srcd import SRCD
 from torchcram.training.checkpoint import save_weights
 from torchcram.training.clock import Clock
@@ -35,7 +34,7 @@ def evaluate_midway(trainer: Trainer) -> dict[str, Any]:
 
 def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
     """Write calibration, weights, route map and, last, the summary. Every process evaluates everything; the main one writes."""
-    if isinstance(trainer.task, SRCD) and any(isinstance(block, CRAMBlock) for block in trainer.plain.blocks):
+    if isinstance(trainer.task, SRCD) and has_threshold(trainer.plain):
         _calibrate(trainer, run, progress)
     if run.writes:
         save_weights(run.path / MODEL, trainer.plain)
@@ -92,7 +91,7 @@ def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any]
     )
     scores, seconds, counts = final["accuracy"], clock.seconds(), trainer.ledger.counts
     accuracies = {f"{name}_accuracy": scores[name] for name in ("recurring", "novel", "overridden", "unanswerable") if name in scores}
-    copied = ("any_layer_read_rate", "any_layer_floor", "read_rate_by_layer", "attention_share", "attention_share_floor")
+    copied = ("any_layer_read_rate", "any_layer_used_rate", "any_layer_floor", "read_rate_by_layer", "attention_share", "attention_share_floor")
     floors = ("mixing_flops_share", "bytes_share", "dynamics_mse", "kalman_mse", "routes_by_slice", "evaluated_queries")
     return {
         "retrieval_accuracy": scores.get("query", scores.get("all")),

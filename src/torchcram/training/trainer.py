@@ -97,7 +97,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.training.weight_decay)
         self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)
         self.controller = ConsolidationController(config.controller)
-        self.routes = config.model.mixer.startswith("cram")
+        self.routes = self.plain.routed
         self.ledger = Ledger(self.plain)
         self.exposures = ExposureCounter(patterns=config.task.patterns if isinstance(config.task, SRCDConfig) else 0)
         self.step, self.saved_step = 0, 0

@@ -22,11 +22,11 @@ def routed_attention(
     value: Float[Tensor, "batch heads length d_head"],
     selected: Bool[Tensor, "batch time"],
     *,
-    offset: int = 1,
+    offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads time d_head"]:
     """Fast form of :func:`torchcram.ops.routed_attention.routed_attention_reference`: same arguments, same result, same gradients."""
-    if offset == 1 and window is None and selected.numel() and bool((selected.sum(1) > DENSE_SHARE * query.shape[2]).all()):
+    if isinstance(offset, int) and offset == 1 and window is None and selected.numel() and bool((selected.sum(1) > DENSE_SHARE * query.shape[2]).all()):
         return _dense(query, key, value, selected)
     position, real = pack(selected)
     packed, end = _queries(query, position), _ends(position, real, offset)
@@ -41,7 +41,7 @@ def routed_attention_lse(
     value: Float[Tensor, "batch heads length d_head"],
     selected: Bool[Tensor, "batch time"],
     *,
-    offset: int = 1,
+    offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> tuple[Float[Tensor, "batch heads time d_head"], Float[Tensor, "batch heads time"]]:
     """Return also the log-sum-exp of each selected query's scores (minus infinity for the others), by which partial results can be merged."""
@@ -64,9 +64,9 @@ def _queries(query: Tensor, position: Int[Tensor, "batch packed"]) -> Float[Tens
     return query.gather(2, position[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
 
 
-def _ends(position: Int[Tensor, "batch packed"], real: Bool[Tensor, "batch packed"], offset: int) -> Int[Tensor, "batch packed"]:
+def _ends(position: Int[Tensor, "batch packed"], real: Bool[Tensor, "batch packed"], offset: int | Int[Tensor, " batch"]) -> Int[Tensor, "batch packed"]:
     """How many entries were written before each query; padding stands where the last real query stands, so that it widens no tile."""
-    return offset + torch.where(real, position, 0).cummax(1).values
+    return torch.as_tensor(offset, device=position.device).view(-1, 1) + torch.where(real, position, 0).cummax(1).values
 
 
 def _put_back(found: Tensor, query: Tensor, position: Tensor, real: Tensor) -> Float[Tensor, "batch heads time d_head"]:

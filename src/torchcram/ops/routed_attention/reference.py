@@ -1,14 +1,14 @@
 """The definition of routed attention, one query at a time.
 
 Query ``t`` reads what was written *before* it: the null entry at index 0, always, and of the others the last ``window`` ones (all if None).
-``offset`` entries (the null entry among them) were in memory before the first query's step. Reading strictly earlier entries leaves a token's own
-content to the residual stream, and gives the first token something to read.
+``offset`` entries (the null entry among them), in sequence ``b`` ``offset[b]`` of them, were in memory before the first query's step. Reading strictly
+earlier entries leaves a token's own content to the residual stream, and gives the first token something to read.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -18,13 +18,13 @@ def routed_attention_reference(
     value: Float[Tensor, "batch heads length d_head"],
     selected: Bool[Tensor, "batch time"],
     *,
-    offset: int = 1,
+    offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads time d_head"]:
     """Return softmax attention of the selected queries (scores are ``query . key``, already scaled), zero for the others."""
     output = torch.zeros_like(query)
     for row, t in selected.nonzero().tolist():
-        end = offset + t
+        end = (offset if isinstance(offset, int) else int(offset[row])) + t
         start = 1 if window is None else max(1, end - window)
         visible = [0, *range(start, end)]
         scores = query[row, :, t, None] @ key[row, :, visible].mT

@@ -1,0 +1,55 @@
+"""A learned static router: whether a token reads hangs on the token alone, whatever came before it.
+
+This is what the paper's lower bound is about: CRAM's block with working and episodic memory, the same *need*, the same price and the same
+exploration, but nothing is consolidated, and the router sees the embedding of the step's own inputs and times, which the model hands to every layer:
+the hidden state of a deeper layer would already know the context. Only the decision is blind; the read itself uses the hidden state, as everywhere.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import rms_norm
+
+from torchcram.memory.block import CRAMBlock
+
+
+class StaticRouterBlock(CRAMBlock):
+    """CRAM's block without consolidation, routed by the token.
+
+    Args:
+        d_model: width.
+        heads: heads of the episodic memory.
+        window: bound of the episodic buffer in entries, or None.
+        working: ``"time_aware_ssm"`` or ``"ct_ode"``.
+        state_size: channels of the working memory.
+        router_noise: scale of the router's noise in training; None for the router's own.
+        mlp_ratio: width of the feed-forward network over ``d_model``.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        heads: int = 4,
+        window: int | None = None,
+        working: str = "time_aware_ssm",
+        state_size: int = 64,
+        router_noise: float | None = None,
+        mlp_ratio: float = 4.0,
+    ):
+        super().__init__(
+            d_model,
+            heads=heads,
+            window=window,
+            working=working,
+            state_size=state_size,
+            semantic="none",
+            surprise=False,
+            router_noise=router_noise,
+            mlp_ratio=mlp_ratio,
+        )
+
+    def _seen_by_router(self, h: Tensor, token: Tensor) -> Tensor:
+        """What the router decides from: the token, in the scale of a normed state."""
+        del h
+        return rms_norm(token, token.shape[-1:])

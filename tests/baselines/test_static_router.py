@@ -1,0 +1,65 @@
+"""The static router: the same token is routed alike wherever it stands. And the read itself is the ordinary one."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lived import live
+from torchcram.baselines.static_router import StaticRouterBlock
+from torchcram.models.sequence import SequenceModel
+from torchcram.types import Batch, Head, Route, RoutingControl
+
+WIDTH, BATCH, TIME, SYMBOLS = 32, 4, 30, 5
+ROUTED = RoutingControl()
+TRAINING = RoutingControl(exploration=0.3, price=0.1, consolidate=True)
+HEADS = (Head(name="answer", kind="classification", size=2),)
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def symbols() -> Batch:
+    return Batch(inputs=torch.randint(SYMBOLS, (BATCH, TIME)), gap=torch.ones(BATCH, TIME))
+
+
+def probabilities_by_symbol(mixer: str, batch: Batch) -> list[list[Tensor]]:
+    """For each layer and symbol: p(EPISODIC) at all its occurrences."""
+    model = live(SequenceModel(HEADS, vocabulary=SYMBOLS, d_model=WIDTH, layers=3, mixer=mixer))
+    decisions = [block.decision for block in model(batch, control=ROUTED).blocks]
+    return [[decision.probabilities[batch.inputs == symbol][:, Route.EPISODIC] for symbol in range(SYMBOLS)] for decision in decisions]
+
+
+def test_in_every_layer_the_same_token_is_routed_alike_wherever_it_stands():
+    for layer in probabilities_by_symbol("static_router", symbols()):
+        for occurrences in layer:
+            torch.testing.assert_close(occurrences, occurrences[:1].expand_as(occurrences), rtol=1e-12, atol=1e-12)
+        assert torch.cat([one[:1] for one in layer]).std() > 1e-2, "and different tokens are not"
+
+
+def test_a_router_that_sees_the_state_is_not_static():
+    assert all(occurrences.std() > 1e-3 for layer in probabilities_by_symbol("cram_no_consolidation", symbols()) for occurrences in layer)
+
+
+def test_the_decision_needs_the_token_and_nothing_but_the_token():
+    mixer = live(StaticRouterBlock(WIDTH))
+    token, gap = torch.randn(BATCH, TIME, WIDTH), torch.rand(BATCH, TIME)
+    ours = mixer(torch.randn(BATCH, TIME, WIDTH), gap, token=token, control=ROUTED)
+    theirs = mixer(torch.randn(BATCH, TIME, WIDTH), 2 * gap, state=ours.state, token=token, control=ROUTED)
+    assert torch.equal(ours.decision.probabilities, theirs.decision.probabilities)
+    assert not torch.equal(ours.hidden_states, theirs.hidden_states)
+    moved = mixer(torch.zeros(BATCH, TIME, WIDTH), gap, token=token.flip(1), control=ROUTED)
+    torch.testing.assert_close(moved.decision.probabilities.flip(1), ours.decision.probabilities)
+
+
+def test_in_a_first_block_the_hidden_states_are_the_tokens():
+    mixer, x, gap = live(StaticRouterBlock(WIDTH)), torch.randn(BATCH, TIME, WIDTH), torch.rand(BATCH, TIME)
+    assert torch.equal(*(mixer(x, gap, token=token, control=ROUTED).decision.probabilities for token in (None, x)))
+
+
+def test_it_pays_and_explores_as_cram_does_and_consolidates_nothing():
+    mixer = live(StaticRouterBlock(WIDTH))
+    output = mixer(torch.randn(BATCH, TIME, WIDTH), torch.rand(BATCH, TIME), noise=torch.rand(BATCH, TIME, 4), control=TRAINING)
+    torch.testing.assert_close(output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean())
+    assert output.decision.explored.any()
+    assert set(output.losses) == {"price"}
+    assert output.lesson is None
+    assert not (output.decision.asked.any() or (output.decision.route == Route.SEMANTIC).any())
