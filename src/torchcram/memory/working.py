@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu, softplus
 
 from torchcram.ops.ct_ode import ct_ode_step
 from torchcram.ops.init import small_start
-from torchcram.ops.scan import scan
+from torchcram.ops.scan import scan_planes
 from torchcram.strict import require_choice, require_positive
 
 
@@ -71,23 +71,26 @@ class TimeAwareSSM(nn.Module):
         """Return the outputs and the state after the last step. The recurrence runs in fp32 under autocast."""
         rate, drive = softplus(self.rate(x)), self.drive(x)
         with torch.autocast(x.device.type, enabled=False):
-            dtype = torch.promote_types(gap.dtype, torch.float32)
-            rate = rate.to(dtype)
-            drive = torch.sqrt(-torch.expm1(-2 * rate))[..., None] * drive.to(dtype).unflatten(-1, (-1, 2))
-            states = scan(self._transition(rate, gap), torch.view_as_complex(drive.contiguous()), torch.view_as_complex(state.to(dtype)))
-            ahead = states if horizon is None else self._transition(rate, horizon) * states
-            parts = torch.view_as_real(states)
+            rate = rate.to(torch.promote_types(gap.dtype, torch.float32))
+            drive = torch.sqrt(-torch.expm1(-2 * rate))[..., None] * drive.to(rate.dtype).unflatten(-1, (-1, 2))
+            real, imaginary = scan_planes(self._transition(rate, gap), drive.unbind(-1), state.to(rate.dtype).unbind(-1))
+            parts = torch.stack([real, imaginary], -1)
+            ahead = parts if horizon is None else torch.stack(_turned(self._transition(rate, horizon), (real, imaginary)), -1)
             magnitude = 0.5 * torch.log(parts.square().sum(-1) + 1e-6)
-            seen = torch.cat([parts.flatten(-2), torch.view_as_real(ahead).flatten(-2), magnitude], -1).to(x.dtype)
+            seen = torch.cat([parts.flatten(-2), ahead.flatten(-2), magnitude], -1).to(x.dtype)
         gate = self.gate(x) + self.spectrum(rms_norm(magnitude.to(x.dtype), magnitude.shape[-1:]))
         return self.out(seen * silu(gate)), parts[:, -1]
 
-    def _transition(self, rate: Float[Tensor, "batch time state"], span: Float[Tensor, "batch time"]) -> Complex[Tensor, "batch time state"]:
-        """Return by what an undisturbed state is multiplied over a span of time."""
+    def _transition(self, rate: Float[Tensor, "batch time state"], span: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor]:
+        """Return by what an undisturbed state is multiplied over a span of time: real and imaginary part."""
         span = span.to(rate.dtype)[..., None]
         size, angle = torch.exp(-rate * span), self.frequency.to(rate.dtype) * span
-        # Not torch.polar: where the size is denormal, after a long gap, its gradient is NaN.
-        return torch.complex(size * angle.cos(), size * angle.sin())
+        return size * angle.cos(), size * angle.sin()
+
+
+def _turned(turn: tuple[Tensor, Tensor], states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The complex product."""
+    return turn[0] * states[0] - turn[1] * states[1], turn[0] * states[1] + turn[1] * states[0]
 
 
 class CTODEMemory(nn.Module):

@@ -1,6 +1,6 @@
 """Gated linear recurrence: ``reference`` is the definition, ``chunked`` the fast form that the library uses."""
 
-from torchcram.ops.scan.chunked import scan
+from torchcram.ops.scan.chunked import scan, scan_planes
 from torchcram.ops.scan.reference import scan_reference
 
-__all__ = ["scan", "scan_reference"]
+__all__ = ["scan", "scan_planes", "scan_reference"]

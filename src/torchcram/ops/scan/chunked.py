@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
-from torch.nn.functional import pad
 
 # Real and imaginary part, or the real one alone.
 Planes = tuple[Tensor, ...]
@@ -25,28 +24,33 @@ def scan(
     decay: Inexact[Tensor, "batch time state"], inputs: Inexact[Tensor, "batch time state"], initial: Inexact[Tensor, "batch state"]
 ) -> Inexact[Tensor, "batch time state"]:
     """Fast form of :func:`torchcram.ops.scan.scan_reference`: same arguments, same result, same gradients."""
-    return _Scan.apply(decay, inputs, initial)
+    states = scan_planes(_planes(decay), _planes(inputs), _planes(initial))
+    return torch.complex(*states) if len(states) == 2 else states[0]
+
+
+def scan_planes(decay: Planes, inputs: Planes, initial: Planes) -> Planes:
+    """Return the states as planes of those of :func:`scan`: callers that have the parts at hand need not join and part them."""
+    return tuple(_Scan.apply(*decay, *inputs, *initial))
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
-        planes = _planes(decay), _planes(inputs), _planes(initial)
-        states = _run(*planes)
-        ctx.save_for_backward(*planes[0], *states, *planes[2])
-        return _joined(states)
+    def forward(ctx: Any, *planes: Tensor) -> Planes:
+        decay, inputs, initial = _thirds(planes)
+        states = _run(decay, inputs, initial)
+        ctx.save_for_backward(*decay, *states, *initial)
+        return states
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        saved, count = ctx.saved_tensors, len(ctx.saved_tensors) // 3
-        decay, states, initial = saved[:count], saved[count : 2 * count], saved[2 * count :]
+    def backward(ctx: Any, *grad: Tensor) -> Planes:
+        decay, states, initial = _thirds(ctx.saved_tensors)
         # d loss / d s_t collects what s_t contributes to itself and, through decay_{t+1}, to every later state.
         following = _conjugate(tuple(torch.cat([plane[:, 1:], torch.zeros_like(plane[:, :1])], 1) for plane in decay))
-        grad_inputs = _run(following, _planes(grad), tuple(torch.zeros_like(plane) for plane in initial), backwards=True)
+        grad_inputs = _run(following, grad, tuple(torch.zeros_like(plane) for plane in initial), backwards=True)
         before = tuple(torch.cat([start[:, None], plane[:, :-1]], 1) for start, plane in zip(initial, states, strict=True))
         first, own = (tuple(plane[:, :1] for plane in planes) for planes in (grad_inputs, decay))
         grad_initial = tuple(plane.sum(1) for plane in _product(first, _conjugate(own)))
-        return _joined(_product(grad_inputs, _conjugate(before))), _joined(grad_inputs), _joined(grad_initial)
+        return *_product(grad_inputs, _conjugate(before)), *grad_inputs, *grad_initial
 
 
 def _run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = False) -> Planes:
@@ -80,16 +84,21 @@ def _carried(ends: Planes, products: Planes, initial: Planes, *, backwards: bool
 
 
 def _planes(numbers: Tensor) -> Planes:
-    return (numbers.real.contiguous(), numbers.imag.contiguous()) if numbers.is_complex() else (numbers,)
+    return (numbers.real, numbers.imag) if numbers.is_complex() else (numbers,)
 
 
-def _joined(planes: Planes) -> Tensor:
-    return torch.complex(*planes) if len(planes) == 2 else planes[0]
+def _thirds(planes: Planes) -> tuple[Planes, Planes, Planes]:
+    count = len(planes) // 3
+    return planes[:count], planes[count : 2 * count], planes[2 * count :]
 
 
 def _chunks(planes: Planes, chunk: int) -> Planes:
     """Return fresh planes ``[batch, chunks, chunk, state]``, filled up with zeros at the end."""
-    return tuple(pad(plane, (0, 0, 0, -plane.shape[1] % chunk)).unflatten(1, (-1, chunk)) for plane in planes)
+    shape = (planes[0].shape[0], -(-planes[0].shape[1] // chunk) * chunk, planes[0].shape[2])
+    fresh = tuple(plane.new_zeros(shape) for plane in planes)
+    for whole, plane in zip(fresh, planes, strict=True):
+        whole[:, : plane.shape[1]] = plane
+    return tuple(plane.unflatten(1, (-1, chunk)) for plane in fresh)
 
 
 def _at(planes: Planes, t: int) -> Planes:
