@@ -138,6 +138,19 @@ def test_losses_and_skipping_rise_as_the_shift_falls(model, task):
     assert curve.skipped[:, 0].nan_to_num().max() == 0
 
 
+def test_shifts_that_no_choice_can_fall_on_are_left_out(model, task):
+    """The curve stops behind the first shift that breaks the tolerance, and the choice is that of the whole curve."""
+    batches, shifts = [evaluation_batch(task, sequences=16, seed=0, index=0, step=0)], (30.0, 2.0, 1.0, 0.0, -1.0, -2.0, -4.0)
+    whole = risk_curve(model, batches, shifts=shifts)
+    means = whole.losses.double().mean(0).tolist()
+    tolerance = next(mean for mean in means if mean > 0) + 1e-9
+    short = risk_curve(model, batches, shifts=shifts, most=tolerance)
+    assert len(short.shifts) == 1 + next((i for i, mean in enumerate(means) if mean > tolerance), len(means) - 1)
+    assert torch.equal(short.losses, whole.losses[:, : len(short.shifts)])
+    chosen = [choose_shift(curve, risk_tolerance=max(tolerance, 0.2)).threshold_shift for curve in (whole, risk_curve(model, batches, shifts=shifts, most=0.2))]
+    assert chosen[0] == chosen[1]
+
+
 def test_sequences_without_scored_answers_lose_nothing(model, task):
     batch = evaluation_batch(task, sequences=4, seed=0, index=0, step=0)
     batch.targets["answer"][0] = -100

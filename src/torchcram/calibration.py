@@ -8,7 +8,7 @@ frozen model: it is void while training and under drift. Skipping nothing satisf
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from torchcram.memory.block import CRAMBlock
 from torchcram.models.sequence import SequenceModel
 from torchcram.types import Batch, RoutingControl
 
-SHIFTS: tuple[float, ...] = (8.0, 2.0, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.35, 0.2, 0.0, -0.3, -1.0, -8.0)
+SHIFTS: tuple[float, ...] = (8.0, 1.5, 1.1, 0.9, 0.7, 0.5, 0.35, 0.2, 0.1, 0.0, -0.1, -0.2, -0.35, -0.6, -1.0, -2.0, -8.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,9 @@ class Calibration:
 
 
 @torch.no_grad()
-def risk_curve(model: SequenceModel, batches: Iterable[Batch], *, answer: str = "answer", shifts: Sequence[float] = SHIFTS) -> RiskCurve:
+def risk_curve(
+    model: SequenceModel, batches: Sequence[Batch], *, answer: str = "answer", shifts: Sequence[float] = SHIFTS, most: float | None = None
+) -> RiskCurve:
     """Measure the losses of each shift against dense reads.
 
     Args:
@@ -63,23 +65,30 @@ def risk_curve(model: SequenceModel, batches: Iterable[Batch], *, answer: str = 
         batches: calibration sequences, never trained on.
         answer: name of a classification head per step.
         shifts: what to try.
+        most: leave out the shifts beyond the first one whose mean loss exceeds this: no choice can fall on them.
     """
     ordered = tuple(sorted(shifts, reverse=True))
+    dense = [model(batch, control=RoutingControl(reads="all")).outputs[answer].argmax(-1) for batch in batches]
     losses, skipped = [], []
-    for batch in batches:
-        scored = batch.targets[answer] != -100
-        dense = model(batch, control=RoutingControl(reads="all")).outputs[answer].argmax(-1)
-        skippable = scored & batch.slices.get("recurring", scored)
-        rows = []
-        for shift in ordered:
-            output = model(batch, control=RoutingControl(threshold_shift=shift))
-            wrong = (output.outputs[answer].argmax(-1) != dense) & scored
-            read = any_layer([block.decision for block in output.blocks])
-            rows.append((_share(wrong, scored), _share(~read & skippable, skippable)))
-        losses.append(torch.stack([loss for loss, _ in rows], 1))
-        skipped.append(torch.stack([share for _, share in rows], 1))
-    # A sequence without scored answers loses none.
-    return RiskCurve(shifts=ordered, losses=torch.cat(losses).nan_to_num(0.0).cummax(1).values, skipped=torch.cat(skipped))
+    for shift in ordered:
+        parts = [_judge(model, batch, answers, answer=answer, shift=shift) for batch, answers in zip(batches, dense, strict=True)]
+        # A sequence without scored answers loses none.
+        losses.append(torch.cat([loss for loss, _ in parts]).nan_to_num(0.0))
+        skipped.append(torch.cat([share for _, share in parts]))
+        losses[-1] = torch.maximum(losses[-1], losses[-2]) if len(losses) > 1 else losses[-1]
+        if most is not None and float(losses[-1].double().mean()) > most:
+            break
+    return RiskCurve(shifts=ordered[: len(losses)], losses=torch.stack(losses, 1), skipped=torch.stack(skipped, 1))
+
+
+def _judge(model: SequenceModel, batch: Batch, dense: Tensor, *, answer: str, shift: float) -> tuple[Tensor, Tensor]:
+    """Return, for each sequence of a batch, the share of its answers that a shift changes, and the share of its skippable reads that it skips."""
+    scored = batch.targets[answer] != -100
+    output = model(batch, control=RoutingControl(threshold_shift=shift))
+    wrong = (output.outputs[answer].argmax(-1) != dense) & scored
+    read = any_layer([block.decision for block in output.blocks])
+    skippable = scored & batch.slices.get("recurring", scored)
+    return _share(wrong, scored), _share(~read & skippable, skippable)
 
 
 def check_sequences(sequences: int, *, risk_tolerance: float) -> None:

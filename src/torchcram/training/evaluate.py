@@ -184,11 +184,11 @@ def evaluate(
 
 def calibrate(model: SequenceModel, task: Task, *, sequences: int, risk_tolerance: float, seed: int, step: int, batch_size: int = 16) -> Calibration:
     """Choose the threshold shift on fresh sequences; see :mod:`torchcram.calibration`."""
-    curve = fresh_risk_curve(model, task, sequences=sequences, seed=seed, step=step, batch_size=batch_size)
+    curve = fresh_risk_curve(model, task, sequences=sequences, seed=seed, step=step, batch_size=batch_size, most=risk_tolerance)
     return choose_shift(curve, risk_tolerance=risk_tolerance)
 
 
-def fresh_risk_curve(model: SequenceModel, task: Task, *, sequences: int, seed: int, step: int, batch_size: int = 16) -> RiskCurve:
+def fresh_risk_curve(model: SequenceModel, task: Task, *, sequences: int, seed: int, step: int, batch_size: int = 16, most: float | None = None) -> RiskCurve:
     """Return the risk curve on fresh sequences, apart from those of :func:`evaluate`.
 
     Raises:
@@ -199,7 +199,7 @@ def fresh_risk_curve(model: SequenceModel, task: Task, *, sequences: int, seed: 
     model.eval()
     sizes = ((first, min(batch_size, sequences - first)) for first in range(0, sequences, batch_size))
     batches = (evaluation_batch(task, sequences=size, seed=seed, index=2**30 + first, step=step) for first, size in sizes)
-    return risk_curve(model, (suited(batch, model) for batch in batches))
+    return risk_curve(model, [suited(batch, model) for batch in batches], most=most)
 
 
 @torch.no_grad()
