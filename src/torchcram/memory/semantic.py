@@ -151,7 +151,7 @@ class SlotMemory(nn.Module):
 
     def _take_over(self, lesson: Lesson, new: Tensor, most: int) -> None:
         """Reads at new addresses take over the slots used least."""
-        fresh = world_concat(torch.cat([lesson.address, lesson.target], -1)[new], 4 * most)
+        fresh = world_concat(torch.cat([lesson.address, lesson.target], -1)[new], 4 * most)[: 4 * most]
         fresh = fresh[self._first_of_its_kind(fresh[:, : self.keys.shape[1]])][:most]
         taken = self.usage.argsort(stable=True)[: len(fresh)]
         self.keys[taken], self.values[taken] = fresh.to(self.keys.dtype).chunk(2, -1)
