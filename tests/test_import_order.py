@@ -61,6 +61,11 @@ ORDER = (
     "tasks.oscillator",
     "tasks.srcd",
     "tasks.srcd_oracle",
+    "tasks.published",
+    "tasks.splits",
+    "tasks.series",
+    "tasks.physionet",
+    "tasks.activity",
     # doing things
     "training",
     "training.run_config",
