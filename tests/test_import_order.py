@@ -66,6 +66,7 @@ ORDER = (
     "tasks.series",
     "tasks.physionet",
     "tasks.activity",
+    "panel",
     # doing things
     "training",
     "training.run_config",
@@ -82,6 +83,8 @@ ORDER = (
     "training.trainer",
     "training.summary",
     "training.loop",
+    "training.stopping",
+    "estimators",
     "bench",
     "bench.timing",
     "bench.measurement",

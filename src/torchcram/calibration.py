@@ -67,7 +67,7 @@ def risk_curve(model: SequenceModel, batches: Iterable[Batch], *, answer: str = 
     ordered = tuple(sorted(shifts, reverse=True))
     losses, skipped = [], []
     for batch in batches:
-        scored = batch.targets[answer] != -100
+        scored = (batch.targets[answer] != -100) & batch.real
         dense = model(batch, control=RoutingControl(reads="all")).outputs[answer].argmax(-1)
         skippable = scored & batch.slices.get("recurring", scored)
         rows = []
