@@ -24,18 +24,18 @@ def draw(count: int, *, seed: int):
 
 
 def main(steps: int = 300):
-    X, y = draw(400, seed=0)
-    model = CRAMClassifier(max_steps=steps, class_weight="balanced", random_state=0).fit(X, y)
+    series, label = draw(400, seed=0)
+    model = CRAMClassifier(max_steps=steps, class_weight="balanced", random_state=0).fit(series, label)
 
-    X_new, y_new = draw(200, seed=1)
-    print(f"accuracy {model.score(X_new, y_new):.1%}, reads {model.read_rate_:.1%} of the steps after {model.n_iter_} training steps")
+    fresh, truth = draw(200, seed=1)
+    print(f"accuracy {model.score(fresh, truth):.1%}, reads {model.read_rate_:.1%} of the steps after {model.n_iter_} training steps")
 
-    route_map = model.explain(X_new[:1])[0]
-    print(f"first series: {route_map.read.sum()} of {len(route_map.time)} steps read, p({model.classes_[0]}) = {model.predict_proba(X_new[:1])[0, 0]:.2f}")
+    route_map = model.explain(fresh[:1])[0]
+    print(f"first series: {route_map.read.sum()} of {len(route_map.time)} steps read, p({model.classes_[0]}) = {model.predict_proba(fresh[:1])[0, 0]:.2f}")
 
     again = pickle.loads(pickle.dumps(model))
-    assert (again.predict(X_new) == model.predict(X_new)).all()
-    return model.score(X_new, y_new)
+    assert (again.predict(fresh) == model.predict(fresh)).all()
+    return model.score(fresh, truth)
 
 
 if __name__ == "__main__":

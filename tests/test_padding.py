@@ -126,7 +126,8 @@ def test_no_statistic_counts_padding(mixer, steps, more, seed):
     torch.set_default_dtype(torch.float64)
     model = model_of(mixer).eval()
     for batch, noise in pair(steps, more, seed):
-        output = model(batch, control=TRAINING, noise=noise)
+        with torch.no_grad():
+            output = model(batch, control=TRAINING, noise=noise)
         ledger, tally, exposures = Ledger(model), Tally(model), ExposureCounter(patterns=PATTERNS)
         rates = ledger.enter(output, batch)
         # How long the longest sequence is, padding and all, is the one thing that tells of it.

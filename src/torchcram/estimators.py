@@ -64,18 +64,20 @@ class _SeriesEstimator(base.BaseEstimator):
         self.channels_, self.n_features_in_ = panel.channels, len(panel.channels)
         self.statistics_ = SeriesStatistics.fit([panel.series[row] for row in train])
         encoded = self._encoded(panel)
-        tasks = [
-            SeriesTask([encoded[i] for i in rows], {TARGET: target[rows]}, (head,), weights=weights[rows]) if len(rows) else None for rows in (train, held)
-        ]
-        assert tasks[0] is not None
-        self.head_, self.config_ = head, self._config(tasks[0].longest, seed=int(generator.randint(2**31 - 1)))
-        trainer = Trainer(self.config_, tasks[0], make_accelerator())
-        judge = None if tasks[1] is None else lambda control: _held_out_loss(trainer.plain, tasks[1], control)
+        task, judged = (self._task([encoded[row] for row in rows], target[rows], head, weights[rows]) for rows in (train, held))
+        assert task is not None
+        self.head_, self.config_ = head, self._config(task.longest, seed=int(generator.randint(2**31 - 1)))
+        trainer = Trainer(self.config_, task, make_accelerator())
+        judge = None if judged is None else lambda control: _held_out_loss(trainer.plain, judged, control)
         with TrainingProgress(steps=self.max_steps, show=self.verbose) as progress:
             self.control_ = learn(trainer, judge=judge, every=max(1, self.max_steps // 40), patience=self.patience, progress=progress)
         self.n_iter_, self.model_ = trainer.step, trainer.plain.to("cpu").eval()
         maps = self._maps([encoded[i] for i in (held if len(held) else train)])
         self.read_rate_ = float(np.concatenate([read for _, read in maps]).mean())
+
+    @staticmethod
+    def _task(series: Sequence[EncodedSeries], target: Tensor, head: Head, weights: Tensor) -> SeriesTask | None:
+        return SeriesTask(series, {TARGET: target}, (head,), weights=weights) if series else None
 
     def _config(self, longest: int, *, seed: int) -> RunConfig:
         sequences = max(1, min(self.batch_size, MOST_TOKENS // longest))

@@ -31,9 +31,9 @@ class EarlyStopping:
         self.control = RoutingControl(reads="all")
 
     def judge(self, loss: float, model: nn.Module, control: RoutingControl) -> None:
-        """Take note of a model's held-out loss, and of what it was allowed to read."""
+        """Take note of a model's held-out loss (at least 0), and of what it was allowed to read."""
         self.waited = 0 if loss < self.best else self.waited + 1
-        if loss <= self.best + self.tolerance * abs(self.best):
+        if loss <= self.best * (1 + self.tolerance):
             self.kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
             self.control = control
         self.best = min(self.best, loss)
