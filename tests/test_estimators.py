@@ -147,7 +147,7 @@ def test_one_observation_none_at_all_and_ten_thousand_steps_are_predicted(classi
 def test_batches_hold_every_row_once_and_never_too_many_steps():
     lengths = [40_000, 3, 30_000, 5, 70_000, 4]
     found = _batches([EncodedSeries(inputs=torch.zeros(steps, 1), gap=torch.zeros(steps)) for steps in lengths])
-    assert sorted(sum(found, [])) == list(range(6))
+    assert sorted(row for rows in found for row in rows) == list(range(6))
     assert all(len(rows) == 1 or len(rows) * max(lengths[row] for row in rows) <= MOST_TOKENS for rows in found)
     assert found == [[1, 5, 3], [2], [0], [4]]
 
@@ -172,7 +172,7 @@ def test_a_class_that_training_did_not_have_counts_as_an_error(classifier):
 @pytest.mark.parametrize(
     ("model", "target", "message"),
     [
-        (CRAMClassifier, ["yes"] * 24, "y has one class only, .*'yes'"),
+        (CRAMClassifier, ["yes"] * 24, "y has one class only, yes: at least two"),
         (CRAMClassifier, ["yes"], "y has 1 entries for 24 series"),
         (CRAMClassifier, np.zeros((24, 2)), r"y has shape \(24, 2\)"),
         (CRAMRegressor, [*range(23), NAN], "series 23, column 'y': is nan; targets must be finite"),

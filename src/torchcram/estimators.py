@@ -220,7 +220,7 @@ class CRAMClassifier(base.ClassifierMixin, _SeriesEstimator):
             raise ValueError(f"y has shape {label.shape}: one class a series is needed")
         self.classes_, code = np.unique(label, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y has one class only, {self.classes_[0]!r}: at least two are needed")
+            raise ValueError(f"y has one class only, {self.classes_[0]}: at least two are needed")
         weight = class_weights.compute_class_weight(self.class_weight, classes=self.classes_, y=label)
         head = Head(name=TARGET, kind="classification", size=len(self.classes_), per="sequence")
         self._fit(panel, torch.from_numpy(code.astype(np.int64)), torch.from_numpy(weight[code]).float(), code, head)

@@ -112,19 +112,21 @@ def _of_frame(frame: Any, channels: Sequence[Any] | None) -> Panel:
     if not names:
         raise ValueError("the frame holds no series")
     known = tuple(sorted(variables, key=str)) if channels is None else tuple(channels)
-    owner, kind = frame["series"].to_numpy(), frame["variable"].to_numpy()
-    for row in np.flatnonzero(~np.isin(kind, np.array(known, dtype=kind.dtype)))[:1]:
-        raise ValueError(f"series {owner[row]!r}, column {kind[row]!r}: no training series had this variable: {nearest_hint(str(kind[row]), map(str, known))}")
-    time, value = (_numbers(frame[column].to_numpy(), f"column {column!r}") for column in ("time", "value"))
     code = {variable: number for number, variable in enumerate(known)}
-    column = np.array([code[variable] for variable in kind.tolist()], dtype=np.int64)
+    owner, kind = frame["series"].tolist(), frame["variable"].tolist()
+    unknown = [row for row, variable in enumerate(kind) if variable not in code]
+    if unknown:
+        hint = nearest_hint(str(kind[unknown[0]]), map(str, known))
+        raise ValueError(f"series {owner[unknown[0]]!r}, column {kind[unknown[0]]!r}: no training series had this variable: {hint}")
+    time, value = (_numbers(frame[column].to_numpy(), f"column {column!r}") for column in ("time", "value"))
+    channel = np.array([code[variable] for variable in kind], dtype=np.int64)
     _require_rows(owner, kind, time, value)
     place = {name: number for number, name in enumerate(names)}
-    belongs = np.array([place[name] for name in owner.tolist()])
+    belongs = np.array([place[name] for name in owner])
     order = np.argsort(belongs, kind="stable")
     bounds = np.searchsorted(belongs[order], np.arange(len(names) + 1))
     chosen = [order[first:last] for first, last in pairwise(bounds.tolist())]
-    series = tuple(Series.of_observations(time[rows], column[rows], value[rows], variables=len(known)) for rows in chosen)
+    series = tuple(Series.of_observations(time[rows], channel[rows], value[rows], variables=len(known)) for rows in chosen)
     return Panel(series=series, channels=known, names=tuple(names))
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from torchcram.memory.consolidation import ConsolidationController, ControllerConfig
 from torchcram.training.progress import TrainingProgress
 from torchcram.training.stopping import EarlyStopping, learn
+from torchcram.training.trainer import Trainer
 from torchcram.types import RoutingControl
 
 ALL, ROUTED = RoutingControl(reads="all"), RoutingControl()
@@ -41,7 +42,7 @@ def test_a_loss_that_is_no_number_is_never_kept():
     assert not stopping.kept
 
 
-class Counting:
+class Counting(Trainer):
     """A trainer whose model's only weight is the number of its steps."""
 
     def __init__(self, steps: int, *, routes: bool = True, acquire: int = 1000):
