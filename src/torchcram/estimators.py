@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,7 +31,13 @@ from torchcram.training.stopping import learn
 from torchcram.training.trainer import Trainer, build_model
 from torchcram.types import Head, RoutingControl
 
-base, validation, class_weights = (optional(f"sklearn.{name}", extra="sklearn") for name in ("base", "utils.validation", "utils.class_weight"))
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+else:
+    _base = optional("sklearn.base", extra="sklearn")
+    BaseEstimator, ClassifierMixin, RegressorMixin = _base.BaseEstimator, _base.ClassifierMixin, _base.RegressorMixin
+
+validation, class_weights = (optional(f"sklearn.utils.{name}", extra="sklearn") for name in ("validation", "class_weight"))
 
 TARGET = "target"
 # Steps of a batch, padding included: bounds the memory that long series take.
@@ -55,7 +61,7 @@ class RouteMap:
     read: np.ndarray
 
 
-class _SeriesEstimator(base.BaseEstimator):
+class _SeriesEstimator(BaseEstimator):
     """What both estimators share: reading, encoding, training and running over series."""
 
     def _fit(self, panel: Panel, target: Tensor, weights: Tensor, strata: Int[np.ndarray, " series"], head: Head) -> None:
@@ -165,7 +171,7 @@ class _SeriesEstimator(base.BaseEstimator):
         return tags
 
 
-class CRAMClassifier(base.ClassifierMixin, _SeriesEstimator):
+class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
     """Classify irregular series.
 
     Args:
@@ -236,7 +242,7 @@ class CRAMClassifier(base.ClassifierMixin, _SeriesEstimator):
         return self.classes_[chosen]
 
 
-class CRAMRegressor(base.RegressorMixin, _SeriesEstimator):
+class CRAMRegressor(RegressorMixin, _SeriesEstimator):
     """Regress one or several numbers on irregular series. Arguments and attributes: see :class:`CRAMClassifier`."""
 
     def __init__(
