@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
-from torchcram.strict import StrictConfig, nearest_hint, require_choice
+from torchcram.strict import StrictConfig, nearest_hint, optional, require_choice
 
 
 class Inner(StrictConfig):
@@ -122,3 +122,9 @@ def test_the_digest_tells_configurations_apart_and_is_stable():
     assert set(Outer().digest()) <= set(string.hexdigits.lower())
     # A literal, since runs are recognised by it: equal settings must have equal digests in every later version and process.
     assert Inner().digest() == "ef913072fa51"
+
+
+def test_an_optional_package_that_is_absent_names_its_extra():
+    assert optional("json.decoder", extra="none").JSONDecoder
+    with pytest.raises(ImportError, match=r"this needs no_such_package, which is not installed: pip install 'torchcram\[sklearn\]'"):
+        optional("no_such_package.base", extra="sklearn")

@@ -28,6 +28,8 @@ _PUBLIC = {
     "Run": "torchcram.training.loop",
     "load_run": "torchcram.training.loop",
     "train": "torchcram.training.loop",
+    "CRAMClassifier": "torchcram.estimators",
+    "CRAMRegressor": "torchcram.estimators",
     "write_report": "torchcram.report.html",
 }
 
@@ -36,6 +38,8 @@ __all__ = [
     "Batch",
     "BlockOutput",
     "CRAMBlock",
+    "CRAMClassifier",
+    "CRAMRegressor",
     "Head",
     "MemoryState",
     "Route",
@@ -56,6 +60,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from torchcram.estimators import CRAMClassifier, CRAMRegressor
     from torchcram.memory.block import CRAMBlock
     from torchcram.models.sequence import SequenceModel
     from torchcram.report.html import write_report

@@ -83,7 +83,7 @@ def risk_curve(
 
 def _judge(model: SequenceModel, batch: Batch, dense: Tensor, *, answer: str, shift: float) -> tuple[Tensor, Tensor]:
     """Return, for each sequence of a batch, the share of its answers that a shift changes, and the share of its skippable reads that it skips."""
-    scored = batch.targets[answer] != -100
+    scored = (batch.targets[answer] != -100) & batch.real
     output = model(batch, control=RoutingControl(threshold_shift=shift))
     wrong = (output.outputs[answer].argmax(-1) != dense) & scored
     read = any_layer([block.decision for block in output.blocks])

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -35,6 +36,18 @@ def require_choice(kind: str, value: str, valid: Iterable[str]) -> str:
     if value not in names:
         raise ValueError(f"unknown {kind} {value!r}: {nearest_hint(value, names)}")
     return value
+
+
+def optional(module: str, *, extra: str) -> Any:
+    """Return a module of an optional dependency.
+
+    Raises:
+        ImportError: naming the extra that installs it.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        raise ImportError(f"this needs {module.split('.')[0]}, which is not installed: pip install 'torchcram[{extra}]'") from None
 
 
 def require_positive(**numbers: float) -> None:

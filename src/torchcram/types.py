@@ -268,6 +268,15 @@ class Batch:
         """Number of sequences."""
         return self.gap.shape[0]
 
+    @property
+    def real(self) -> Bool[Tensor, "batch time"]:
+        """True on real steps, False on padding."""
+        return torch.ones_like(self.gap, dtype=torch.bool) if self.mask is None else self.mask
+
+    def group(self, name: str) -> Bool[Tensor, "batch time"]:
+        """Return the real steps of a slice."""
+        return self.slices[name] & self.real
+
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tensors: dict[str, Any] = {name: None if (value := getattr(self, name)) is None else change(value) for name in ("inputs", "gap", "horizon", "mask")}
         groups: dict[str, Any] = {name: {key: change(value) for key, value in getattr(self, name).items()} for name in ("targets", "slices", "info")}

@@ -142,9 +142,13 @@ class ConsolidationController:
             self.best_loss, self.best_step = self.smooth_loss, step
         plateau = step - self.best_step >= rules.plateau_steps and step >= rules.shortest_acquisition
         if plateau or (rules.acquire_steps is not None and step + 1 >= rules.acquire_steps):
-            self.phase, self.acquired_at = "consolidate", step + 1
-            self.price, self.caution = rules.price_start, rules.caution_start
-            self.settled_step = step
+            self.begin_routing(step)
+
+    def begin_routing(self, step: int) -> None:
+        """End acquisition with this step: from the next one on the router decides."""
+        self.phase, self.acquired_at = "consolidate", step + 1
+        self.price, self.caution = self.config.price_start, self.config.caution_start
+        self.settled_step = step
 
     def _consolidate(self, step: int, read_rate: float) -> None:
         rules = self.config

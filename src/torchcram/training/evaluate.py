@@ -34,7 +34,7 @@ class Tally:
 
     def add(self, output: ModelOutput, batch: Batch) -> None:
         """Count one batch."""
-        mask = torch.ones_like(batch.gap, dtype=torch.bool) if batch.mask is None else batch.mask
+        mask = batch.real
         decisions = [block.decision for block in output.blocks if block.decision is not None]
         self._count(tokens=mask.sum(), dense=dense_keys(mask) * len(decisions))
         self._count(any=any_layer(decisions).sum(), used=any_layer_used(decisions).sum(), need=in_need(decisions).sum())
@@ -56,9 +56,11 @@ class Tally:
             right = (answer.argmax(-1) == target) & keep
             self._count(**{f"{head.name}:right": right.sum(), f"{head.name}:count": keep.sum()})
             if head.per == "step":
-                for name, slice_ in batch.slices.items():
+                for name in batch.slices:
+                    slice_ = batch.group(name)
                     self._count(**{f"{head.name}:{name}:right": (right & slice_).sum(), f"{head.name}:{name}:count": (keep & slice_).sum()})
-        for name, slice_ in batch.slices.items():
+        for name in batch.slices:
+            slice_ = batch.group(name)
             self._count(**{f"slice:{name}": slice_.sum()})
             self._count(**{f"route:{name}:{int(kind)}": (slice_ & (route == int(kind))).sum() for kind in Route})
 
@@ -204,14 +206,15 @@ def fresh_risk_curve(model: SequenceModel, task: Task, *, sequences: int, seed: 
 
 @torch.no_grad()
 def route_map(model: SequenceModel, batch: Batch, *, control: RoutingControl) -> dict[str, Any]:
-    """Return the routes of the first sequence of a batch, layer by layer, as plain lists."""
+    """Return the routes of the first sequence of a batch, layer by layer, as plain lists, without its padding."""
     model.eval()
     batch = suited(batch.rows(0, 1), model)
+    steps = int(batch.real.sum())
     output = model(batch, control=control)
     blank = torch.zeros_like(batch.gap[0], dtype=torch.bool)
     return {
-        "routes": [block.decision.route[0].tolist() for block in output.blocks if block.decision is not None],
-        "query": batch.slices.get("query", blank[None])[0].tolist(),
-        "needs_read": batch.slices.get("needs_read", blank[None])[0].tolist(),
-        "time": batch.gap[0].double().cumsum(0).tolist(),
+        "routes": [block.decision.route[0, :steps].tolist() for block in output.blocks if block.decision is not None],
+        "query": batch.slices.get("query", blank[None])[0, :steps].tolist(),
+        "needs_read": batch.slices.get("needs_read", blank[None])[0, :steps].tolist(),
+        "time": batch.gap[0, :steps].double().cumsum(0).tolist(),
     }

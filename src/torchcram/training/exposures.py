@@ -32,7 +32,7 @@ class ExposureCounter:
         """Take note of a training step; the exposures of a pattern are those of earlier steps."""
         if not len(self.exposures) or "pattern" not in batch.info:
             return
-        recurring = batch.slices["recurring"]
+        recurring = batch.group("recurring")
         pattern = batch.info["pattern"][recurring].cpu()
         if routed:
             read = any_layer([block.decision for block in output.blocks if block.decision is not None])[recurring].cpu()

@@ -33,7 +33,7 @@ class Ledger:
     @torch.no_grad()
     def enter(self, output: ModelOutput, batch: Batch, *, reference: bool = False) -> dict[str, Any]:
         """Count a pass and return its rates. The reads of a ``reference`` pass (all reads forced) are costs, its tokens are no progress."""
-        mask = torch.ones_like(batch.gap, dtype=torch.bool) if batch.mask is None else batch.mask
+        mask = batch.real
         decisions = [block.decision for block in output.blocks if block.decision is not None]
         reads, computed_reads = [decision.read for decision in decisions], [decision.computed for decision in decisions]
         sums = [mask.sum(), any_layer(decisions).sum(), dense_keys(mask) * len(decisions), sum(d.explored.sum() for d in decisions)]
@@ -61,7 +61,7 @@ def familiarity_record(output: ModelOutput, batch: Batch) -> dict[str, dict[str,
     """Return observed quality and predicted familiarity of recurring and novel queries, in the first layer that read them."""
     found: dict[str, dict[str, float | None]] = {"quality": {}, "familiarity": {}}
     for name in [name for name in WATCHED if name in batch.slices]:
-        layers = world_sum(torch.stack([_observed(block, batch.slices[name]) for block in output.blocks])).tolist()
+        layers = world_sum(torch.stack([_observed(block, batch.group(name)) for block in output.blocks])).tolist()
         asked, observed, quality, familiarity = next((sums for sums in layers if sums[1] > 0), (0.0, 0.0, 0.0, 0.0))
         found["quality"][name] = quality / observed if observed else None
         found["familiarity"][name] = familiarity / asked if observed else None

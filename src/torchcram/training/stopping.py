@@ -1,0 +1,83 @@
+"""Early stopping: training that ends, and decides when to route, by what held-out data say.
+
+Two stretches, each ended by patience. While everything reads, a held-out loss that no longer falls ends acquisition, from the best model so far: what has
+been learned by heart only is not consolidated. Once the router decides, the latest model that is about as good as the best is kept, for reads fall with time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from torchcram.training.progress import TrainingProgress
+from torchcram.training.trainer import Trainer
+from torchcram.types import RoutingControl
+
+
+class EarlyStopping:
+    """The best model so far, by held-out loss.
+
+    Args:
+        patience: judgements without a gain before training should stop.
+        tolerance: share by which a later model may be worse and still takes the place of an earlier one; it is no gain.
+    """
+
+    def __init__(self, *, patience: int, tolerance: float = 0.0):
+        self.patience, self.tolerance = patience, tolerance
+        self.best, self.waited = math.inf, 0
+        self.kept: dict[str, Tensor] = {}
+        self.control = RoutingControl(reads="all")
+
+    def judge(self, loss: float, model: nn.Module, control: RoutingControl) -> None:
+        """Take note of a model's held-out loss (at least 0), and of what it was allowed to read."""
+        self.waited = 0 if loss < self.best else self.waited + 1
+        if loss <= self.best * (1 + self.tolerance):
+            self.kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            self.control = control
+        self.best = min(self.best, loss)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return self.waited >= self.patience
+
+    def restore(self, model: nn.Module) -> None:
+        """Give a model back the weights of the kept one, if one was kept."""
+        if self.kept:
+            model.load_state_dict(self.kept)
+
+
+def learn(
+    trainer: Trainer, *, judge: Callable[[RoutingControl], float] | None, every: int, patience: int, progress: TrainingProgress, tolerance: float = 0.01
+) -> RoutingControl:
+    """Train until the steps of the configuration are done or patience runs out; return what the model may read from now on.
+
+    Args:
+        trainer: at its first step.
+        judge: held-out loss of the trainer's model under a control; None trains all the steps and keeps the last model.
+        every: steps between judgements.
+        patience: judgements without a gain that end a stretch.
+        progress: where training is shown.
+        tolerance: see :class:`EarlyStopping`; for models that route.
+    """
+    stopping, total = EarlyStopping(patience=patience), trainer.config.training.steps
+    while trainer.step < total:
+        control, acquiring = trainer.evaluation_control(), trainer.routes and trainer.controller.phase == "acquire"
+        record = trainer.train_step()
+        progress.trained(trainer.step, record, record["phase"])
+        acquired = acquiring and trainer.controller.phase != "acquire"
+        if judge is None:
+            continue
+        if trainer.step % every == 0 or trainer.step == total or acquired:
+            stopping.judge(judge(control), trainer.plain, control)
+        if acquiring and (acquired or stopping.exhausted):
+            stopping.restore(trainer.plain)
+            if not acquired:
+                trainer.controller.begin_routing(trainer.step - 1)
+            stopping = EarlyStopping(patience=patience, tolerance=tolerance)
+        elif stopping.exhausted:
+            break
+    stopping.restore(trainer.plain)
+    return stopping.control if stopping.kept else trainer.evaluation_control()

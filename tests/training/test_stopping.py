@@ -1,0 +1,102 @@
+"""Early stopping keeps the right model, and patience ends first acquisition, then training."""
+
+import math
+
+from torch import nn
+
+from torchcram.memory.consolidation import ConsolidationController, ControllerConfig
+from torchcram.training.progress import TrainingProgress
+from torchcram.training.stopping import EarlyStopping, learn
+from torchcram.training.trainer import Trainer
+from torchcram.types import RoutingControl
+
+ALL, ROUTED = RoutingControl(reads="all"), RoutingControl()
+
+
+def judged(stopping: EarlyStopping, losses: list[float]) -> float:
+    """Judge a model whose only weight counts judgements; return the weight of the one kept."""
+    model = nn.Linear(1, 1, bias=False)
+    for number, loss in enumerate(losses):
+        nn.init.constant_(model.weight, number)
+        stopping.judge(loss, model, ROUTED)
+    stopping.restore(model)
+    return model.weight.item()
+
+
+def test_the_best_model_is_kept_and_patience_counts_from_it():
+    stopping = EarlyStopping(patience=2)
+    assert judged(stopping, [3.0, 1.0, 2.0]) == 1
+    assert not stopping.exhausted
+    stopping.judge(1.0, nn.Linear(1, 1, bias=False), ROUTED)
+    assert stopping.exhausted
+
+
+def test_with_tolerance_a_later_model_that_is_about_as_good_takes_its_place():
+    assert judged(EarlyStopping(patience=9, tolerance=0.01), [1.0, 1.005, 1.02]) == 1
+    assert judged(EarlyStopping(patience=9), [1.0, 1.005, 1.02]) == 0
+
+
+def test_a_loss_that_is_no_number_is_never_kept():
+    stopping = EarlyStopping(patience=9)
+    judged(stopping, [math.nan])
+    assert not stopping.kept
+
+
+class Counting(Trainer):
+    """A trainer whose model's only weight is the number of its steps."""
+
+    def __init__(self, steps: int, *, routes: bool = True, acquire: int = 1000):
+        self.plain, self.step, self.routes = nn.Linear(1, 1, bias=False), 0, routes
+        self.controller = ConsolidationController(ControllerConfig(acquire_steps=acquire, plateau_steps=1000))
+        self.config = type("Config", (), {"training": type("Training", (), {"steps": steps})})
+
+    def evaluation_control(self) -> RoutingControl:
+        return self.controller.evaluation_control() if self.routes else ALL
+
+    def train_step(self) -> dict:
+        self.controller.observe(self.step, loss=1.0, read_rate=1.0)
+        self.step += 1
+        nn.init.constant_(self.plain.weight, self.step)
+        return {"phase": "any", "any_layer_read_rate": 1.0, "losses": {}}
+
+
+def run(trainer: Counting, losses: dict[str, list[float]] | None) -> RoutingControl:
+    """Learn with held-out losses given by what may be read; the last one of each goes on for ever."""
+
+    def judge(control: RoutingControl) -> float:
+        assert losses is not None
+        rest = losses[control.reads]
+        return rest.pop(0) if len(rest) > 1 else rest[0]
+
+    with TrainingProgress(steps=1, show=False) as progress:
+        return learn(trainer, judge=None if losses is None else judge, every=1, patience=3, progress=progress)
+
+
+def test_patience_ends_acquisition_and_then_training():
+    trainer = Counting(100)
+    control = run(trainer, {"all": [5.0, 2.0, 3.0], "routed": [4.0, 3.0, 9.0]})
+    # Two gains and three judgements without one, twice.
+    assert trainer.controller.acquired_at == 5
+    assert trainer.step == 10
+    assert trainer.plain.weight.item() == 7
+    assert control.reads == "routed"
+
+
+def test_acquisition_that_ends_by_itself_starts_routing_from_the_best_model_too():
+    trainer = Counting(6, acquire=2)
+    run(trainer, {"all": [1.0], "routed": [3.0, 2.0, 2.01, 2.5]})
+    assert trainer.controller.acquired_at == 2
+    assert trainer.step == 6
+    assert trainer.plain.weight.item() == 5
+
+
+def test_without_a_judge_all_steps_are_taken_and_the_last_model_stays():
+    trainer = Counting(4, acquire=2)
+    control = run(trainer, None)
+    assert (trainer.step, trainer.plain.weight.item(), control) == (4, 4.0, trainer.evaluation_control())
+
+
+def test_models_that_do_not_route_are_stopped_once():
+    trainer = Counting(100, routes=False)
+    assert run(trainer, {"all": [2.0, 1.0, 3.0]}) == ALL
+    assert (trainer.step, trainer.plain.weight.item()) == (5, 2.0)
