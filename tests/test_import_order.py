@@ -65,6 +65,8 @@ ORDER = (
     "training",
     "training.run_config",
     "training.presets",
+    "training.source",
+    "training.acquisition",
     "training.run_dir",
     "training.clock",
     "training.checkpoint",
