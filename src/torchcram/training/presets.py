@@ -19,10 +19,10 @@ def mini() -> RunConfig:
     return RunConfig(
         name="mini",
         task=SRCDConfig(length=128, patterns=40),
-        model=ModelConfig(options={}),
-        controller=ControllerConfig(acquire_steps=400, reference_every=20),
-        training=TrainingConfig(steps=1000, tokens_per_step=2048, head_weights={"next_observation": 10.0}),
-        evaluation=EvaluationConfig(queries=6000, sequences_midway=32, calibration_sequences=200, risk_tolerance=0.01),
+        model=ModelConfig(),
+        controller=ControllerConfig(acquire_steps=400),
+        training=TrainingConfig(steps=700, tokens_per_step=2048, head_weights={"next_observation": 10.0}),
+        evaluation=EvaluationConfig(queries=3000, sequences_midway=16, calibration_sequences=200, risk_tolerance=0.01),
     )
 
 
