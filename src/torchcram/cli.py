@@ -185,11 +185,14 @@ def reproduce_command(
         return
     titles = {job.name: f"acquisition, seed {job.config.seed}" for job in todo if job.acquires}
     titles |= {run.job.name: f"{run.claim.name} {run.method.name}, seed {run.seed}" for run in planned}
-    with SweepProgress(todo, titles=titles) as progress:
-        sweep(todo, workers=jobs if jobs is not None else cores(), progress=progress)
-    for one in chosen:
-        status = write_claim(one, [run for run in planned if run.claim is one], experiments=out, source=source)
-        typer.echo(f"{one.name}: {status} ({out / one.folder / 'README.md'})")
+    try:
+        with SweepProgress(todo, titles=titles) as progress:
+            sweep(todo, workers=jobs if jobs is not None else cores(), progress=progress)
+    finally:
+        # After Ctrl-C, too: what is finished is told, and the rest is listed as holes.
+        for one in chosen:
+            status = write_claim(one, [run for run in planned if run.claim is one], experiments=out, source=source)
+            typer.echo(f"{one.name}: {status} ({out / one.folder / 'README.md'})")
 
 
 def _show_json(content: Any, file: Path | None) -> None:

@@ -72,18 +72,16 @@ def test_an_interrupted_acquisition_goes_on_where_it_stopped(tiny, tmp_path, mon
     shared = acquisition_of(tiny(training__checkpoint_every=2))
     whole = acquire(shared, out=tmp_path / "whole", show_progress=False)
 
-    class Stop(Exception):
-        pass
-
     def stop(trainer):
         if trainer.step == 3:
-            raise Stop
+            raise KeyboardInterrupt
         return original(trainer)
 
     original = Trainer.train_step
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(Trainer, "train_step", stop)
+    monkeypatch.setattr(Trainer, "train_step", stop)
+    with pytest.raises(KeyboardInterrupt):
         acquire(shared, out=tmp_path / "halves", show_progress=False)
+    monkeypatch.undo()
     halves = acquire(shared, out=tmp_path / "halves", resume=True, show_progress=False)
     assert untimed(halves) == untimed(whole)
     assert (halves / "checkpoint/model.safetensors").read_bytes() == (whole / "checkpoint/model.safetensors").read_bytes()

@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from torchcram.reproduce.claim import Row
+from torchcram.reproduce.claim import Claim, Row
 from torchcram.reproduce.plan import PlannedRun
+from torchcram.training.presets import PRESETS
 from torchcram.training.run_dir import CONFIG, ENVIRONMENT, METRICS, SUMMARY, RunDir
 
 LEADING = ("scale", "method", "seed", "source")
@@ -56,7 +57,7 @@ def drift_figures(run: RunDir, summary: Row) -> dict[str, Any]:
     return {
         "drift_at": drift,
         "drift_peak_rate": max((rate for _, rate in after), default=None),
-        "recovery_steps": (max(high[-1] - drift, 0) if high else 0) if recovered else None,
+        "recovery_steps": (high[-1] - drift if high else 0) if recovered else None,
     }
 
 
@@ -68,10 +69,16 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         return [{name: _parsed(name, text) for name, text in row.items()} for row in csv.DictReader(handle)]
 
 
-def merged(old: Sequence[Row], new: Sequence[Row], *, methods: Sequence[str]) -> list[Row]:
-    """Return ``old`` rows with ``new`` ones in their places, without methods that the claim no longer has; sorted by scale, method and seed."""
-    both = {(row["scale"], row["method"], row["seed"]): row for row in (*old, *new) if row["method"] in methods}
+def merged(old: Sequence[Row], new: Sequence[Row], *, claim: Claim) -> list[Row]:
+    """Return ``old`` rows with ``new`` ones in their places, sorted by scale, method and seed; rows of what the claim no longer trains are dropped."""
+    methods = [method.name for method in claim.methods]
+    both = {(row["scale"], row["method"], row["seed"]): row for row in (*(row for row in old if _belongs(row, claim)), *new)}
     return [both[key] for key in sorted(both, key=lambda key: (key[0], methods.index(key[1]), key[2]))]
+
+
+def _belongs(row: Row, claim: Claim) -> bool:
+    known = row["scale"] in PRESETS and any(method.name == row["method"] for method in claim.methods)
+    return known and claim.method(row["method"]).config(PRESETS[row["scale"]](), seed=row["seed"]).digest() == row["config_hash"]
 
 
 def csv_text(rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torchcram.reproduce.plan import Job
 from torchcram.reproduce.progress import SweepProgress
@@ -20,6 +20,7 @@ from torchcram.strict import require_positive
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
+@runtime_checkable
 class Process(Protocol):
     """A process that was started; :class:`subprocess.Popen` is one."""
 
