@@ -174,8 +174,11 @@ def reproduce_command(
     from torchcram.reproduce.plan import jobs_to_do, plan
     from torchcram.reproduce.progress import SweepProgress, steps_done, steps_of
     from torchcram.reproduce.sweep import cores, sweep
+    from torchcram.strict import require_positive
     from torchcram.training.source import source_hash
 
+    workers = cores() if jobs is None else jobs
+    require_positive(jobs=workers)
     chosen, source = claims_named(claim), source_hash()
     planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source)
     todo = jobs_to_do(planned, refresh=refresh)
@@ -187,7 +190,7 @@ def reproduce_command(
     titles |= {run.job.name: f"{run.claim.name} {run.method.name}, seed {run.seed}" for run in planned}
     try:
         with SweepProgress(todo, titles=titles) as progress:
-            sweep(todo, workers=jobs if jobs is not None else cores(), progress=progress)
+            sweep(todo, workers=workers, progress=progress)
     finally:
         # After Ctrl-C, too: what is finished is told, and the rest is listed as holes.
         for one in chosen:

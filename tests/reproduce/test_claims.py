@@ -71,5 +71,3 @@ def test_a_goal_compares_with_a_number_a_field_or_other_methods(goal, words, met
     row = {"x": 0.8, "floor": 0.4, "y": None}
     assert goal.words == words
     assert goal.met(row, {"a": [row], "b": [{"x": 0.8}], "c": [{"x": 0.9}, {"x": None}]}) is met
-
-

@@ -37,15 +37,15 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     holes = [run for run in planned if not _has_fresh_row(run, rows, source)]
     scales = _scales_before(folder / STATUS) | {scale: scale_record(claim, rows, scale=scale, source=source, holes=len(holes))}
     status = status_record(claim, scales)
-    page = _page(claim, folder / README)
     drawn = claim_figure(claim, grouped(rows, scale=scale, source=source), folders=_folders(planned))
+    picture = f"![{claim.picture.title}]({FIGURE})" if drawn is not None or (folder / FIGURE).exists() else ""
+    parts = [f"**Status: {WORDS[status['status']]}.**", picture, *_scale_parts(claim, rows, status, source), _holes(holes)]
+    page = between(_page(claim, folder / README), "\n\n".join(part for part in parts if part))
     (folder / RESULTS).write_text(csv_text(rows))
     (folder / STATUS).write_text(json.dumps(status, indent=1) + "\n")
     if drawn is not None:
         (folder / FIGURE).write_bytes(png(drawn))
-    picture = f"![{claim.picture.title}]({FIGURE})" if (folder / FIGURE).exists() else ""
-    parts = [f"**Status: {WORDS[status['status']]}.**", picture, *_scale_parts(claim, rows, status, source), _holes(holes)]
-    (folder / README).write_text(between(page, "\n\n".join(part for part in parts if part)))
+    (folder / README).write_text(page)
     return str(status["status"])
 
 
