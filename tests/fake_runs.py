@@ -38,6 +38,8 @@ def fake_run(folder: Path, job: Job, *, rates: tuple[float, ...] = (1.0, 0.5, 0.
     (folder / "config.json").write_text(job.config.model_dump_json())
     (folder / "environment.json").write_text(json.dumps({"source": folder.name.rsplit("-", 1)[1]}))
     lines = [{"kind": "train", "step": 10 * index, "any_layer_read_rate": rate, "phase": "acquire"} for index, rate in enumerate(rates)]
+    edges = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500]
+    lines.append({"kind": "exposures", "step": 700, "edges": edges, "queries": [100] * 9, "reads": [90, 60, 40, 30, 20, 10, 8, 5, 99]})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "summary.json").write_text(json.dumps(summary))
 

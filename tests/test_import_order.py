@@ -84,6 +84,8 @@ ORDER = (
     "bench.measurement",
     "bench.questions",
     "bench.run",
+    "analysis",
+    "analysis.consolidation_curve",
     "reproduce",
     "reproduce.claim",
     "reproduce.methods",

@@ -10,6 +10,7 @@ from fake_runs import SOURCE, TOY, fake_run
 from torchcram.report.claim_figures import claim_figure
 from torchcram.report.claim_page import MARKS, between, write_claim
 from torchcram.reproduce.claim import Picture
+from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
 from torchcram.reproduce.results import rows_of
 from torchcram.reproduce.status import grouped
@@ -66,6 +67,17 @@ def test_stale_results_are_marked(tmp_path, runs):
     page = (tmp_path / "99_toy/README.md").read_text()
     assert "| CRAM | 2 (stale: other code) | 99.50% |" in page
     assert page.count("stale: made with other code | with `--refresh` |") == 6
+
+
+def test_a_consolidation_curve_shows_runs_their_pool_and_the_papers_slope(tmp_path):
+    claim = CLAIMS["05_consolidation_curve"]
+    runs = plan([claim], scale="mini", seeds=2, runs=tmp_path, source=SOURCE)
+    for run in runs:
+        fake_run(run.job.folder, run.job)
+    (axes,) = claim_figure(claim, grouped(rows_of(runs), scale="mini", source=SOURCE), folders={}).axes
+    assert len(axes.get_lines()) == 2 * (2 + 1) + 1
+    pooled = next(line for line in axes.get_lines() if line.get_label() == "patterns by Zipf's law")
+    assert pooled.get_ydata().tolist() == [0.9, 0.6, 0.4, 0.3, 0.2, 0.1, 0.08, 0.05]
 
 
 def test_what_people_wrote_and_other_scales_stay(tmp_path, runs):

@@ -121,5 +121,18 @@ def test_the_recovery_from_a_drift_is_read_off_the_metrics(tmp_path, after, peak
     assert row["recovery_steps"] == recovery
 
 
+def test_the_consolidation_curve_is_fitted_to_late_patterns_alone(tmp_path):
+    job = plan([CLAIMS["05_consolidation_curve"]], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)[0].job
+    assert job.config.task.introduce_at == ((525, 30),)
+    fake_run(job.folder, job)
+    row = row_of(job.folder)
+    # The ninth bin, of 200 to 500 exposures, holds early patterns, too.
+    assert row["curve_reads"] == [90, 60, 40, 30, 20, 10, 8, 5]
+    assert 0.3 < row["exponent_low"] < row["exponent"] < row["exponent_high"] < 1.0
+    assert row["aic_exponential_less_power"] > 0
+    assert row["curve_best"] == "power"
+
+
 def test_runs_without_a_drift_have_no_such_figures(tmp_path):
-    assert "recovery_steps" not in rows_of(trained(tmp_path, seeds=1))[0]
+    row = rows_of(trained(tmp_path, seeds=1))[0]
+    assert not {"recovery_steps", "exponent", "curve_reads"} & set(row)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from torchcram.analysis.consolidation_curve import Counts, Points
 from torchcram.report.plots import smooth
 from torchcram.report.records import read_run, series
 from torchcram.report.style import INK, MUTED, VERMILION, WIDTH, percent_labels, rate_axis, styled
@@ -16,6 +17,7 @@ from torchcram.reproduce.claim import Claim, Method
 from torchcram.reproduce.status import Group
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B8860B", "#AA3377", "#56B4E9", "#6B7785", "#CC79A7", "#1F2933", "#8C6D31")
+PAPER_EXPONENT = 0.43
 SHARES = ("accuracy", "rate", "share", "floor")
 
 
@@ -43,6 +45,8 @@ def claim_figure(claim: Claim, groups: Mapping[str, Group], *, folders: Mapping[
         _training(axes, claim, shown, folders)
     elif claim.picture.kind == "sweep":
         _sweep(axes, claim, shown, groups)
+    elif claim.picture.kind == "exposures":
+        _exposures(axes, shown, groups)
     else:
         _frontier(axes, claim, shown, groups)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
@@ -100,6 +104,29 @@ def _frontier(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping
     axes.set_xticks([0.0, 0.001, 0.01, 0.1, 1.0])
     percent_labels(axes.xaxis)
     percent_labels(axes.yaxis)
+
+
+def _exposures(axes: Axes, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+    """Each run a thin line, the runs of a method pooled a bold one; dashed: the paper's slope."""
+    for colour, method in zip(_cycled(len(shown)), shown, strict=True):
+        rows = [row for row in groups[method.name].rows if row.get("curve_queries")]
+        for row in rows:
+            _rates(axes, np.array(row["curve_encounters"]), np.array(row["curve_queries"]), np.array(row["curve_reads"]), color=colour, alpha=0.35)
+        if rows:
+            queries, reads = (np.sum([row[name] for row in rows], 0) for name in ("curve_queries", "curve_reads"))
+            x = np.array(rows[0]["curve_encounters"])
+            _rates(axes, x, queries, reads, color=colour, label=method.title)
+    slope = np.array([1.0, 200.0])
+    axes.plot(slope, slope**-PAPER_EXPONENT, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"the paper's exponent, {PAPER_EXPONENT}")
+    axes.set(xscale="log", yscale="log", ylim=(0.003, 1.2), xlabel="encounters of the pattern", ylabel="share of queries that read")
+    percent_labels(axes.yaxis)
+
+
+def _rates(axes: Axes, x: Points, queries: Counts, reads: Counts, *, color: str, alpha: float = 1.0, label: str | None = None) -> None:
+    asked = queries > 0
+    axes.plot(
+        x[asked], reads[asked] / queries[asked], "o-", color=color, alpha=alpha, linewidth=2.0 if label else 0.7, markersize=4 if label else 0, label=label
+    )
 
 
 def _dots(figure: Figure, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:

@@ -46,8 +46,15 @@ class Method:
         """
         config = preset.updated("seed", seed)
         for path, value in self.changes.items():
-            config = config.updated(path, round(value.of_steps * preset.training.steps) if isinstance(value, Share) else value)
+            config = config.updated(path, _in_steps(value, preset.training.steps))
         return config
+
+
+def _in_steps(value: Any, steps: int) -> Any:
+    """Return a value with every :class:`Share` in it, also in lists, as a number of steps."""
+    if isinstance(value, list | tuple):
+        return [_in_steps(item, steps) for item in value]
+    return round(value.of_steps * steps) if isinstance(value, Share) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +116,14 @@ class Picture:
 
     Attributes:
         kind: ``"training"`` (``y`` over training steps, a line a method), ``"sweep"`` (``y`` over the number that a family sweeps),
-            ``"frontier"`` (``y`` against ``x``, a point a method, a line a family) or ``"dots"`` (``x`` and ``y`` for every method, one below the other).
+            ``"frontier"`` (``y`` against ``x``, a point a method, a line a family), ``"exposures"`` (read rate against encounters of a pattern)
+            or ``"dots"`` (``x`` and ``y`` for every method, one below the other).
         title: what the figure asks.
         x, y: fields of the rows; for ``"training"`` fields of the metrics.
         methods: which are drawn; all if empty.
     """
 
-    kind: Literal["training", "sweep", "frontier", "dots"]
+    kind: Literal["training", "sweep", "frontier", "exposures", "dots"]
     title: str
     x: str = "any_layer_read_rate"
     y: str = "retrieval_accuracy"

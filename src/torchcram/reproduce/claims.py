@@ -150,6 +150,43 @@ DRIFT_OVERRIDE = Claim(
     ),
 )
 
+LATE_PATTERNS = {
+    "training.steps": Share(1.5),
+    "training.decay_share": 0.15,
+    "task.patterns": 40,
+    "task.introduce_at": [(Share(0.75), 30)],
+}
+
+CONSOLIDATION_CURVE = Claim(
+    name="05_consolidation_curve",
+    folder="05_consolidation_curve",
+    question="How does the read rate fall with the exposures of a pattern that is new when routing has begun?",
+    paper="A power law with exponent 0.43 +- 0.04; people: about 0.4-0.5 in episodic-to-semantic transition curves.",
+    reading="30 of 40 patterns first appear at half of the steps. Power law, exponential and logistic are fitted to the counts of reads by likelihood; "
+    "`aic ... less power` above 0 speaks for the power law. `exponent low` and `high` are the 95% bootstrap interval. The price still climbs when "
+    "the patterns appear, and a router's threshold is one cause of the shape.",
+    methods=(
+        changed("zipf", "patterns by Zipf's law", {**LATE_PATTERNS, "task.pattern_law": "zipf"}),
+        changed("uniform", "patterns equally often", LATE_PATTERNS),
+    ),
+    figures=(
+        "exponent",
+        "exponent_low",
+        "exponent_high",
+        "aic_exponential_less_power",
+        "aic_logistic_less_power",
+        "retrieval_accuracy",
+        "any_layer_read_rate",
+    ),
+    goals=(
+        Goal(method="zipf", figure="aic_exponential_less_power", sign=">=", number=0.0),
+        Goal(method="zipf", figure="aic_logistic_less_power", sign=">=", number=0.0),
+        Goal(method="zipf", figure="exponent_low", sign="<=", number=0.47),
+        Goal(method="zipf", figure="exponent_high", sign=">=", number=0.39),
+    ),
+    picture=Picture(kind="exposures", title="Reads against encounters of a new pattern"),
+)
+
 FRONTIER = Claim(
     name="01_srcd_main",
     folder="01_srcd_main/frontier",
@@ -176,7 +213,7 @@ FRONTIER = Claim(
     picture=Picture(kind="frontier", title="Accuracy against reads: price or budget swept"),
 )
 
-CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (FRONTIER, TRANSITION, ABLATIONS, RECURRENCE, DRIFT_OVERRIDE)}
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (FRONTIER, TRANSITION, CONSOLIDATION_CURVE, ABLATIONS, RECURRENCE, DRIFT_OVERRIDE)}
 
 
 def claims_named(name: str) -> list[Claim]:

@@ -10,6 +10,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
+
+from torchcram.analysis.consolidation_curve import encounters, fit_curve
 from torchcram.reproduce.claim import Claim, Row
 from torchcram.reproduce.plan import PlannedRun
 from torchcram.training.presets import PRESETS
@@ -20,6 +23,7 @@ LEADING = ("scale", "method", "seed", "source")
 LEFT_OUT = ("run_dir", "routes_by_slice")
 WITHIN_FLOOR = 1.25
 AVERAGED_STEPS = 50
+MOST_EXPOSURES = 200
 
 
 def rows_of(planned: Sequence[PlannedRun]) -> list[dict[str, Any]]:
@@ -40,7 +44,30 @@ def row_of(folder: Path) -> dict[str, Any]:
     run = RunDir(folder)
     summary, source = run.read_json(SUMMARY), run.read_json(ENVIRONMENT).get("source")
     fields = {name: value for name, value in summary.items() if name not in LEFT_OUT}
-    return {"source": source, **fields, **drift_figures(run, summary)}
+    return {"source": source, **fields, **drift_figures(run, summary), **curve_figures(run)}
+
+
+def curve_figures(run: RunDir) -> dict[str, Any]:
+    """Return how the read rate of patterns fell with their exposures, where the task introduces some late; empty where it does not.
+
+    The few patterns that are there from the start have been met more than :data:`MOST_EXPOSURES` times before routing begins, so that the bins
+    below hold late patterns alone.
+    """
+    if not run.read_json(CONFIG)["task"].get("introduce_at"):
+        return {}
+    records = [record for record in run.metrics() if record["kind"] == "exposures"]
+    if not records:
+        return {}
+    edges, queries, reads = (np.array(records[-1][name]) for name in ("edges", "queries", "reads"))
+    kept = edges[1:] <= MOST_EXPOSURES
+    x, queries, reads = encounters(edges)[kept], queries[kept], reads[kept]
+    counts = {"curve_encounters": x.tolist(), "curve_queries": queries.tolist(), "curve_reads": reads.tolist()}
+    fit = fit_curve(x, queries, reads, generator=np.random.default_rng(0))
+    if fit is None:
+        return counts
+    names = {"exponent": fit.exponent, "exponent_low": fit.interval[0], "exponent_high": fit.interval[1]}
+    rivals = {f"aic_{law}_less_power": value - fit.aic["power"] for law, value in fit.aic.items() if law != "power"}
+    return {**counts, **names, **rivals, "curve_best": fit.best}
 
 
 def drift_figures(run: RunDir, summary: Row) -> dict[str, Any]:
@@ -98,7 +125,7 @@ def _text(value: Any) -> str:
 def _parsed(name: str, text: str) -> Any:
     if text == "":
         return None
-    if name in ("scale", "method", "source", "config_hash", "finished"):
+    if name in ("scale", "method", "source", "config_hash", "finished", "curve_best"):
         return text
     try:
         return json.loads(text)

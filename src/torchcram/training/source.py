@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 # What only shows results, drives runs or times them does not change what a run computes.
-APART = ("report", "reproduce", "bench", "cli.py", "__main__.py", "__init__.py")
+APART = ("report", "reproduce", "analysis", "bench", "cli.py", "__main__.py", "__init__.py")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
