@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import lasting, tiny_config
 from torchcram.reproduce.plan import Job
 from torchcram.reproduce.sweep import launch
-from torchcram.reproduce.worker import work
+from torchcram.reproduce.worker import alone, work
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.loop import train
 from torchcram.training.source import source_hash
@@ -39,6 +39,16 @@ def test_code_that_has_changed_since_the_plan_is_not_mixed_in(tmp_path):
     with pytest.raises(ValueError, match=r"the code has changed since this run was planned \(it is [0-9a-f]{12}, planned was 0123456789ab\)"):
         work([str(tmp_path / "config.json"), str(job.folder), job.source])
     assert not job.folder.exists()
+
+
+def test_two_processes_never_write_the_same_run(tmp_path):
+    file, folder = tmp_path / "config.json", tmp_path / "runs/one"
+    file.write_text(tiny_config().model_dump_json())
+    with alone(folder), pytest.raises(ValueError, match="another process is at the run"):
+        work([str(file), str(folder), source_hash()])
+    assert not folder.exists()
+    with alone(folder):
+        pass
 
 
 def test_what_went_wrong_is_the_last_line(tmp_path):

@@ -6,8 +6,10 @@ What went wrong is the last line of its output, ``error: ...``, with exit status
 from __future__ import annotations
 
 import argparse
+import fcntl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ def work(arguments: Sequence[str]) -> None:
     """Train what the arguments say, or go on with it.
 
     Raises:
-        ValueError: if the code is not the one that the run was planned with.
+        ValueError: if the code is not the one that the run was planned with, or another process is at this run.
         FloatingPointError, OSError, KeyboardInterrupt: as :func:`torchcram.training.loop.train`.
     """
     parser = argparse.ArgumentParser(prog="torchcram.reproduce.worker")
@@ -35,10 +37,27 @@ def work(arguments: Sequence[str]) -> None:
         raise ValueError(f"the code has changed since this run was planned (it is {source_hash()}, planned was {asked.source}): start reproduce again")
     torch.set_num_threads(1)
     config = from_yaml(asked.config)
-    if asked.acquire:
-        acquire(config, out=asked.folder, resume=True)
-    else:
-        train(config, out=asked.folder, resume=True, start=asked.start)
+    with alone(asked.folder):
+        if asked.acquire:
+            acquire(config, out=asked.folder, resume=True)
+        else:
+            train(config, out=asked.folder, resume=True, start=asked.start)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's lock, which ends with the process: two sweeps, or one that was killed and its successor, must not write the same run.
+
+    Raises:
+        ValueError: if another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is at the run {folder}: wait for it, then start reproduce again") from None
+        yield
 
 
 def main() -> None:
