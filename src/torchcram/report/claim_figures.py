@@ -139,7 +139,7 @@ def _dots(figure: Figure, claim: Claim, shown: Sequence[Method], groups: Mapping
                 axes.plot([np.mean(values)], [place], "o", color=VERMILION, markersize=7)
         first = _values(groups[shown[0].name], name)
         if first:
-            axes.axvline(float(np.mean(first)), color=INK, linewidth=1, linestyle=(0, (5, 3)))
+            axes.axvline(float(np.mean(first)), color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=1)
         axes.set_xlabel(_label(name))
         if name.endswith(SHARES):
             percent_labels(axes.xaxis)
