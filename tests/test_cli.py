@@ -50,10 +50,11 @@ def shell(*arguments: str, **options: object) -> subprocess.CompletedProcess:
     ("command", "words"),
     [
         ([], ["train", "evaluate", "calibrate", "report", "tasks"]),
-        (["train"], ["CONFIG", "--set", "--seed", "--out", "--resume", "--quiet", "A preset (demo, full) or a YAML file", "training.steps=500"]),
+        (["train"], ["CONFIG", "--set", "--seed", "--out", "--resume", "--quiet", "A preset (mini, demo, full) or a YAML file", "training.steps=500"]),
         (["evaluate"], ["RUN", "--queries", "--seed", "--reads", "--shift", "--json", "Judge a finished run on fresh sequences"]),
         (["calibrate"], ["RUN", "--tolerance", "--sequences", "--splits", "conformal guarantee"]),
         (["report"], ["RUN", "self-contained HTML"]),
+        (["reproduce"], ["CLAIM", "--scale", "--seeds", "--jobs", "--dry-run", "--refresh", "02_transition"]),
         (["tasks"], ["srcd"]),
         (["tasks", "srcd"], ["--set", "--seed", "--out", "--sequences", "Draw one SRCD sequence"]),
     ],

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, calibrate, report, tasks, bench. Each command imports what it needs when it runs."""
+"""The command line: train, evaluate, calibrate, report, tasks, bench, reproduce. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.command("train")
 def train_command(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset (demo, full) or a YAML file.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset (mini, demo, full) or a YAML file.")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change a field, e.g. --set training.steps=500. May be repeated.")
     ] = None,
@@ -152,6 +152,50 @@ def bench_command(
     setting = Setting(device=torch.device(device), rounds=rounds, longest=longest)
     found = ask(questions or [], setting=setting, file=json_file, show=lambda measurement: console.print(bench_line(measurement.record())))
     print_bench([measurement.record() for measurement in found], console)
+
+
+@app.command("reproduce")
+def reproduce_command(
+    claim: Annotated[str, typer.Argument(metavar="CLAIM", help="A claim, e.g. 02_transition, or all.")],
+    scale: Annotated[str, typer.Option(help="mini, demo or full.")] = "mini",
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to N - 1 of every method.")] = 3,
+    jobs: Annotated[int | None, typer.Option(help="Runs at once, one thread each; as many as there are cores if not given.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what there is and what is to do; train and write nothing.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Train again what was trained with other code.")] = False,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/reproduce"),
+    out: Annotated[Path, typer.Option(help="Folder of the claims' results.")] = Path("experiments"),
+) -> None:
+    """Train what a claim still needs, and write its table, figure and status."""
+    from rich.console import Console
+
+    from torchcram.report.claim_page import write_claim
+    from torchcram.report.tables import print_plan
+    from torchcram.reproduce.claims import claims_named
+    from torchcram.reproduce.plan import jobs_to_do, plan
+    from torchcram.reproduce.progress import SweepProgress, steps_done, steps_of
+    from torchcram.reproduce.sweep import cores, sweep
+    from torchcram.strict import require_positive
+    from torchcram.training.source import source_hash
+
+    workers = cores() if jobs is None else jobs
+    require_positive(jobs=workers)
+    chosen, source = claims_named(claim), source_hash()
+    planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source)
+    todo = jobs_to_do(planned, refresh=refresh)
+    if dry_run:
+        entries = [(run.claim.name, run.method.name, run.seed, run.job.state, run.job.name) for run in planned]
+        print_plan(entries, len(todo), sum(steps_of(job) - steps_done(job) for job in todo), Console())
+        return
+    titles = {job.name: f"acquisition, seed {job.config.seed}" for job in todo if job.acquires}
+    titles |= {run.job.name: f"{run.claim.name} {run.method.name}, seed {run.seed}" for run in planned}
+    try:
+        with SweepProgress(todo, titles=titles) as progress:
+            sweep(todo, workers=workers, progress=progress)
+    finally:
+        # After Ctrl-C, too: what is finished is told, and the rest is listed as holes.
+        for one in chosen:
+            status = write_claim(one, [run for run in planned if run.claim is one], experiments=out, source=source)
+            typer.echo(f"{one.name}: {status} ({out / one.folder / 'README.md'})")
 
 
 def _show_json(content: Any, file: Path | None) -> None:

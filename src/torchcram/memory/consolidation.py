@@ -188,6 +188,12 @@ class ConsolidationController:
         for name, value in state.items():
             setattr(self, name, value)
 
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Begin routing by these rules where an acquisition under others has just ended."""
+        self.load_state_dict(state)
+        if self.phase != "acquire":
+            self.price, self.caution = self.config.price_start, self.config.caution_start
+
 
 def _smooth(average: float | None, value: float, rate: float) -> float:
     return value if average is None else (1 - rate) * average + rate * value

@@ -87,6 +87,15 @@ def print_bench(records: Sequence[Mapping[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def print_plan(entries: Sequence[tuple[str, str, int, str, str]], jobs: int, steps: int, console: Console) -> None:
+    """Print the runs of a plan: claim, method, seed, state and folder of each, and what is left to do."""
+    table = Table("claim", "method", "seed", "state", "folder", box=None, header_style="bold")
+    for claim, method, seed, state, folder in entries:
+        table.add_row(claim, method, str(seed), state, folder)
+    console.print(table)
+    console.print(f"{jobs} processes to run, {steps:,} training steps", highlight=False)
+
+
 def _answers(summary: Summary) -> list[SummaryRow]:
     labels = {"retrieval": "all queries", "recurring": "recurring queries", "novel": "novel queries", "overridden": "overridden queries"}
     queries = summary.get("evaluated_queries")

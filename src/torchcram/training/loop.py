@@ -16,6 +16,7 @@ from torchcram.models.sequence import SequenceModel
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
 from torchcram.tasks.srcd import SRCD
+from torchcram.training.acquisition import acquisition_of
 from torchcram.training.checkpoint import find_checkpoint, load_weights
 from torchcram.training.clock import Clock
 from torchcram.training.distributed import make_accelerator
@@ -23,7 +24,7 @@ from torchcram.training.evaluate import enough_scored, evaluate
 from torchcram.training.interruption import Interruption
 from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_config import RunConfig
-from torchcram.training.run_dir import CHECKPOINT, MODEL, SUMMARY, RunDir
+from torchcram.training.run_dir import ACQUISITION, CHECKPOINT, METRICS, MODEL, SUMMARY, RunDir
 from torchcram.training.summary import evaluate_midway, finish
 from torchcram.training.trainer import Trainer, build_model, build_task
 from torchcram.types import Reads, RoutingControl
@@ -40,7 +41,15 @@ class Run:
     summary: dict[str, Any]
 
 
-def train(config: RunConfig, *, out: Path | str | None = None, task: Task | None = None, resume: bool = False, show_progress: bool = True) -> Run:
+def train(
+    config: RunConfig,
+    *,
+    out: Path | str | None = None,
+    task: Task | None = None,
+    resume: bool = False,
+    start: Path | str | None = None,
+    show_progress: bool = True,
+) -> Run:
     """Train, evaluate and summarise.
 
     Args:
@@ -48,6 +57,7 @@ def train(config: RunConfig, *, out: Path | str | None = None, task: Task | None
         out: its folder; ``runs/NAME-seedS`` if None.
         task: a task object, for configurations with ``task.kind = "custom"``.
         resume: continue what the folder holds, from its last checkpoint (from the start if there is none yet).
+        start: folder of an acquisition that the run shares, see :func:`acquire`; the run equals one without it bit for bit.
         show_progress: live progress on the terminal.
 
     Raises:
@@ -60,11 +70,17 @@ def train(config: RunConfig, *, out: Path | str | None = None, task: Task | None
     run = _open(Path(out) if out is not None else Path("runs") / f"{config.name}-seed{config.seed}", config, accelerator, resume=resume)
     if (run.path / SUMMARY).exists():
         return load_run(run.path, task=task)
-    if find_checkpoint(run.path / CHECKPOINT) is not None:
+    begun = find_checkpoint(run.path / CHECKPOINT) is not None
+    if begun:
         clock.seconds_before = trainer.load(run)
+    elif start is not None:
+        clock.seconds_before = trainer.start_from(Path(start))
+        run.write_text(METRICS, (Path(start) / METRICS).read_text())
     run.cut_metrics(trainer.step)
     with TrainingProgress(steps=config.training.steps, done=trainer.step, show=show_progress and run.writes) as progress:
         try:
+            if start is not None and not begun:
+                _pause(trainer, run, clock, progress)
             _learn(trainer, run, clock, progress)
             finish(trainer, run, clock, progress)
         except KeyboardInterrupt:
@@ -72,6 +88,45 @@ def train(config: RunConfig, *, out: Path | str | None = None, task: Task | None
             raise
     accelerator.wait_for_everyone()
     return load_run(run.path, task=task)
+
+
+def acquire(config: RunConfig, *, out: Path | str, resume: bool = False, show_progress: bool = True) -> Path:
+    """Train until acquisition has ended, for runs to start from; return the folder. Its last file is ``acquisition.json``.
+
+    Args:
+        config: from :func:`torchcram.training.acquisition.acquisition_of`.
+        out: the folder.
+        resume: continue what the folder holds.
+        show_progress: live progress on the terminal.
+
+    Raises:
+        ValueError, FloatingPointError, KeyboardInterrupt: as :func:`train`; also for what is no acquisition.
+    """
+    if acquisition_of(config) != config:
+        raise ValueError(f"{config.name!r} does not configure an acquisition: use acquisition_of(config)")
+    clock, accelerator = Clock(), make_accelerator()
+    trainer = Trainer(config, build_task(config), accelerator)
+    run = _open(Path(out), config, accelerator, resume=resume)
+    if find_checkpoint(run.path / CHECKPOINT) is not None:
+        clock.seconds_before = trainer.load(run)
+    run.cut_metrics(trainer.step)
+    with TrainingProgress(steps=config.training.steps, done=trainer.step, show=show_progress and run.writes) as progress:
+        _acquire(trainer, run, clock, progress)
+    run.write_json(ACQUISITION, {"acquired_at": trainer.controller.acquired_at, "steps": trainer.step})
+    return run.path
+
+
+def _acquire(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
+    """Stop right after the step that ends acquisition: what a run evaluates there already depends on its own rules."""
+    with Interruption() as interruption:
+        while trainer.controller.phase == "acquire" and trainer.step < trainer.config.training.steps:
+            _step(trainer, run, clock, progress)
+            if interruption.anywhere(trainer.accelerator.device):
+                trainer.save(run, seconds=clock.seconds())
+                raise KeyboardInterrupt
+            if trainer.controller.phase == "acquire":
+                _pause(trainer, run, clock, progress)
+    trainer.save(run, seconds=clock.seconds())
 
 
 def _open(path: Path, config: RunConfig, accelerator: Accelerator, *, resume: bool) -> RunDir:
@@ -84,14 +139,15 @@ def _open(path: Path, config: RunConfig, accelerator: Accelerator, *, resume: bo
 def _learn(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
     with Interruption() as interruption:
         while trainer.step < trainer.config.training.steps:
-            _advance(trainer, run, clock, progress)
+            _step(trainer, run, clock, progress)
+            _pause(trainer, run, clock, progress)
             if interruption.anywhere(trainer.accelerator.device):
                 trainer.save(run, seconds=clock.seconds())
                 raise KeyboardInterrupt
 
 
-def _advance(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
-    """Take one step; log, evaluate and save when it is time."""
+def _step(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
+    """Take one step; log it when it is time."""
     rules, step = trainer.config.training, trainer.step
     record = trainer.train_step()
     last = trainer.step == rules.steps
@@ -99,12 +155,17 @@ def _advance(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProg
     if logged:
         run.append_metrics({"kind": "train", "step": step, **record, "seconds": clock.seconds()})
     progress.trained(trainer.step, record if logged else None, record["phase"])
+
+
+def _pause(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
+    """After a step: evaluate and save when it is time."""
+    rules, step = trainer.config.training, trainer.step - 1
     if rules.evaluate_every and trainer.step % rules.evaluate_every == 0:
         midway = {"kind": "eval", "step": step, **evaluate_midway(trainer)}
         run.append_metrics(midway)
         run.append_metrics({"kind": "exposures", "step": step, **trainer.exposures.record()})
         progress.evaluated(midway)
-    if last or (rules.checkpoint_every and trainer.step % rules.checkpoint_every == 0):
+    if trainer.step == rules.steps or (rules.checkpoint_every and trainer.step % rules.checkpoint_every == 0):
         trainer.save(run, seconds=clock.seconds())
 
 

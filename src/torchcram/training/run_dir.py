@@ -19,9 +19,12 @@ from typing import Any
 import torch
 
 from torchcram.training.run_config import RunConfig
+from torchcram.training.source import source_hash
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
 CHECKPOINT, MODEL, ROUTE_MAP, CALIBRATION = "checkpoint", "model.safetensors", "route_map.json", "calibration.json"
+# What an acquisition that other runs start from ends with, in place of a summary.
+ACQUISITION = "acquisition.json"
 
 
 class RunDir:
@@ -153,7 +156,7 @@ def _plain(content: Any) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Return what a result depends on: versions, commit, processor, threads, time."""
+    """Return what a result depends on: versions, commit, hash of the code, processor, threads, time."""
     packages = {}
     for name in ("torchcram", "torch", "accelerate", "numpy", "safetensors"):
         try:
@@ -164,6 +167,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": packages,
         "commit": _commit(),
+        "source": source_hash(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),

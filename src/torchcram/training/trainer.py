@@ -8,6 +8,7 @@ uninterrupted one, and several processes equal one.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torchcram.ops.collective import world_sum
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
 from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.training.acquisition import acquisition_of
 from torchcram.training.checkpoint import load_checkpoint, save_checkpoint
 from torchcram.training.distributed import local_batch, sequences_at
 from torchcram.training.exposures import ExposureCounter
@@ -220,6 +222,18 @@ class Trainer:
         save_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer, state, write=run.writes)
         self.saved_step = self.step
 
+    def start_from(self, acquisition: Path) -> float:
+        """Begin where a shared acquisition ended; return the seconds that it had taken.
+
+        Raises:
+            ValueError: if the checkpoint is damaged, or of an acquisition that this run does not share.
+        """
+        shared = acquisition_of(self.config)
+        state = load_checkpoint(acquisition / CHECKPOINT, self.model, self.optimizer, expected={"config_hash": shared and shared.digest()})
+        self._take(state)
+        self.controller.take_over(state["controller"])
+        return float(state["seconds"])
+
     def load(self, run: RunDir) -> float:
         """Continue from the run's checkpoint; return the seconds that it had taken.
 
@@ -228,8 +242,11 @@ class Trainer:
         """
         expected = {"config_hash": self.config.digest()}
         state = load_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer, expected=expected)
-        self.step, self.ledger.counts = state["step"], state["counts"]
+        self._take(state)
         self.controller.load_state_dict(state["controller"])
+        return float(state["seconds"])
+
+    def _take(self, state: dict[str, Any]) -> None:
+        self.step, self.ledger.counts = state["step"], state["counts"]
         self.exposures.load_state_dict(state["exposures"])
         self.saved_step = self.step
-        return float(state["seconds"])

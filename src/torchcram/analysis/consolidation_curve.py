@@ -1,0 +1,81 @@
+"""How the read rate of a pattern falls with its exposures: power law, exponential and logistic, fitted by likelihood and compared by AIC.
+
+Reads are counts: in a bin of ``n`` queries ``Binomial(n, p(x))`` of them read, where ``x`` is the number of encounters, this one included.
+Each law has two parameters, so that the comparison by Akaike's criterion is one of likelihoods. The exponent's interval is a bootstrap over queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.optimize import minimize
+
+Points = Float[np.ndarray, " bins"]
+Counts = Int[np.ndarray, " bins"]
+
+TINY = 1e-9
+LAWS: dict[str, Callable[[Points, float, float], Points]] = {
+    "power": lambda x, a, b: np.exp(a - b * np.log(x)),
+    "exponential": lambda x, a, b: np.exp(a - b * x / x.max()),
+    "logistic": lambda x, a, b: 1 / (1 + np.exp(np.clip(b * x / x.max() - a, -50, 50))),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveFit:
+    """The three laws compared.
+
+    Attributes:
+        aic: Akaike's criterion by law; least is best.
+        exponent: of the power law.
+        interval: its 95% bootstrap interval.
+    """
+
+    aic: dict[str, float]
+    exponent: float
+    interval: tuple[float, float]
+
+    @property
+    def best(self) -> str:
+        """The law with the least criterion."""
+        return min(self.aic, key=lambda law: self.aic[law])
+
+
+def encounters(edges: Int[np.ndarray, " edges"]) -> Float[np.ndarray, " edges-1"]:
+    """Return a representative number of encounters for each bin of exposures ``low <= e < high``: the geometric middle of ``low + 1`` and ``high``."""
+    return np.sqrt((edges[:-1] + 1.0) * edges[1:])
+
+
+def fit_curve(x: Points, queries: Counts, reads: Counts, *, generator: np.random.Generator, resamples: int = 200) -> CurveFit | None:
+    """Fit the three laws; None with fewer than four bins that hold queries, or without a read.
+
+    Args:
+        x: encounters of each bin, at least 1.
+        queries: number of queries in each bin.
+        reads: how many of them read.
+        generator: draws the bootstrap's resamples.
+        resamples: of the bootstrap.
+    """
+    used = queries > 0
+    if used.sum() < 4 or not reads.sum():
+        return None
+    x, queries, reads = x[used], queries[used], reads[used]
+    fits = {law: _fit(law, x, queries, reads) for law in LAWS}
+    drawn = generator.binomial(queries, reads / queries, size=(resamples, len(x)))
+    exponents = [_fit("power", x, queries, sample)[1] for sample in drawn if sample.sum()]
+    low, high = np.quantile(exponents, (0.025, 0.975))
+    return CurveFit(aic={law: fit[2] for law, fit in fits.items()}, exponent=fits["power"][1], interval=(float(low), float(high)))
+
+
+def _fit(law: str, x: Points, queries: Counts, reads: Counts) -> tuple[float, float, float]:
+    """Return both parameters and Akaike's criterion."""
+
+    def cost(parameters: Float[np.ndarray, " 2"]) -> float:
+        p = np.clip(LAWS[law](x, *parameters), TINY, 1 - TINY)
+        return float(-(reads * np.log(p) + (queries - reads) * np.log1p(-p)).sum())
+
+    found = minimize(cost, np.array([0.0, 0.5]), method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-6, "maxiter": 1000})
+    return float(found.x[0]), float(found.x[1]), 4.0 + 2.0 * float(found.fun)

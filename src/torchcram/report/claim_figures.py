@@ -1,0 +1,152 @@
+"""The figure of a claim: curves over training, a sweep, a frontier, or dots, made from rows and from the metrics of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from torchcram.analysis.consolidation_curve import Counts, Points
+from torchcram.report.plots import smooth
+from torchcram.report.records import read_run, series
+from torchcram.report.style import INK, MUTED, VERMILION, WIDTH, percent_labels, rate_axis, styled
+from torchcram.reproduce.claim import Claim, Method
+from torchcram.reproduce.status import Group
+
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B8860B", "#AA3377", "#56B4E9", "#6B7785", "#CC79A7", "#1F2933", "#8C6D31")
+PAPER_EXPONENT = 0.43
+SHARES = ("accuracy", "rate", "share", "floor")
+
+
+@styled
+def claim_figure(claim: Claim, groups: Mapping[str, Group], *, folders: Mapping[str, Sequence[Path]]) -> Figure | None:
+    """Draw what answers a claim's question; None if nothing of it has been measured.
+
+    Args:
+        claim: whose picture is drawn.
+        groups: rows by method, at one scale.
+        folders: of the finished runs, by method; needed for curves over training alone.
+    """
+    shown = [method for method in claim.methods if method.name in (claim.picture.methods or [method.name]) and method.name in groups]
+    shown = [method for method in shown if not groups[method.name].stale and (claim.picture.kind != "training" or folders.get(method.name))]
+    if not shown:
+        return None
+    height = max(3.4, 0.33 * len(shown) + 1.4) if claim.picture.kind == "dots" else 5.0
+    figure = Figure(figsize=(WIDTH, height))
+    if claim.picture.kind == "dots":
+        _dots(figure, claim, shown, groups)
+        return figure
+    axes = figure.subplots()
+    axes.set_title(claim.picture.title)
+    if claim.picture.kind == "training":
+        _training(axes, claim, shown, folders)
+    elif claim.picture.kind == "sweep":
+        _sweep(axes, claim, shown, groups)
+    elif claim.picture.kind == "exposures":
+        _exposures(axes, shown, groups)
+    else:
+        _frontier(axes, claim, shown, groups)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
+    return figure
+
+
+def _values(group: Group, figure: str) -> list[float]:
+    return [float(row[figure]) for row in group.rows if row.get(figure) is not None]
+
+
+def _label(figure: str) -> str:
+    return figure.replace("_", " ")
+
+
+def _training(axes: Axes, claim: Claim, shown: Sequence[Method], folders: Mapping[str, Sequence[Path]]) -> None:
+    """Each run a thin line, the mean of a method's runs (over the steps that all of them have) a bold one."""
+    for colour, method in zip(_cycled(len(shown)), shown, strict=True):
+        curves = [series(read_run(folder).train, claim.picture.y) for folder in folders[method.name]]
+        smoothed = [(steps, smooth(values)) for steps, values in curves if len(steps)]
+        for steps, values in smoothed if len(smoothed) > 1 else []:
+            axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.4)
+        if smoothed:
+            grid = min((steps for steps, _ in smoothed), key=len)
+            mean = np.mean([np.interp(grid, steps, values) for steps, values in smoothed], 0)
+            axes.plot(grid, mean, color=colour, label=method.title)
+    axes.set_xlabel("training step")
+    rate_axis(axes, label=_label(claim.picture.y))
+
+
+def _sweep(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+    swept = [method for method in shown if method.at is not None and _values(groups[method.name], claim.picture.y)]
+    at = [method.at or 0.0 for method in swept]
+    for figure, colour, style in ((claim.picture.y, VERMILION, "o-"), ("any_layer_floor", INK, "--")):
+        values = [_values(groups[method.name], figure) for method in swept]
+        if all(values) and values:
+            axes.plot(at, [float(np.mean(value)) for value in values], style, color=colour, label=_label(figure))
+    for place, method in zip(at, swept, strict=True):
+        runs = _values(groups[method.name], claim.picture.y)
+        axes.plot([place] * len(runs), runs, ".", color=VERMILION, alpha=0.5)
+    axes.set_xlabel(claim.picture.x)
+    percent_labels(axes.xaxis)
+    rate_axis(axes, label=_label(claim.picture.y))
+
+
+def _frontier(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+    families: dict[str, list[tuple[float, float]]] = {}
+    for method in shown:
+        x, y = (_values(groups[method.name], figure) for figure in (claim.picture.x, claim.picture.y))
+        if x and y:
+            families.setdefault(method.family or method.title, []).append((float(np.mean(x)), float(np.mean(y))))
+    for colour, (name, points) in zip(_cycled(len(families)), families.items(), strict=True):
+        axes.plot(*zip(*sorted(points), strict=True), "o-", color=colour, linewidth=1.2, markersize=5, label=name)
+    axes.set_xscale("symlog", linthresh=0.001, linscale=0.35)
+    axes.set(xlim=(-0.0002, 1.3), ylim=(-0.02, 1.04), xlabel=_label(claim.picture.x), ylabel=_label(claim.picture.y))
+    axes.set_xticks([0.0, 0.001, 0.01, 0.1, 1.0])
+    percent_labels(axes.xaxis)
+    percent_labels(axes.yaxis)
+
+
+def _exposures(axes: Axes, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+    """Each run a thin line, the runs of a method pooled a bold one; dashed: the paper's slope."""
+    for colour, method in zip(_cycled(len(shown)), shown, strict=True):
+        rows = [row for row in groups[method.name].rows if row.get("curve_queries")]
+        for row in rows:
+            _rates(axes, np.array(row["curve_encounters"]), np.array(row["curve_queries"]), np.array(row["curve_reads"]), color=colour, alpha=0.35)
+        if rows:
+            queries, reads = (np.sum([row[name] for row in rows], 0) for name in ("curve_queries", "curve_reads"))
+            x = np.array(rows[0]["curve_encounters"])
+            _rates(axes, x, queries, reads, color=colour, label=method.title)
+    slope = np.array([1.0, 200.0])
+    axes.plot(slope, slope**-PAPER_EXPONENT, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"the paper's exponent, {PAPER_EXPONENT}")
+    axes.set(xscale="log", yscale="log", ylim=(0.003, 1.2), xlabel="encounters of the pattern", ylabel="share of queries that read")
+    percent_labels(axes.yaxis)
+
+
+def _rates(axes: Axes, x: Points, queries: Counts, reads: Counts, *, color: str, alpha: float = 1.0, label: str | None = None) -> None:
+    asked = queries > 0
+    axes.plot(
+        x[asked], reads[asked] / queries[asked], "o-", color=color, alpha=alpha, linewidth=2.0 if label else 0.7, markersize=4 if label else 0, label=label
+    )
+
+
+def _dots(figure: Figure, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+    """One method below the other: each run a faint dot, the mean a full one, the first method's mean a line to compare with."""
+    for axes, name in zip(figure.subplots(1, 2, sharey=True), (claim.picture.y, claim.picture.x), strict=True):
+        for place, method in enumerate(shown):
+            values = _values(groups[method.name], name)
+            if values:
+                axes.plot(values, [place] * len(values), "o", color=MUTED, alpha=0.4, markersize=4)
+                axes.plot([np.mean(values)], [place], "o", color=VERMILION, markersize=7)
+        first = _values(groups[shown[0].name], name)
+        if first:
+            axes.axvline(float(np.mean(first)), color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=1)
+        axes.set_xlabel(_label(name))
+        if name.endswith(SHARES):
+            percent_labels(axes.xaxis)
+        axes.set_yticks(range(len(shown)), [method.title for method in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+    figure.axes[0].set_title(claim.picture.title)
+
+
+def _cycled(count: int) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]

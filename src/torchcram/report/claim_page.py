@@ -1,0 +1,149 @@
+"""The folder of a claim: ``results.csv``, ``status.json``, ``figure.png``, and a README whose part between the marks is written from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torchcram.report.claim_figures import SHARES, claim_figure
+from torchcram.report.style import png
+from torchcram.reproduce.claim import Claim, Row
+from torchcram.reproduce.plan import PlannedRun
+from torchcram.reproduce.results import csv_text, merged, read_rows, rows_of
+from torchcram.reproduce.status import Group, grouped, scale_record, status_record
+
+RESULTS, STATUS, FIGURE, README = "results.csv", "status.json", "figure.png", "README.md"
+MARKS = "<!-- results: written by torchcram reproduce -->", "<!-- /results -->"
+WORDS = {"reproduced": "Reproduced", "partly": "Partly", "not": "Not reproduced"}
+
+
+def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Path, source: str) -> str:
+    """Write the folder of a claim from the runs of one scale; what it holds of other scales stays. Return the claim's status.
+
+    Args:
+        claim: which.
+        planned: all of its runs at one scale, finished or not.
+        experiments: folder of all claims.
+        source: hash of the code; rows of other code are stale.
+
+    Raises:
+        ValueError: if a file of a run or of the folder is damaged, or a README has lost its marks.
+    """
+    folder, scale = experiments / claim.folder, planned[0].scale
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = merged(read_rows(folder / RESULTS), rows_of(planned), claim=claim)
+    holes = [run for run in planned if not _has_fresh_row(run, rows, source)]
+    scales = _scales_before(folder / STATUS) | {scale: scale_record(claim, rows, scale=scale, source=source, holes=len(holes))}
+    status = status_record(claim, scales)
+    drawn = claim_figure(claim, grouped(rows, scale=scale, source=source), folders=_folders(planned))
+    picture = f"![{claim.picture.title}]({FIGURE})" if drawn is not None or (folder / FIGURE).exists() else ""
+    parts = [f"**Status: {WORDS[status['status']]}.**", picture, *_scale_parts(claim, rows, status, source), _holes(holes)]
+    page = between(_page(claim, folder / README), "\n\n".join(part for part in parts if part))
+    (folder / RESULTS).write_text(csv_text(rows))
+    (folder / STATUS).write_text(json.dumps(status, indent=1) + "\n")
+    if drawn is not None:
+        (folder / FIGURE).write_bytes(png(drawn))
+    (folder / README).write_text(page)
+    return str(status["status"])
+
+
+def between(text: str, content: str) -> str:
+    """Put ``content`` between the marks of a text.
+
+    Raises:
+        ValueError: if it has no marks.
+    """
+    if not all(mark in text for mark in MARKS):
+        raise ValueError(f"a README of a claim needs the marks {MARKS[0]!r} and {MARKS[1]!r}: put them back, or delete it")
+    start, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
+    return f"{text[:start]}\n{content}\n{text[end:]}"
+
+
+def _has_fresh_row(run: PlannedRun, rows: Sequence[Row], source: str) -> bool:
+    digest = run.job.config.digest()
+    return any(row["config_hash"] == digest and row["source"] == source and row["method"] == run.method.name for row in rows)
+
+
+def _scales_before(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text())["scales"]) if file.exists() else {}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file} is damaged: restore it, or delete it") from None
+
+
+def _folders(planned: Sequence[PlannedRun]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for run in planned:
+        if run.job.finished:
+            found.setdefault(run.method.name, []).append(run.job.folder)
+    return found
+
+
+def _page(claim: Claim, readme: Path) -> str:
+    if readme.exists():
+        return readme.read_text()
+    command = f"torchcram reproduce {claim.name} --scale mini --seeds 3"
+    return (
+        f"# {claim.name}: {claim.question}\n\n**The paper**: {claim.paper}\n\n**Command**: `{command}` trains what is missing and writes everything "
+        f"below the line. Finished runs are skipped.\n\n**How to read it**: {claim.reading}\n\n{MARKS[0]}\n{MARKS[1]}\n"
+    )
+
+
+def _scale_parts(claim: Claim, rows: Sequence[Row], status: Mapping[str, Any], source: str) -> list[str]:
+    parts = []
+    for scale, record in status["scales"].items():
+        parts.append(f"## Scale {scale}: {WORDS[record['status']].lower()}\n\n{_goal_table(record)}")
+        parts.append(_figure_table(claim, grouped(rows, scale=scale, source=source)))
+    return parts
+
+
+def _goal_table(record: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {goal['method']} | {goal['figure'].replace('_', ' ')} | {goal['bound']} | "
+        + (f"{goal['met']} of {goal['seeds']} seeds |" if goal["seeds"] else "not measured |")
+        for goal in record["goals"]
+    ]
+    return "\n".join(["| method | figure | goal | met by |", "|---|---|---|---|", *rows])
+
+
+def _figure_table(claim: Claim, groups: Mapping[str, Group]) -> str:
+    head = "| method | seeds | " + " | ".join(figure.replace("_", " ") for figure in claim.figures) + " |"
+    rows = [head, "|---|---|" + "---|" * len(claim.figures)]
+    for method in claim.methods:
+        group = groups.get(method.name)
+        cells = ["-" for _ in claim.figures] if group is None else [_cell(group, figure) for figure in claim.figures]
+        seeds = "none" if group is None else f"{len(group.rows)} (stale: other code)" if group.stale else str(len(group.rows))
+        rows.append(f"| {method.title} | {seeds} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _cell(group: Group, figure: str) -> str:
+    spread = group.spread(figure)
+    if spread is None:
+        return "-"
+    mean, least, greatest = (_number(spread[name], figure) for name in ("mean", "least", "greatest"))
+    partial = "" if spread["runs"] == len(group.rows) else f", {spread['runs']:g} of {len(group.rows)} runs"
+    return mean if least == greatest and not partial else f"{mean} ({least} to {greatest}{partial})"
+
+
+def _number(value: float, figure: str) -> str:
+    if figure.endswith(SHARES):
+        return f"{100 * value:.2f}%"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _holes(holes: Sequence[PlannedRun]) -> str:
+    if not holes:
+        return ""
+    rows = []
+    for run in holes:
+        repair = "with `--refresh`" if run.job.state == "stale" else f"`{run.job.command}`"
+        rows.append(f"| {run.scale} | {run.method.title} | {run.seed} | {_why(run)} | {repair} |")
+    return "\n".join(["## Holes", "", "| scale | method | seed | state | repeat it |", "|---|---|---|---|---|", *rows])
+
+
+def _why(run: PlannedRun) -> str:
+    words = {"failed": f"failed: {run.job.failure}", "started": "unfinished", "missing": "not run yet", "stale": "stale: made with other code"}
+    return words[run.job.state].replace("|", "/")

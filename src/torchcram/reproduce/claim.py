@@ -1,0 +1,161 @@
+"""The words of a claim: methods (changes to a preset), goals (bounds on figures), the picture that answers its question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any, Literal
+
+from torchcram.training.run_config import RunConfig
+
+# One finished run: method, seed, scale, source, and the fields of its summary.
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A number of training steps, as a share of those of the scale's preset."""
+
+    of_steps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way to train: the preset of a scale with some fields changed.
+
+    Attributes:
+        name: its key in every table.
+        title: what a reader calls it.
+        changes: value, or :class:`Share`, by the dotted path of the field.
+        family: methods of one family differ in one number and make one line of a figure.
+        at: that number.
+    """
+
+    name: str
+    title: str
+    changes: Mapping[str, Any]
+    family: str = ""
+    at: float | None = None
+
+    def config(self, preset: RunConfig, *, seed: int) -> RunConfig:
+        """Return the configuration of one run. Its name is the scale's, so that claims share what they have in common.
+
+        Raises:
+            ValueError: if a change does not fit the preset.
+        """
+        config = preset.updated("seed", seed)
+        for path, value in self.changes.items():
+            config = config.updated(path, _in_steps(value, preset.training.steps))
+        return config
+
+
+def _in_steps(value: Any, steps: int) -> Any:
+    """Return a value with every :class:`Share` in it, also in lists, as a number of steps."""
+    if isinstance(value, list | tuple):
+        return [_in_steps(item, steps) for item in value]
+    return round(value.of_steps * steps) if isinstance(value, Share) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What every run of a method must reach: ``figure <= bound`` or ``figure >= bound``.
+
+    The bound is ``number``, or ``times`` another field of the same run, or ``times`` the mean of the figure over other methods' runs; ``plus`` is added.
+
+    Attributes:
+        method: whose runs.
+        figure: field of their rows.
+        sign: which side of the bound is good.
+        number: the bound itself.
+        of: field of the run that the bound is a multiple of.
+        than: methods that the run is compared with.
+        times, plus: see above.
+    """
+
+    method: str
+    figure: str
+    sign: Literal["<=", ">="]
+    number: float | None = None
+    of: str | None = None
+    than: tuple[str, ...] = ()
+    times: float = 1.0
+    plus: float = 0.0
+
+    def bound(self, row: Row, others: Mapping[str, list[Row]]) -> float | None:
+        """Return the bound for one run; None where what it depends on has not been measured."""
+        if self.number is not None:
+            return self.number
+        if self.of is not None:
+            base = row.get(self.of)
+            return None if base is None else self.times * base + self.plus
+        compared = [other.get(self.figure) for name in self.than for other in others.get(name, [])]
+        known = [value for value in compared if value is not None]
+        return self.times * mean(known) + self.plus if known and all(others.get(name) for name in self.than) else None
+
+    def met(self, row: Row, others: Mapping[str, list[Row]]) -> bool:
+        """Whether a run reaches it; what was not measured does not."""
+        value, bound = row.get(self.figure), self.bound(row, others)
+        if value is None or bound is None:
+            return False
+        return bool(value <= bound if self.sign == "<=" else value >= bound)
+
+    @property
+    def words(self) -> str:
+        """The bound in words."""
+        if self.number is not None:
+            return f"{self.sign} {self.number:g}"
+        base = f"its {self.of.replace('_', ' ')}" if self.of is not None else f"the mean of {', '.join(self.than)}"
+        factor = "" if self.times == 1 else f"{self.times:g} x "
+        return f"{self.sign} {factor}{base}" + (f" {'+' if self.plus > 0 else '-'} {abs(self.plus):g}" if self.plus else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What the figure of a claim shows.
+
+    Attributes:
+        kind: ``"training"`` (``y`` over training steps, a line a method), ``"sweep"`` (``y`` over the number that a family sweeps),
+            ``"frontier"`` (``y`` against ``x``, a point a method, a line a family), ``"exposures"`` (read rate against encounters of a pattern)
+            or ``"dots"`` (``x`` and ``y`` for every method, one below the other).
+        title: what the figure asks.
+        x, y: fields of the rows; for ``"training"`` fields of the metrics.
+        methods: which are drawn; all if empty.
+    """
+
+    kind: Literal["training", "sweep", "frontier", "exposures", "dots"]
+    title: str
+    x: str = "any_layer_read_rate"
+    y: str = "retrieval_accuracy"
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One question put to the paper.
+
+    Attributes:
+        name: as on the command line.
+        folder: where its results are written, below ``experiments/``.
+        question: what is asked.
+        paper: what the paper says.
+        reading: how to read the table, and what it cannot show.
+        methods: what is trained.
+        figures: fields of the rows that the table shows, the headline first.
+        goals: when it counts as reproduced: all of them, by every seed; some: partly.
+        picture: its figure.
+    """
+
+    name: str
+    folder: str
+    question: str
+    paper: str
+    reading: str
+    methods: tuple[Method, ...]
+    figures: tuple[str, ...]
+    goals: tuple[Goal, ...]
+    picture: Picture
+
+    def method(self, name: str) -> Method:
+        """Return the method of that name."""
+        return next(method for method in self.methods if method.name == name)

@@ -1,0 +1,225 @@
+"""The claims, as data. To add one: say what is trained, what is shown, and which bounds make it reproduced."""
+
+from __future__ import annotations
+
+from torchcram.reproduce.claim import Claim, Goal, Method, Picture, Share
+from torchcram.reproduce.methods import (
+    CRAM,
+    MIXTURE_OF_DEPTHS,
+    NO_CONSOLIDATION,
+    PAPER,
+    ROUTERS,
+    SEQBOAT,
+    SLIDING_WINDOW,
+    STATIC,
+    STATIC_HYBRID,
+    STATIC_ROUTER,
+    TRANSFORMER,
+    changed,
+    priced,
+    with_option,
+)
+from torchcram.strict import require_choice
+
+PRICES = (0.03, 0.1, 1.0)
+READS = ("any_layer_read_rate", "any_layer_floor", "attention_share")
+
+TRANSITION = Claim(
+    name="02_transition",
+    folder="02_transition",
+    question="Does attention use fall during training, how sharply, when, and whose else falls?",
+    paper="The attention share falls 37.8x in a sharp transition at about 3K of 10K steps; static routing does not fall.",
+    reading="`reduction need` is the fall because tokens need no retrieval, `reduction consolidation` the fall because recurring queries are answered from "
+    "parameters (at most 3.3x here). The end of acquisition (`acquired at`) triggers the first: the two controls move it. Every router is led through the "
+    "same phases. Not covered: a price from step 0 under dense reads.",
+    methods=(
+        CRAM,
+        *ROUTERS,
+        TRANSFORMER,
+        PAPER,
+        changed("cram_early", "CRAM, switched at a quarter of the steps", {"controller.acquire_steps": Share(0.25)}),
+        changed("cram_late", "CRAM, switched at two thirds of the steps", {"controller.acquire_steps": Share(0.67), "controller.plateau_steps": Share(1.0)}),
+    ),
+    figures=("reduction_any_layer", "reduction_need", "reduction_consolidation", "acquired_at", "transition_step", "retrieval_accuracy", *READS[:2]),
+    goals=(
+        Goal(method="cram", figure="retrieval_accuracy", sign=">=", number=0.99),
+        Goal(method="cram", figure="any_layer_read_rate", sign="<=", of="any_layer_floor", times=1.25),
+        Goal(method="cram", figure="reduction_consolidation", sign=">=", number=2.0),
+        Goal(method="cram_no_consolidation", figure="reduction_any_layer", sign="<=", number=1.5),
+        Goal(method="static_router", figure="reduction_any_layer", sign="<=", number=1.5),
+        Goal(method="seqboat", figure="reduction_any_layer", sign="<=", number=1.5),
+    ),
+    picture=Picture(kind="training", title="Whose reads fall while it learns, and when", y="any_layer_read_rate"),
+)
+
+ABLATIONS = Claim(
+    name="06_ablations",
+    folder="06_ablations",
+    question="What does each part contribute?",
+    paper="Without consolidation nothing falls; the other parts are not ablated one by one.",
+    reading="Each row changes one thing. A part matters where its absence costs accuracy or reads. `low rank` has no surprise trace, which needs slots: "
+    "`no trace` is what it must be compared with. Not covered: the length curriculum, which these scales do not use.",
+    methods=(
+        CRAM,
+        changed("no_acquisition", "no acquisition phase", {"controller.acquire_steps": 0}),
+        NO_CONSOLIDATION,
+        changed("observed_quality", "no familiarity: quality observed", {"model.options": {"quality": "observed"}}),
+        changed("no_exploration", "no exploration", {"controller.exploration": 0.0}),
+        changed("no_caution", "no caution", {"controller.caution_start": 0.0}),
+        changed("fixed_price", "price fixed at 0.1", {"controller.price_start": 0.1, "controller.price_most": 0.1}),
+        changed("no_trace", "no surprise trace", {"model.options": {"surprise": False}}),
+        changed("low_rank", "low rank d/16", {"model.options": {"semantic": "low_rank", "surprise": False}}),
+        changed("low_rank_wide", "low rank 32", {"model.options": {"semantic": "low_rank", "surprise": False, "rank": 32}}),
+        changed("attached", "consolidation shapes the trunk", {"model.options": {"detach": False}}),
+        changed("ct_ode", "working memory ct_ode", {"model.options": {"working": "ct_ode"}}),
+        changed("gumbel3", "router gumbel3", {"model.options": {"router": "gumbel3"}}),
+        changed("same_rate", "router as slow as the trunk", {"training.fast_factor": 1.0}),
+    ),
+    figures=("retrieval_accuracy", "recurring_accuracy", "novel_accuracy", *READS, "dynamics_mse", "parameters"),
+    goals=(
+        Goal(method="cram", figure="retrieval_accuracy", sign=">=", number=0.99),
+        Goal(method="cram", figure="any_layer_read_rate", sign="<=", of="any_layer_floor", times=1.25),
+        Goal(method="cram_no_consolidation", figure="any_layer_read_rate", sign=">=", than=("cram",), times=1.25),
+        Goal(method="no_acquisition", figure="retrieval_accuracy", sign="<=", than=("cram",), plus=-0.05),
+        Goal(method="low_rank", figure="any_layer_read_rate", sign=">=", than=("no_trace",), times=1.25),
+        Goal(method="ct_ode", figure="dynamics_mse", sign=">=", than=("cram",), times=1.1),
+    ),
+    picture=Picture(kind="dots", title="One part off at a time"),
+)
+
+
+def _recurring(share: float) -> Method:
+    return changed(f"recurrence{round(100 * share)}", f"{share:.0%} recur", {"task.recurrence": share}, family="CRAM", at=share)
+
+
+RECURRENCE = Claim(
+    name="07_recurrence",
+    folder="07_recurrence",
+    question="How much must recur before consolidation pays?",
+    paper="Needs at least about 50% recurrence.",
+    reading="The floor is what an oracle must still read. The best possible `reduction consolidation` is 1 / (1 - recurrence): 1.3x at 25%, 3.3x at 70%.",
+    methods=tuple(_recurring(share) for share in (0.0, 0.25, 0.5, 0.7, 0.9, 1.0)),
+    figures=("any_layer_read_rate", "any_layer_floor", "retrieval_accuracy", "reduction_consolidation", "transition_step"),
+    goals=(
+        *(
+            Goal(method=f"recurrence{share}", figure="any_layer_read_rate", sign="<=", of="any_layer_floor", times=1.25, plus=0.001)
+            for share in (50, 70, 90, 100)
+        ),
+        *(Goal(method=f"recurrence{share}", figure="retrieval_accuracy", sign=">=", number=0.99) for share in (50, 70, 90, 100)),
+        Goal(method="recurrence25", figure="reduction_consolidation", sign="<=", number=1.05),
+    ),
+    picture=Picture(kind="sweep", title="Reads against what recurs", x="share of queries that recur", y="any_layer_read_rate"),
+)
+
+DRIFT = {"training.steps": Share(1.5), "task.drift_at": Share(0.95), "training.decay_share": 0.15}
+OVERRIDE = {"task.override": 0.2}
+UNTRACED = {"model.options": {"surprise": False}}
+
+DRIFT_OVERRIDE = Claim(
+    name="08_drift_override",
+    folder="08_drift_override",
+    question="When what recurs changes, do reads come back and fall again? Is what the context overrides answered from the context?",
+    paper="Not asked there: consolidated knowledge is assumed to stay right.",
+    reading="Drift: every recurring pattern gets another value at 63% of the steps. `drift peak rate` is the largest smoothed read rate afterwards, "
+    "`recovery steps` how long it takes to stay within 1.25 x the floor, by an average over 50 steps. Override: a fifth of the recurring keys is "
+    "bound again in each sequence; queries for these are `overridden`, and count as reads in the floor.",
+    methods=(
+        changed("drift", "drift, CRAM", DRIFT),
+        changed("drift_no_trace", "drift, no surprise trace", {**DRIFT, **UNTRACED}),
+        changed("drift_static_router", "drift, learned static router", {**DRIFT, **STATIC_ROUTER.changes}),
+        changed("drift_no_consolidation", "drift, no consolidation", {**DRIFT, **NO_CONSOLIDATION.changes}),
+        changed("override", "override, CRAM", OVERRIDE),
+        changed("override_no_trace", "override, no surprise trace", {**OVERRIDE, **UNTRACED}),
+        changed("override_static_router", "override, learned static router", {**OVERRIDE, **STATIC_ROUTER.changes}),
+        changed("override_no_consolidation", "override, no consolidation", {**OVERRIDE, **NO_CONSOLIDATION.changes}),
+    ),
+    figures=("retrieval_accuracy", "recurring_accuracy", "novel_accuracy", "overridden_accuracy", *READS[:2], "drift_peak_rate", "recovery_steps"),
+    goals=(
+        Goal(method="drift", figure="recovery_steps", sign="<=", of="drift_at", times=0.25),
+        Goal(method="drift", figure="drift_peak_rate", sign=">=", of="any_layer_floor", times=1.5),
+        Goal(method="drift", figure="retrieval_accuracy", sign=">=", number=0.99),
+        Goal(method="override", figure="overridden_accuracy", sign=">=", number=0.98),
+        Goal(method="override", figure="any_layer_read_rate", sign="<=", of="any_layer_floor", plus=0.003),
+        Goal(method="override_no_trace", figure="overridden_accuracy", sign="<=", than=("override",), plus=-0.05),
+    ),
+    picture=Picture(
+        kind="training",
+        title="The map changes: reads rise, and fall again",
+        y="any_layer_read_rate",
+        methods=("drift", "drift_no_trace", "drift_static_router", "drift_no_consolidation"),
+    ),
+)
+
+LATE_PATTERNS = {
+    "training.steps": Share(1.5),
+    "training.decay_share": 0.15,
+    "task.patterns": 40,
+    "task.introduce_at": [(Share(0.75), 30)],
+}
+
+CONSOLIDATION_CURVE = Claim(
+    name="05_consolidation_curve",
+    folder="05_consolidation_curve",
+    question="How does the read rate fall with the exposures of a pattern that is new when routing has begun?",
+    paper="A power law with exponent 0.43 +- 0.04; people: about 0.4-0.5 in episodic-to-semantic transition curves.",
+    reading="30 of 40 patterns first appear at half of the steps. Power law, exponential and logistic are fitted to the counts of reads by likelihood; "
+    "`aic ... less power` above 0 speaks for the power law. `exponent low` and `high` are the 95% bootstrap interval. The price still climbs when "
+    "the patterns appear, and a router's threshold is one cause of the shape.",
+    methods=(
+        changed("zipf", "patterns by Zipf's law", {**LATE_PATTERNS, "task.pattern_law": "zipf"}),
+        changed("uniform", "patterns equally often", LATE_PATTERNS),
+    ),
+    figures=(
+        "exponent",
+        "exponent_low",
+        "exponent_high",
+        "aic_exponential_less_power",
+        "aic_logistic_less_power",
+        "retrieval_accuracy",
+        "any_layer_read_rate",
+    ),
+    goals=(
+        Goal(method="zipf", figure="aic_exponential_less_power", sign=">=", number=0.0),
+        Goal(method="zipf", figure="aic_logistic_less_power", sign=">=", number=0.0),
+        Goal(method="zipf", figure="exponent_low", sign="<=", number=0.47),
+        Goal(method="zipf", figure="exponent_high", sign=">=", number=0.39),
+    ),
+    picture=Picture(kind="exposures", title="Reads against encounters of a new pattern"),
+)
+
+FRONTIER = Claim(
+    name="01_srcd_main",
+    folder="01_srcd_main/frontier",
+    question="Which accuracy does each method reach at which read rate and attention share?",
+    paper="100% retrieval at 1.6% attention; baselines about 68% at matched compute.",
+    reading="One point is one price (most that a read may cost) or one budget (window, capacity). Recurrence alone reads nothing, and says how much a "
+    "state remembers. Equal tuning: every method runs with the preset's settings.",
+    methods=(
+        *(version for method in (CRAM, NO_CONSOLIDATION, STATIC_ROUTER, SEQBOAT) for version in (method, *(priced(method, price) for price in PRICES))),
+        MIXTURE_OF_DEPTHS,
+        *(with_option(MIXTURE_OF_DEPTHS, "capacity", share) for share in (0.0625, 0.25, 0.5)),
+        *STATIC,
+        *(with_option(SLIDING_WINDOW, "window", size) for size in (16, 32)),
+        with_option(STATIC_HYBRID, "attention_every", 1),
+        PAPER,
+    ),
+    figures=("retrieval_accuracy", "recurring_accuracy", "novel_accuracy", *READS, "dynamics_mse", "training_attention_share"),
+    goals=(
+        Goal(method="cram", figure="retrieval_accuracy", sign=">=", than=("transformer",), plus=-0.005),
+        *(Goal(method="cram", figure="attention_share", sign="<=", than=(name,), times=0.2) for name in ("transformer", "sliding_window", "static_hybrid")),
+        *(Goal(method="cram", figure="any_layer_read_rate", sign="<=", than=(method.name,)) for method in ROUTERS),
+        *(Goal(method="cram", figure="retrieval_accuracy", sign=">=", than=(method.name,), plus=-0.005) for method in ROUTERS),
+    ),
+    picture=Picture(kind="frontier", title="Accuracy against reads: price or budget swept"),
+)
+
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (FRONTIER, TRANSITION, CONSOLIDATION_CURVE, ABLATIONS, RECURRENCE, DRIFT_OVERRIDE)}
+
+
+def claims_named(name: str) -> list[Claim]:
+    """Return the claim of that name, or all of them for ``"all"``.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest.
+    """
+    return list(CLAIMS.values()) if name == "all" else [CLAIMS[require_choice("claim", name, [*CLAIMS, "all"])]]

@@ -1,0 +1,133 @@
+"""One row a run: its method, seed and scale, and the fields of its summary. ``results.csv`` keeps the rows of other scales and other machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from torchcram.analysis.consolidation_curve import encounters, fit_curve
+from torchcram.reproduce.claim import Claim, Row
+from torchcram.reproduce.plan import PlannedRun
+from torchcram.training.presets import PRESETS
+from torchcram.training.run_dir import CONFIG, ENVIRONMENT, METRICS, SUMMARY, RunDir
+
+LEADING = ("scale", "method", "seed", "source")
+# Where a run lies says nothing elsewhere; routes by slice are a table of their own, in the run's report.
+LEFT_OUT = ("run_dir", "routes_by_slice")
+WITHIN_FLOOR = 1.25
+AVERAGED_STEPS = 50
+MOST_EXPOSURES = 200
+
+
+def rows_of(planned: Sequence[PlannedRun]) -> list[dict[str, Any]]:
+    """Return the rows of the finished runs, stale ones (by their newest) where there is none of this code."""
+    rows = []
+    for run in planned:
+        folders = [run.job.folder] if run.job.finished else run.job.stale_folders[-1:]
+        rows += [{"scale": run.scale, "method": run.method.name, "seed": run.seed, **row_of(folder)} for folder in folders]
+    return rows
+
+
+def row_of(folder: Path) -> dict[str, Any]:
+    """Return what a finished run has to say.
+
+    Raises:
+        ValueError: if one of its files is damaged.
+    """
+    run = RunDir(folder)
+    summary, source = run.read_json(SUMMARY), run.read_json(ENVIRONMENT).get("source")
+    fields = {name: value for name, value in summary.items() if name not in LEFT_OUT}
+    return {"source": source, **fields, **drift_figures(run, summary), **curve_figures(run)}
+
+
+def curve_figures(run: RunDir) -> dict[str, Any]:
+    """Return how the read rate of patterns fell with their exposures, where the task introduces some late; empty where it does not.
+
+    The few patterns that are there from the start have been met more than :data:`MOST_EXPOSURES` times before routing begins, so that the bins
+    below hold late patterns alone.
+    """
+    if not run.read_json(CONFIG)["task"].get("introduce_at"):
+        return {}
+    records = [record for record in run.metrics() if record["kind"] == "exposures"]
+    if not records:
+        return {}
+    edges, queries, reads = (np.array(records[-1][name]) for name in ("edges", "queries", "reads"))
+    kept = edges[1:] <= MOST_EXPOSURES
+    x, queries, reads = encounters(edges)[kept], queries[kept], reads[kept]
+    counts = {"curve_encounters": x.tolist(), "curve_queries": queries.tolist(), "curve_reads": reads.tolist()}
+    fit = fit_curve(x, queries, reads, generator=np.random.default_rng(0))
+    if fit is None:
+        return counts
+    names = {"exponent": fit.exponent, "exponent_low": fit.interval[0], "exponent_high": fit.interval[1]}
+    rivals = {f"aic_{law}_less_power": value - fit.aic["power"] for law, value in fit.aic.items() if law != "power"}
+    return {**counts, **names, **rivals, "curve_best": fit.best}
+
+
+def drift_figures(run: RunDir, summary: Row) -> dict[str, Any]:
+    """Return how a run took the drift of its task: the largest read rate afterwards, and the steps until it stayed near the floor. Empty without a drift."""
+    drift = run.read_json(CONFIG)["task"].get("drift_at")
+    if drift is None or not (run.path / METRICS).exists():
+        return {}
+    lines = [record for record in run.metrics() if record["kind"] == "train"]
+    steps, rates = [line["step"] for line in lines], [line["any_layer_read_rate"] for line in lines]
+    smooth = [mean(rate for at, rate in zip(steps, rates, strict=True) if step - AVERAGED_STEPS < at <= step) for step in steps]
+    after = [(step, rate) for step, rate in zip(steps, smooth, strict=True) if step >= drift]
+    high = [step for step, rate in after if rate > WITHIN_FLOOR * summary.get("any_layer_floor", 0.0)]
+    recovered = bool(after) and (not high or high[-1] != after[-1][0])
+    return {
+        "drift_at": drift,
+        "drift_peak_rate": max((rate for _, rate in after), default=None),
+        "recovery_steps": (high[-1] - drift if high else 0) if recovered else None,
+    }
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``results.csv``; none if there is no such file."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as handle:
+        return [{name: _parsed(name, text) for name, text in row.items()} for row in csv.DictReader(handle)]
+
+
+def merged(old: Sequence[Row], new: Sequence[Row], *, claim: Claim) -> list[Row]:
+    """Return ``old`` rows with ``new`` ones in their places, sorted by scale, method and seed; rows of what the claim no longer trains are dropped."""
+    methods = [method.name for method in claim.methods]
+    both = {(row["scale"], row["method"], row["seed"]): row for row in (*(row for row in old if _belongs(row, claim)), *new)}
+    return [both[key] for key in sorted(both, key=lambda key: (key[0], methods.index(key[1]), key[2]))]
+
+
+def _belongs(row: Row, claim: Claim) -> bool:
+    known = row["scale"] in PRESETS and any(method.name == row["method"] for method in claim.methods)
+    return known and claim.method(row["method"]).config(PRESETS[row["scale"]](), seed=row["seed"]).digest() == row["config_hash"]
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Return rows as CSV: their columns in the order of first appearance; lists are JSON."""
+    columns = list(dict.fromkeys([*LEADING, *(name for row in rows for name in row)]))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_text(row.get(name)) for name in columns] for row in rows])
+    return buffer.getvalue()
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else json.dumps(value) if isinstance(value, list | dict) else repr(value) if isinstance(value, float) else str(value)
+
+
+def _parsed(name: str, text: str) -> Any:
+    if text == "":
+        return None
+    if name in ("scale", "method", "source", "config_hash", "finished", "curve_best"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,94 @@
+"""Whether a claim holds: figures by method with their spread, goals met by how many seeds, and one word. Rows of different code are never mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any, Literal
+
+from torchcram.reproduce.claim import Claim, Goal, Row
+from torchcram.training.presets import PRESETS
+
+Status = Literal["reproduced", "partly", "not"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The rows of one method at one scale, all of one code.
+
+    Attributes:
+        rows: one a seed.
+        stale: whether that code is not this one.
+    """
+
+    rows: list[Row]
+    stale: bool
+
+    def spread(self, figure: str) -> dict[str, float] | None:
+        """Return mean, least and greatest value of a figure, and how many runs have it; None if none has."""
+        values = [row[figure] for row in self.rows if row.get(figure) is not None]
+        return {"mean": mean(values), "least": min(values), "greatest": max(values), "runs": len(values)} if values else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How one goal came out: met by ``met`` of the ``seeds`` fresh runs of its method."""
+
+    goal: Goal
+    met: int
+    seeds: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether every seed meets it."""
+        return 0 < self.seeds == self.met
+
+
+def grouped(rows: Sequence[Row], *, scale: str, source: str) -> dict[str, Group]:
+    """Return the rows of a scale by method: those of this code, else those of the code that ran last, as stale."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["scale"] == scale:
+            found.setdefault(row["method"], []).append(row)
+    groups = {}
+    for method, of_method in found.items():
+        sources = {row["source"] for row in of_method}
+        chosen = source if source in sources else max(of_method, key=lambda row: str(row.get("finished")))["source"]
+        groups[method] = Group(rows=[row for row in of_method if row["source"] == chosen], stale=chosen != source)
+    return groups
+
+
+def verdicts(claim: Claim, groups: Mapping[str, Group]) -> list[Verdict]:
+    """Judge every goal by the fresh rows."""
+    fresh = {name: group.rows for name, group in groups.items() if not group.stale}
+    return [
+        Verdict(goal=goal, met=sum(goal.met(row, fresh) for row in fresh.get(goal.method, [])), seeds=len(fresh.get(goal.method, []))) for goal in claim.goals
+    ]
+
+
+def status_of(claim: Claim, groups: Mapping[str, Group], *, holes: int) -> Status:
+    """Return ``reproduced`` if every goal is met by every seed and no run is missing, ``partly`` if some goal is, else ``not``."""
+    reached = [verdict.reached for verdict in verdicts(claim, groups)]
+    return "reproduced" if all(reached) and not holes else "partly" if any(reached) else "not"
+
+
+def scale_record(claim: Claim, rows: Sequence[Row], *, scale: str, source: str, holes: int) -> dict[str, Any]:
+    """Return what ``status.json`` holds of one scale."""
+    groups = grouped(rows, scale=scale, source=source)
+    figures = {
+        method: {figure: spread for figure in claim.figures if (spread := group.spread(figure)) is not None} | ({"stale": True} if group.stale else {})
+        for method, group in groups.items()
+    }
+    goals = [
+        {"method": verdict.goal.method, "figure": verdict.goal.figure, "bound": verdict.goal.words, "met": verdict.met, "seeds": verdict.seeds}
+        for verdict in verdicts(claim, groups)
+    ]
+    seeds = min((len(group.rows) for group in groups.values()), default=0)
+    return {"status": status_of(claim, groups, holes=holes), "seeds": seeds, "holes": holes, "source": source, "figures": figures, "goals": goals}
+
+
+def status_record(claim: Claim, scales: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the whole ``status.json``; the status is that of the largest scale measured."""
+    measured = [scale for scale in PRESETS if scale in scales and scales[scale]["figures"]]
+    return {"claim": claim.name, "status": scales[measured[-1]]["status"] if measured else "not", "scales": {scale: scales[scale] for scale in measured}}

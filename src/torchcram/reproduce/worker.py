@@ -1,0 +1,75 @@
+"""One run in a process of its own, with one thread: ``python -m torchcram.reproduce.worker CONFIG FOLDER SOURCE [--start FOLDER] [--acquire]``.
+
+What went wrong is the last line of its output, ``error: ...``, with exit status 2; an interruption, after which it can go on, is 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from torchcram.training.loop import acquire, train
+from torchcram.training.presets import from_yaml
+from torchcram.training.source import source_hash
+
+
+def work(arguments: Sequence[str]) -> None:
+    """Train what the arguments say, or go on with it.
+
+    Raises:
+        ValueError: if the code is not the one that the run was planned with, or another process is at this run.
+        FloatingPointError, OSError, KeyboardInterrupt: as :func:`torchcram.training.loop.train`.
+    """
+    parser = argparse.ArgumentParser(prog="torchcram.reproduce.worker")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("source")
+    parser.add_argument("--start", type=Path)
+    parser.add_argument("--acquire", action="store_true")
+    asked = parser.parse_args(arguments)
+    if asked.source != source_hash():
+        raise ValueError(f"the code has changed since this run was planned (it is {source_hash()}, planned was {asked.source}): start reproduce again")
+    torch.set_num_threads(1)
+    config = from_yaml(asked.config)
+    with alone(asked.folder):
+        if asked.acquire:
+            acquire(config, out=asked.folder, resume=True)
+        else:
+            train(config, out=asked.folder, resume=True, start=asked.start)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's lock, which ends with the process: two sweeps, or one that was killed and its successor, must not write the same run.
+
+    Raises:
+        ValueError: if another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is at the run {folder}: wait for it, then start reproduce again") from None
+        yield
+
+
+def main() -> None:
+    """Work, and say in one line what went wrong."""
+    try:
+        work(sys.argv[1:])
+    except (ValueError, FloatingPointError, OSError) as error:
+        sys.stderr.write(f"error: {'; '.join(str(error).splitlines())}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

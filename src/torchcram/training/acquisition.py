@@ -1,0 +1,43 @@
+"""Which runs share their acquisition: those that differ only in what comes after it.
+
+While a model acquires, every token reads, nothing is priced and nothing consolidates, so whatever says how routing, pricing and consolidating
+go cannot matter yet. Whatever might matter stays, and keeps two runs apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchcram.memory.consolidation import ControllerConfig
+from torchcram.mixers import MIXERS
+from torchcram.tasks.srcd import SRCDConfig
+from torchcram.training.run_config import RunConfig
+
+# Fields of the controller that decide how long acquisition lasts.
+DECIDING = ("acquire_steps", "shortest_acquisition", "plateau_steps", "plateau_gain")
+LATER_LOSSES = ("consolidation", "familiarity", "surprise")
+LATER_OPTIONS = ("detach", "quality_variance", "router_noise")
+
+
+def acquisition_of(config: RunConfig) -> RunConfig | None:
+    """Return the configuration of a run's acquisition, the same for all runs that share it; None for a mixer that has none.
+
+    Of the evaluation everything stays: the metrics of the acquisition are those of the run.
+    """
+    if config.model.mixer not in MIXERS or not MIXERS[config.model.mixer][0].routed:
+        return None
+    tree = config.model_dump(mode="json")
+    kept = {name: tree["controller"][name] for name in DECIDING}
+    tree["name"], tree["controller"] = "acquisition", {**ControllerConfig().model_dump(mode="json"), **kept}
+    tree["training"]["losses"] = {name: value for name, value in tree["training"]["losses"].items() if name not in LATER_LOSSES}
+    tree["model"]["options"] = {name: value for name, value in tree["model"]["options"].items() if name not in LATER_OPTIONS}
+    _without_later_drift(config, tree)
+    return RunConfig.parse(tree)
+
+
+def _without_later_drift(config: RunConfig, tree: dict[str, Any]) -> None:
+    if not isinstance(config.task, SRCDConfig) or config.task.drift_at is None:
+        return
+    longest = config.controller.acquire_steps
+    if longest is not None and config.task.drift_at >= longest:
+        tree["task"]["drift_at"] = None

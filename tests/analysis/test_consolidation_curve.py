@@ -1,0 +1,47 @@
+"""Each law is found again in counts that it made, and told from the others."""
+
+import numpy as np
+import pytest
+
+from torchcram.analysis.consolidation_curve import LAWS, encounters, fit_curve
+
+EDGES = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200])
+TRUE = {"power": (-0.1, 0.6), "exponential": (-0.2, 3.0), "logistic": (2.0, 8.0)}
+
+
+def counts(law, *, queries=4000, seed=0):
+    x = encounters(EDGES)
+    asked = np.full(len(x), queries)
+    return x, asked, np.random.default_rng(seed).binomial(asked, LAWS[law](x, *TRUE[law]))
+
+
+def fit(x, queries, reads):
+    return fit_curve(x, queries, reads, generator=np.random.default_rng(1), resamples=50)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_law_that_made_the_counts_is_the_best(law):
+    assert fit(*counts(law)).best == law
+
+
+def test_the_exponent_is_found_with_an_interval_that_narrows_with_more_queries():
+    many, few = fit(*counts("power")), fit(*counts("power", queries=200))
+    assert many.exponent == pytest.approx(0.6, abs=0.03)
+    for found in (many, few):
+        assert found.interval[0] < 0.6 < found.interval[1]
+    widths = [high - low for low, high in (many.interval, few.interval)]
+    assert widths[0] < 0.5 * widths[1]
+
+
+def test_the_same_generator_gives_the_same_interval():
+    assert fit(*counts("power")) == fit(*counts("power"))
+
+
+def test_a_bin_stands_for_its_encounters_this_one_included():
+    assert encounters(np.array([0, 1, 2, 5])).tolist() == pytest.approx([1.0, 2.0, 15**0.5])
+
+
+def test_too_little_to_fit_is_no_fit():
+    x, queries, reads = counts("power")
+    assert fit(x, queries, 0 * reads) is None
+    assert fit(x, np.where(x < 4, queries, 0), np.where(x < 4, reads, 0)) is None

@@ -1,0 +1,134 @@
+"""The folder of a claim is written from its runs, says what is missing, and keeps what people wrote around the marks."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from fake_runs import SOURCE, TOY, fake_run
+from torchcram.report.claim_figures import claim_figure
+from torchcram.report.claim_page import MARKS, between, write_claim
+from torchcram.reproduce.claim import Picture
+from torchcram.reproduce.claims import CLAIMS
+from torchcram.reproduce.plan import plan
+from torchcram.reproduce.results import rows_of
+from torchcram.reproduce.status import grouped
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return plan([TOY], scale="mini", seeds=2, runs=tmp_path / "runs", source=SOURCE)
+
+
+def write(runs, folder, claim=TOY):
+    return write_claim(claim, runs, experiments=folder, source=SOURCE)
+
+
+def test_a_finished_claim_has_table_status_figure_and_page(tmp_path, runs):
+    for run in runs:
+        fake_run(run.job.folder, run.job)
+    assert write(runs, tmp_path) == "reproduced"
+    folder = tmp_path / "99_toy"
+    assert sorted(file.name for file in folder.iterdir()) == ["README.md", "figure.png", "results.csv", "status.json"]
+    assert len((folder / "results.csv").read_text().splitlines()) == 1 + 6
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["claim"], status["status"], status["scales"]["mini"]["seeds"]) == ("99_toy", "reproduced", 2)
+    page = (folder / "README.md").read_text()
+    for words in ("# 99_toy: Does it work?", "**Status: Reproduced.**", "| CRAM, cheap | 2 | 99.50% | 1.50% | - |", "| 2 of 2 seeds |"):
+        assert words in page
+    assert "Holes" not in page
+
+
+def test_a_failed_run_leaves_a_hole_and_the_command_to_repeat_it(tmp_path, runs):
+    for run in runs[:-1]:
+        fake_run(run.job.folder, run.job)
+    log = runs[-1].job.log
+    log.parent.mkdir()
+    log.write_text("error: training stopped at step 7: a | b\n")
+    assert write(runs, tmp_path) == "partly"
+    page = (tmp_path / "99_toy/README.md").read_text()
+    assert f"| mini | dense | 1 | failed: training stopped at step 7: a / b | `{runs[-1].job.command}` |" in page
+    assert "| dense | 1 |" in page
+
+
+def test_nothing_measured_is_said_and_no_figure_drawn(tmp_path, runs):
+    assert write(runs, tmp_path) == "not"
+    folder = tmp_path / "99_toy"
+    assert not (folder / "figure.png").exists()
+    assert (folder / "README.md").read_text().count("not run yet") == 6
+    assert json.loads((folder / "status.json").read_text())["scales"] == {}
+
+
+def test_stale_results_are_marked(tmp_path, runs):
+    for run in plan([TOY], scale="mini", seeds=2, runs=tmp_path / "runs", source="otherothero1"):
+        fake_run(run.job.folder, run.job)
+    assert write(runs, tmp_path) == "not"
+    page = (tmp_path / "99_toy/README.md").read_text()
+    assert "| CRAM | 2 (stale: other code) | 99.50% |" in page
+    assert page.count("stale: made with other code | with `--refresh` |") == 6
+
+
+def test_a_consolidation_curve_shows_runs_their_pool_and_the_papers_slope(tmp_path):
+    claim = CLAIMS["05_consolidation_curve"]
+    runs = plan([claim], scale="mini", seeds=2, runs=tmp_path, source=SOURCE)
+    for run in runs:
+        fake_run(run.job.folder, run.job)
+    (axes,) = claim_figure(claim, grouped(rows_of(runs), scale="mini", source=SOURCE), folders={}).axes
+    assert len(axes.get_lines()) == 2 * (2 + 1) + 1
+    pooled = next(line for line in axes.get_lines() if line.get_label() == "patterns by Zipf's law")
+    assert pooled.get_ydata().tolist() == [0.9, 0.6, 0.4, 0.3, 0.2, 0.1, 0.08, 0.05]
+
+
+def test_what_people_wrote_and_other_scales_stay(tmp_path, runs):
+    demo = plan([TOY], scale="demo", seeds=1, runs=tmp_path / "runs", source=SOURCE)
+    for run in (*runs, *demo):
+        fake_run(run.job.folder, run.job)
+    write(demo, tmp_path)
+    readme = tmp_path / "99_toy/README.md"
+    readme.write_text(readme.read_text().replace("Look.", "Look twice.") + "\nAfterword.\n")
+    write(runs, tmp_path)
+    page = readme.read_text()
+    assert "Look twice." in page
+    assert page.endswith("\nAfterword.\n")
+    assert [line for line in page.splitlines() if line.startswith("## Scale")] == ["## Scale mini: reproduced", "## Scale demo: reproduced"]
+    before = {file.name: file.read_bytes() for file in (tmp_path / "99_toy").iterdir()}
+    write(runs, tmp_path)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "99_toy").iterdir()} == before
+
+
+def test_a_page_without_marks_is_not_overwritten(tmp_path, runs):
+    (tmp_path / "99_toy").mkdir()
+    (tmp_path / "99_toy/README.md").write_text("mine\n")
+    with pytest.raises(ValueError, match="needs the marks"):
+        write(runs, tmp_path)
+    assert [file.name for file in (tmp_path / "99_toy").iterdir()] == ["README.md"]
+    assert between(f"a{MARKS[0]}b{MARKS[1]}c", "x") == f"a{MARKS[0]}\nx\n{MARKS[1]}c"
+
+
+def test_a_damaged_status_is_named(tmp_path, runs):
+    (tmp_path / "99_toy").mkdir()
+    (tmp_path / "99_toy/status.json").write_text("{")
+    with pytest.raises(ValueError, match=re.escape("status.json is damaged")):
+        write(runs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("picture", "labels"),
+    [
+        (Picture(kind="training", title="T", y="any_layer_read_rate"), {"CRAM", "CRAM, cheap", "dense"}),
+        (Picture(kind="training", title="T", y="any_layer_read_rate", methods=("cram",)), {"CRAM"}),
+        (Picture(kind="sweep", title="T", x="share", y="any_layer_read_rate"), {"any layer read rate", "any layer floor"}),
+        (Picture(kind="frontier", title="T"), {"CRAM", "dense"}),
+    ],
+)
+def test_each_kind_of_picture_shows_its_methods(tmp_path, runs, picture, labels):
+    for run in runs:
+        fake_run(run.job.folder, run.job)
+    folders = {method.name: [run.job.folder for run in runs if run.method.name == method.name] for method in TOY.methods}
+    figure = claim_figure(replace(TOY, picture=picture), grouped(rows_of(runs), scale="mini", source=SOURCE), folders=folders)
+    (axes,) = figure.axes
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == labels
+    if picture.kind == "frontier":
+        lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+        assert lines == {"CRAM": [[0.015, 0.995], [0.015, 0.995]], "dense": [[1.0, 0.995]]}

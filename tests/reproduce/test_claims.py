@@ -1,0 +1,73 @@
+"""Every claim that ships can be planned at every scale, and names nothing that does not exist."""
+
+import pytest
+
+from torchcram.models.sequence import SequenceModel
+from torchcram.reproduce.claim import Goal, Method, Share
+from torchcram.reproduce.claims import CLAIMS, claims_named
+from torchcram.training.presets import PRESETS
+from torchcram.training.trainer import build_model, build_task
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+@pytest.mark.parametrize("scale", PRESETS)
+def test_every_method_is_a_run_of_its_own_at_every_scale(claim, scale):
+    digests = [method.config(PRESETS[scale](), seed=0).digest() for method in claim.methods]
+    assert len(set(digests)) == len(digests) == len({method.name for method in claim.methods})
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_every_model_of_a_claim_can_be_built(claim):
+    for method in claim.methods:
+        config = method.config(PRESETS["mini"](), seed=0)
+        assert isinstance(build_model(config, build_task(config)), SequenceModel)
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_goals_and_pictures_speak_of_methods_that_are_trained(claim):
+    trained = {method.name for method in claim.methods}
+    assert {goal.method for goal in claim.goals} | {name for goal in claim.goals for name in goal.than} | set(claim.picture.methods) <= trained
+    assert {goal.figure for goal in claim.goals} <= set(claim.figures)
+
+
+def test_claims_have_the_names_and_folders_that_they_are_kept_under():
+    assert [claim.name for claim in CLAIMS.values()] == list(CLAIMS)
+    assert len({claim.folder for claim in CLAIMS.values()}) == len(CLAIMS)
+    # That folder's own files are written by its own scripts.
+    assert CLAIMS["01_srcd_main"].folder != "01_srcd_main"
+
+
+def test_an_unknown_claim_gets_the_nearest():
+    assert claims_named("all") == list(CLAIMS.values())
+    assert claims_named("02_transition") == [CLAIMS["02_transition"]]
+    with pytest.raises(ValueError, match="unknown claim '02_transitoin': did you mean '02_transition'"):
+        claims_named("02_transitoin")
+
+
+def test_shares_of_the_steps_follow_the_scale():
+    method = Method(name="late", title="late", changes={"task.drift_at": Share(0.5), "training.steps": Share(2.0)})
+    for scale in ("mini", "demo"):
+        preset = PRESETS[scale]()
+        config = method.config(preset, seed=3)
+        assert (config.task.drift_at, config.training.steps, config.seed) == (preset.training.steps // 2, 2 * preset.training.steps, 3)
+    assert Method(name="same", title="same", changes={}).config(PRESETS["demo"](), seed=0) == PRESETS["demo"]()
+
+
+@pytest.mark.parametrize(
+    ("goal", "words", "met"),
+    [
+        (Goal(method="a", figure="x", sign=">=", number=0.5), ">= 0.5", True),
+        (Goal(method="a", figure="x", sign="<=", number=0.5), "<= 0.5", False),
+        (Goal(method="a", figure="x", sign="<=", of="floor", times=2.0), "<= 2 x its floor", True),
+        (Goal(method="a", figure="x", sign="<=", of="floor", plus=0.1), "<= its floor + 0.1", False),
+        (Goal(method="a", figure="x", sign=">=", than=("b", "c"), plus=-0.1), ">= the mean of b, c - 0.1", True),
+        (Goal(method="a", figure="x", sign=">=", than=("b", "c")), ">= the mean of b, c", False),
+        (Goal(method="a", figure="x", sign=">=", than=("b", "d")), ">= the mean of b, d", False),
+        (Goal(method="a", figure="y", sign=">=", number=0.0), ">= 0", False),
+        (Goal(method="a", figure="x", sign="<=", of="y"), "<= its y", False),
+    ],
+)
+def test_a_goal_compares_with_a_number_a_field_or_other_methods(goal, words, met):
+    row = {"x": 0.8, "floor": 0.4, "y": None}
+    assert goal.words == words
+    assert goal.met(row, {"a": [row], "b": [{"x": 0.8}], "c": [{"x": 0.9}, {"x": None}]}) is met

@@ -1,0 +1,138 @@
+"""Rows and verdicts: what a finished run says, what is kept of others, and that results of different code are never mixed."""
+
+import json
+
+import pytest
+
+from fake_runs import SOURCE, TOY, fake_run
+from torchcram.reproduce.claims import CLAIMS
+from torchcram.reproduce.plan import plan
+from torchcram.reproduce.results import csv_text, merged, read_rows, row_of, rows_of
+from torchcram.reproduce.status import grouped, scale_record, status_of, status_record, verdicts
+
+
+def toys(folder, *, seeds=2, source=SOURCE):
+    return plan([TOY], scale="mini", seeds=seeds, runs=folder, source=source)
+
+
+def trained(folder, *, seeds=2, source=SOURCE, **figures):
+    runs = toys(folder, seeds=seeds, source=source)
+    for run in runs:
+        fake_run(run.job.folder, run.job, **figures)
+    return runs
+
+
+def test_there_is_one_row_a_run_with_the_fields_of_its_summary(tmp_path):
+    rows = rows_of(trained(tmp_path))
+    assert [(row["method"], row["seed"], row["scale"]) for row in rows] == [(name, seed, "mini") for seed in (0, 1) for name in ("cram", "cheap", "dense")]
+    assert rows[0]["retrieval_accuracy"] == 0.995
+    assert rows[0]["source"] == SOURCE
+    assert "run_dir" not in rows[0]
+
+
+def test_rows_survive_the_file(tmp_path):
+    rows = merged([], rows_of(trained(tmp_path)), claim=TOY)
+    file = tmp_path / "results.csv"
+    file.write_text(csv_text(rows))
+    assert file.read_text().startswith("scale,method,seed,source,")
+    assert read_rows(file) == [dict(row) for row in rows]
+    assert read_rows(tmp_path / "none.csv") == []
+
+
+def test_rows_of_other_scales_and_seeds_are_kept_and_those_of_other_configurations_dropped(tmp_path):
+    demo = plan([TOY], scale="demo", seeds=1, runs=tmp_path, source=SOURCE)
+    for run in demo:
+        fake_run(run.job.folder, run.job)
+    old = [*rows_of(trained(tmp_path / "a", seeds=2)), *rows_of(demo)]
+    gone = [{**old[0], "method": "gone"}, {**old[1], "config_hash": "000000000000"}, {**old[2], "scale": "huge"}]
+    new = rows_of(trained(tmp_path / "b", seeds=1, retrieval_accuracy=0.5))
+    both = merged([*gone, *old], new, claim=TOY)
+    assert [(row["scale"], row["method"], row["seed"]) for row in both] == [
+        *(("demo", name, 0) for name in ("cram", "cheap", "dense")),
+        *(("mini", name, seed) for name in ("cram", "cheap", "dense") for seed in (0, 1)),
+    ]
+    assert [row["retrieval_accuracy"] for row in both if row["scale"] == "mini" and row["seed"] == 0] == [0.5] * 3
+
+
+def test_a_claim_is_reproduced_if_every_seed_meets_every_goal(tmp_path):
+    groups = grouped(rows_of(trained(tmp_path)), scale="mini", source=SOURCE)
+    assert [(verdict.met, verdict.seeds) for verdict in verdicts(TOY, groups)] == [(2, 2), (2, 2)]
+    assert status_of(TOY, groups, holes=0) == "reproduced"
+    assert status_of(TOY, groups, holes=1) == "partly"
+
+
+@pytest.mark.parametrize(("figures", "status"), [({"retrieval_accuracy": 0.98}, "partly"), ({"retrieval_accuracy": 0.98, "any_layer_read_rate": 0.5}, "not")])
+def test_one_seed_that_misses_a_goal_is_enough_to_miss_it(tmp_path, figures, status):
+    runs = trained(tmp_path, seeds=1)
+    miss = toys(tmp_path, seeds=2)[3]
+    assert (miss.method.name, miss.seed) == ("cram", 1)
+    fake_run(miss.job.folder, miss.job, **figures)
+    groups = grouped(rows_of([*runs, miss]), scale="mini", source=SOURCE)
+    assert verdicts(TOY, groups)[0].met == 1
+    assert status_of(TOY, groups, holes=0) == status
+
+
+def test_results_of_different_code_are_never_averaged(tmp_path):
+    old = rows_of(trained(tmp_path / "a", source="otherothero1", retrieval_accuracy=0.1))
+    fresh = rows_of(trained(tmp_path / "b", seeds=1))
+    assert {row["source"] for row in fresh} == {SOURCE}
+    groups = grouped(merged(old, fresh, claim=TOY), scale="mini", source=SOURCE)
+    assert [len(group.rows) for group in groups.values()] == [1, 1, 1]
+    assert groups["cram"].spread("retrieval_accuracy") == {"mean": 0.995, "least": 0.995, "greatest": 0.995, "runs": 1}
+
+
+def test_stale_results_alone_are_marked_and_meet_no_goal(tmp_path):
+    trained(tmp_path, source="otherothero1")
+    rows = rows_of(toys(tmp_path))
+    record = scale_record(TOY, rows, scale="mini", source=SOURCE, holes=6)
+    assert record["status"] == "not"
+    assert all(figures["stale"] for figures in record["figures"].values())
+    assert [goal["seeds"] for goal in record["goals"]] == [0, 0]
+
+
+def test_the_status_is_that_of_the_largest_scale_measured(tmp_path):
+    record = scale_record(TOY, rows_of(trained(tmp_path)), scale="mini", source=SOURCE, holes=0)
+    assert record["figures"]["cram"]["retrieval_accuracy"] == {"mean": 0.995, "least": 0.995, "greatest": 0.995, "runs": 2}
+    assert "transition_step" not in record["figures"]["cram"]
+    whole = status_record(TOY, {"demo": {**record, "status": "partly"}, "mini": record, "full": {**record, "figures": {}, "status": "not"}})
+    assert (whole["claim"], whole["status"], list(whole["scales"])) == ("99_toy", "partly", ["mini", "demo"])
+    json.dumps(whole, allow_nan=False)
+
+
+# The drift of the mini scale comes at step 665: lines every 10 steps.
+BEFORE = (0.014,) * 67
+
+
+@pytest.mark.parametrize(
+    ("after", "peak", "recovery"),
+    [
+        ((0.015,) * 30, 0.015, 0),
+        ((0.1,) * 10 + (0.014,) * 20, 0.1, 135),
+        ((0.1,) * 30, 0.1, None),
+    ],
+)
+def test_the_recovery_from_a_drift_is_read_off_the_metrics(tmp_path, after, peak, recovery):
+    drifting = plan([CLAIMS["08_drift_override"]], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)[0].job
+    assert drifting.config.task.drift_at == 665
+    fake_run(drifting.folder, drifting, rates=BEFORE + after)
+    row = row_of(drifting.folder)
+    assert row["drift_peak_rate"] == pytest.approx(peak)
+    # Ten high lines from step 670 on, the last at 760; it weighs in the average of 50 steps until 800.
+    assert row["recovery_steps"] == recovery
+
+
+def test_the_consolidation_curve_is_fitted_to_late_patterns_alone(tmp_path):
+    job = plan([CLAIMS["05_consolidation_curve"]], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)[0].job
+    assert job.config.task.introduce_at == ((525, 30),)
+    fake_run(job.folder, job)
+    row = row_of(job.folder)
+    # The ninth bin, of 200 to 500 exposures, holds early patterns, too.
+    assert row["curve_reads"] == [90, 60, 40, 30, 20, 10, 8, 5]
+    assert 0.3 < row["exponent_low"] < row["exponent"] < row["exponent_high"] < 1.0
+    assert row["aic_exponential_less_power"] > 0
+    assert row["curve_best"] == "power"
+
+
+def test_runs_without_a_drift_have_no_such_figures(tmp_path):
+    row = rows_of(trained(tmp_path, seeds=1))[0]
+    assert not {"recovery_steps", "exponent", "curve_reads"} & set(row)
