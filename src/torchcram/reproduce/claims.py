@@ -37,7 +37,7 @@ TRANSITION = Claim(
         *ROUTERS,
         TRANSFORMER,
         PAPER,
-        changed("cram_early", "CRAM, switched at a quarter of the steps", {"controller.acquire_steps": Share(0.25)}),
+        changed("cram_early", "CRAM, switched at 15% of the steps", {"controller.acquire_steps": Share(0.15)}),
         changed("cram_late", "CRAM, switched at two thirds of the steps", {"controller.acquire_steps": Share(0.67), "controller.plateau_steps": Share(1.0)}),
     ),
     figures=("reduction_any_layer", "reduction_need", "reduction_consolidation", "acquired_at", "transition_step", "retrieval_accuracy", *READS[:2]),
