@@ -310,7 +310,8 @@ def _batches(encoded: Sequence[EncodedSeries]) -> list[list[int]]:
     order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].gap))
     batches: list[list[int]] = [[]]
     for row in order:
-        if batches[-1] and (len(batches[-1]) + 1) * len(encoded[row].gap) > MOST_TOKENS:
+        steps = len(encoded[row].gap)
+        if batches[-1] and ((len(batches[-1]) + 1) * steps > MOST_TOKENS or steps > 2 * len(encoded[batches[-1][0]].gap) + 64):
             batches.append([])
         batches[-1].append(row)
     return batches

@@ -20,7 +20,7 @@ def mini() -> RunConfig:
         name="mini",
         task=SRCDConfig(length=128, patterns=40),
         model=ModelConfig(),
-        controller=ControllerConfig(acquire_steps=400),
+        controller=ControllerConfig(acquire_steps=400, plateau_steps=400),
         training=TrainingConfig(steps=700, tokens_per_step=2048, head_weights={"next_observation": 10.0}),
         evaluation=EvaluationConfig(queries=3000, sequences_midway=16, calibration_sequences=200, risk_tolerance=0.01),
     )
