@@ -124,6 +124,6 @@ def test_processes_that_leave_writing_to_the_main_one_write_nothing(tmp_path):
 
 def test_the_environment_says_what_a_result_depends_on():
     found = environment()
-    assert {"python", "packages", "commit", "system", "device", "threads", "started"} == set(found)
+    assert {"python", "packages", "commit", "source", "system", "device", "threads", "started"} == set(found)
     assert {"torch", "torchcram", "accelerate"} <= set(found["packages"])
     assert json.loads(json.dumps(found)) == found
