@@ -1,6 +1,7 @@
 """Plans and sweeps, with processes that are none: what is skipped, shared, resumed, given up, and how many run at once."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -118,7 +119,9 @@ def test_never_more_processes_run_than_asked_for_and_no_run_before_its_acquisiti
     assert max(most) == min(workers, 4)
 
 
-def test_an_interruption_asks_each_process_once_to_save_and_waits_for_it(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_asks_each_process_once_to_save_and_waits_for_it(tmp_path, number):
+    """Also where Ctrl-C was ignored, as in a job that a shell started in the background."""
     said = []
 
     class Running(Ended):
@@ -134,11 +137,16 @@ def test_an_interruption_asks_each_process_once_to_save_and_waits_for_it(tmp_pat
 
     class Interrupted(SweepProgress):
         def look(self, active):
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
 
     jobs = jobs_to_do(planned(tmp_path), refresh=False)
-    with pytest.raises(KeyboardInterrupt):
-        sweep(jobs, workers=2, progress=Interrupted(jobs, titles={}, show=False), start=lambda job: Running(), pause=0.0)
+    ignored = signal.signal(number, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep(jobs, workers=2, progress=Interrupted(jobs, titles={}, show=False), start=lambda job: Running(), pause=5.0)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, ignored)
     assert said == [signal.SIGINT, signal.SIGINT, "waited", "waited"]
 
 

@@ -1,6 +1,6 @@
 """Many runs on the cores of one machine: one process a run, one thread a process, never more at once than asked for.
 
-A run that fails leaves its reason in its log; the others go on. Ctrl-C lets every process finish its step and save.
+A run that fails leaves its reason in its log; the others go on. Ctrl-C, and a request to end, let every process finish its step and save.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 from torchcram.reproduce.plan import Job
@@ -67,27 +69,42 @@ def sweep(jobs: Sequence[Job], *, workers: int, progress: SweepProgress, start: 
 
     Raises:
         ValueError: for less than one worker.
-        KeyboardInterrupt: after Ctrl-C, once every process has saved and ended.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once every process has saved and ended.
     """
     require_positive(jobs=workers)
     waiting, active = list(jobs), dict[str, tuple[Job, Process]]()
+    with _interruptible():
+        try:
+            while waiting or active:
+                for name, (job, process) in list(active.items()):
+                    if process.poll() is not None:
+                        del active[name]
+                        _ended(job, process, progress)
+                _drop_hopeless(waiting, active, progress)
+                while len(active) < workers and (ready := [job for job in waiting if job.start is None or job.start.finished]):
+                    job = ready[0]
+                    waiting.remove(job)
+                    active[job.name] = (job, start(job))
+                    progress.began(job)
+                progress.look([job for job, _ in active.values()])
+                time.sleep(pause if active else 0)
+        except BaseException:
+            _stop([process for _, process in active.values()])
+            raise
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM interrupt, also where a shell that started this in the background has Ctrl-C ignored; so do the processes started meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while waiting or active:
-            for name, (job, process) in list(active.items()):
-                if process.poll() is not None:
-                    del active[name]
-                    _ended(job, process, progress)
-            _drop_hopeless(waiting, active, progress)
-            while len(active) < workers and (ready := [job for job in waiting if job.start is None or job.start.finished]):
-                job = ready[0]
-                waiting.remove(job)
-                active[job.name] = (job, start(job))
-                progress.began(job)
-            progress.look([job for job, _ in active.values()])
-            time.sleep(pause if active else 0)
-    except BaseException:
-        _stop([process for _, process in active.values()])
-        raise
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _ended(job: Job, process: Process, progress: SweepProgress) -> None:
