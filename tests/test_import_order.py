@@ -43,6 +43,7 @@ ORDER = (
     "memory.block",
     "baselines",
     "baselines.two_way",
+    "baselines.static",
     "baselines.transformer",
     "baselines.ssm",
     "baselines.static_hybrid",

@@ -11,13 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 from torchcram.baselines.mixture_of_depths import MixtureOfDepthsBlock
 from torchcram.baselines.seqboat import SeqBoatBlock
 from torchcram.baselines.ssm import SSMBlock
+from torchcram.baselines.static import StaticBlock
 from torchcram.baselines.static_hybrid import StaticHybridBlock
 from torchcram.baselines.static_router import StaticRouterBlock
 from torchcram.baselines.transformer import TransformerBlock
 from torchcram.memory.block import CRAMBlock
 from torchcram.strict import nearest_hint, require_choice
 
-Mixer = CRAMBlock | TransformerBlock | SSMBlock | StaticHybridBlock | SeqBoatBlock | MixtureOfDepthsBlock
+Mixer = CRAMBlock | StaticBlock | SeqBoatBlock | MixtureOfDepthsBlock
 
 MIXERS: dict[str, tuple[type[Mixer], dict[str, Any]]] = {
     "cram": (CRAMBlock, {}),

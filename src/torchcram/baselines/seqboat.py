@@ -28,9 +28,8 @@ from torchcram.baselines.activated import ActivatedMemory
 from torchcram.baselines.two_way import two_way_decision
 from torchcram.memory.feed_forward import FeedForward
 from torchcram.memory.router import full_precision
-from torchcram.memory.working import WORKING_MEMORIES
+from torchcram.memory.working import build_working_memory
 from torchcram.ops.collective import step_mean
-from torchcram.strict import require_choice
 from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
@@ -81,7 +80,7 @@ class SeqBoatBlock(nn.Module):
     ):
         super().__init__()
         self.working_norm, self.memory_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
-        self.working = WORKING_MEMORIES[require_choice("working memory", working, WORKING_MEMORIES)](d_model, state_size=state_size)
+        self.working = build_working_memory(working, d_model, state_size=state_size)
         self.configurator = LatentConfigurator(d_model)
         self.episodic = ActivatedMemory(d_model, heads=heads, window=window)
         self.gate = nn.Linear(d_model, d_model)

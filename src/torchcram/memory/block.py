@@ -29,7 +29,7 @@ from torchcram.memory.feed_forward import FeedForward
 from torchcram.memory.router import ROUTERS, exploration_rate
 from torchcram.memory.semantic import SEMANTIC_MEMORIES, SemanticRead
 from torchcram.memory.surprise import SurpriseTrace, Trace
-from torchcram.memory.working import WORKING_MEMORIES
+from torchcram.memory.working import build_working_memory
 from torchcram.ops.collective import step_mean, world_mean
 from torchcram.ops.routing import straight_through_mix
 from torchcram.strict import require_choice, require_positive
@@ -92,7 +92,7 @@ class CRAMBlock(nn.Module):
         predicts = require_choice("quality", quality, ("predicted", "observed")) == "predicted"
         self.quality_variance, self.detach = quality_variance, detach
         self.working_norm, self.memory_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
-        self.working = WORKING_MEMORIES[require_choice("working memory", working, WORKING_MEMORIES)](d_model, state_size=state_size)
+        self.working = build_working_memory(working, d_model, state_size=state_size)
         self.episodic = EpisodicMemory(d_model, heads=heads, window=window, marks=surprise)
         self.semantic = kind(d_model, slots=slots, rank=rank)
         self.familiarity = FamiliarityEstimator(d_model, evidence_size=self.semantic.evidence_size) if self.consolidates and predicts else None

@@ -146,3 +146,12 @@ class CTODEMemory(nn.Module):
 
 
 WORKING_MEMORIES: dict[str, type[TimeAwareSSM] | type[CTODEMemory]] = {"time_aware_ssm": TimeAwareSSM, "ct_ode": CTODEMemory}
+
+
+def build_working_memory(name: str, d_model: int, *, state_size: int) -> TimeAwareSSM | CTODEMemory:
+    """Return a working memory by its name.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest.
+    """
+    return WORKING_MEMORIES[require_choice("working memory", name, WORKING_MEMORIES)](d_model, state_size=state_size)
