@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import statistics
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torchcram.report.claim_page import between
 from torchcram.report.headline import headline_figure
 from torchcram.report.style import png
+from torchcram.reproduce.claim import Goal, is_share
 
 HERE = Path(__file__).parent
 RUNS = Path("runs") / HERE.name
@@ -28,56 +28,22 @@ COLUMNS = (  # noqa: SIM905 - one name a line would be a page
     "tokens_per_second config_hash"
 ).split()
 
-
-@dataclass(frozen=True)
-class Goal:
-    """What each run of a configuration must reach: a number, ``times`` another figure of the run ``plus`` something, or the mean of other runs."""
-
-    runs: str
-    figure: str
-    sign: str
-    number: float = 0.0
-    of: str | None = None
-    plus: float = 0.0
-    mean_of: str | None = None
-
-    def bound(self, run: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> float:
-        """Return the bound for one run; NaN where the other runs are not there yet."""
-        if self.mean_of is not None:
-            return statistics.mean([other[self.figure] for other in found.get(self.mean_of, [])] or [math.nan])
-        return self.number if self.of is None else self.number * run[self.of] + self.plus
-
-    @property
-    def words(self) -> str:
-        """The bound in words."""
-        if self.mean_of is not None:
-            return f"{self.sign} the mean of {self.mean_of}"
-        if self.of is None:
-            return f"{self.sign} {self.number:.1%}" if is_share(self.figure) else f"{self.sign} {self.number:g}"
-        return f"{self.sign} {self.of.replace('_', ' ')} " + (f"+ {100 * self.plus:g} points" if self.plus else f"x {self.number}")
-
-    def met(self, run: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> bool:
-        """Whether a run reaches it."""
-        bound = self.bound(run, found)
-        return bool(run[self.figure] <= bound if self.sign == "<=" else run[self.figure] >= bound)
-
-
 GOALS = (
-    Goal("demo", "retrieval_accuracy", ">=", 0.995),
-    Goal("demo", "novel_accuracy", ">=", 0.990),
-    Goal("demo", "any_layer_read_rate", "<=", 1.25, of="any_layer_floor"),
-    Goal("demo", "attention_share", "<=", 1.25, of="attention_share_floor"),
-    Goal("demo", "dynamics_mse", "<=", mean_of="demo_transformer"),
-    Goal("demo", "dynamics_mse", "<=", mean_of="demo_transformer_wide"),
-    Goal("demo", "seconds", "<=", 480),
-    Goal("full", "retrieval_accuracy", ">=", 0.999),
-    Goal("full", "novel_accuracy", ">=", 0.997),
-    Goal("full", "any_layer_read_rate", "<=", 1.07, of="any_layer_floor"),
-    Goal("full", "transition_step", "<=", 2000),
-    Goal("full", "dynamics_mse", "<=", mean_of="full_transformer"),
-    Goal("full", "dynamics_mse", "<=", mean_of="full_transformer_wide"),
-    Goal("demo_override", "overridden_accuracy", ">=", 0.98),
-    Goal("demo_override", "any_layer_read_rate", "<=", 1.0, of="any_layer_floor", plus=0.003),
+    Goal(method="demo", figure="retrieval_accuracy", sign=">=", number=0.995),
+    Goal(method="demo", figure="novel_accuracy", sign=">=", number=0.990),
+    Goal(method="demo", figure="any_layer_read_rate", sign="<=", of="any_layer_floor", times=1.25),
+    Goal(method="demo", figure="attention_share", sign="<=", of="attention_share_floor", times=1.25),
+    Goal(method="demo", figure="dynamics_mse", sign="<=", than=("demo_transformer",)),
+    Goal(method="demo", figure="dynamics_mse", sign="<=", than=("demo_transformer_wide",)),
+    Goal(method="demo", figure="seconds", sign="<=", number=480),
+    Goal(method="full", figure="retrieval_accuracy", sign=">=", number=0.999),
+    Goal(method="full", figure="novel_accuracy", sign=">=", number=0.997),
+    Goal(method="full", figure="any_layer_read_rate", sign="<=", of="any_layer_floor", times=1.07),
+    Goal(method="full", figure="transition_step", sign="<=", number=2000),
+    Goal(method="full", figure="dynamics_mse", sign="<=", than=("full_transformer",)),
+    Goal(method="full", figure="dynamics_mse", sign="<=", than=("full_transformer_wide",)),
+    Goal(method="demo_override", figure="overridden_accuracy", sign=">=", number=0.98),
+    Goal(method="demo_override", figure="any_layer_read_rate", sign="<=", of="any_layer_floor", plus=0.003),
 )
 
 MODELS = (
@@ -113,22 +79,18 @@ def write_csv(found: dict[str, list[dict[str, Any]]]) -> None:
                 writer.writerow([name, run["seed"], *[run.get(column, "") for column in COLUMNS]])
 
 
-def is_share(figure: str) -> bool:
-    """Whether a figure is a share, shown in percent."""
-    return figure.endswith(("accuracy", "rate", "share"))
-
-
 def goal_rows(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Return, for each goal, the figures, the bound, and whether every seed meets it."""
     rows = []
     for goal in GOALS:
+        runs = found.get(goal.method, [])
         # A run whose read rate never settled has no transition step: it misses that goal.
-        runs = [run for run in found.get(goal.runs, []) if run[goal.figure] is not None]
-        known = [run for run in runs if not math.isnan(goal.bound(run, found))]
-        if runs:
-            value = spread([run[goal.figure] for run in runs], percent=is_share(goal.figure))
-            met = f"{sum(goal.met(run, found) for run in known)} of {len(found[goal.runs])} seeds" if known else "not measured yet"
-            rows.append(f"| {goal.runs} | {goal.figure.replace('_', ' ')} | {value} | {goal.words} | {met} |")
+        values = [run[goal.figure] for run in runs if run[goal.figure] is not None]
+        if values:
+            value = spread(values, percent=is_share(goal.figure))
+            known = all(found.get(name) for name in goal.than)
+            met = f"{sum(goal.met(run, found) for run in runs)} of {len(runs)} seeds" if known else "not measured yet"
+            rows.append(f"| {goal.method} | {goal.figure.replace('_', ' ')} | {value} | {goal.words} | {met} |")
     return rows
 
 
@@ -193,12 +155,6 @@ def sections(found: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     }
 
 
-def between(text: str, content: str) -> str:
-    """Put ``content`` between the marks of a text."""
-    start, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
-    return f"{text[:start]}\n{content}\n{text[end:]}"
-
-
 def main() -> None:
     """Write everything."""
     found = load()
@@ -208,9 +164,9 @@ def main() -> None:
             (HERE / file).write_bytes(png(headline_figure(sorted(path.parent for path in RUNS.glob(f"{scale}-seed*/summary.json")))))
     tables = sections(found)
     readme = HERE / "README.md"
-    readme.write_text(between(readme.read_text(), "\n\n".join(f"## {title}\n\n{body}" for title, body in tables.items())))
+    readme.write_text(between(readme.read_text(), marks=MARKS, content="\n\n".join(f"## {title}\n\n{body}" for title, body in tables.items())))
     front = Path("README.md")
-    front.write_text(between(front.read_text(), tables["Goals"]))
+    front.write_text(between(front.read_text(), marks=MARKS, content=tables["Goals"]))
 
 
 if __name__ == "__main__":

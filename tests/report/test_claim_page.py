@@ -103,7 +103,7 @@ def test_a_page_without_marks_is_not_overwritten(tmp_path, runs):
     with pytest.raises(ValueError, match="needs the marks"):
         write(runs, tmp_path)
     assert [file.name for file in (tmp_path / "99_toy").iterdir()] == ["README.md"]
-    assert between(f"a{MARKS[0]}b{MARKS[1]}c", "x") == f"a{MARKS[0]}\nx\n{MARKS[1]}c"
+    assert between(f"a{MARKS[0]}b{MARKS[1]}c", marks=MARKS, content="x") == f"a{MARKS[0]}\nx\n{MARKS[1]}c"
 
 
 def test_a_damaged_status_is_named(tmp_path, runs):

@@ -13,12 +13,11 @@ from torchcram.analysis.consolidation_curve import Counts, Points
 from torchcram.report.plots import smooth
 from torchcram.report.records import read_run, series
 from torchcram.report.style import INK, MUTED, VERMILION, WIDTH, percent_labels, rate_axis, styled
-from torchcram.reproduce.claim import Claim, Method
+from torchcram.reproduce.claim import Claim, Method, is_share
 from torchcram.reproduce.status import Group
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B8860B", "#AA3377", "#56B4E9", "#6B7785", "#CC79A7", "#1F2933", "#8C6D31")
 PAPER_EXPONENT = 0.43
-SHARES = ("accuracy", "rate", "share", "floor")
 
 
 @styled
@@ -141,7 +140,7 @@ def _dots(figure: Figure, claim: Claim, shown: Sequence[Method], groups: Mapping
         if first:
             axes.axvline(float(np.mean(first)), color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=1)
         axes.set_xlabel(_label(name))
-        if name.endswith(SHARES):
+        if is_share(name):
             percent_labels(axes.xaxis)
         axes.set_yticks(range(len(shown)), [method.title for method in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchcram.report.claim_figures import SHARES, claim_figure
+from torchcram.report.claim_figures import claim_figure
 from torchcram.report.style import png
-from torchcram.reproduce.claim import Claim, Row
+from torchcram.reproduce.claim import Claim, Row, is_share
 from torchcram.reproduce.plan import PlannedRun
 from torchcram.reproduce.results import csv_text, merged, read_rows, rows_of
 from torchcram.reproduce.status import Group, grouped, scale_record, status_record
@@ -40,7 +40,7 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     drawn = claim_figure(claim, grouped(rows, scale=scale, source=source), folders=_folders(planned))
     picture = f"![{claim.picture.title}]({FIGURE})" if drawn is not None or (folder / FIGURE).exists() else ""
     parts = [f"**Status: {WORDS[status['status']]}.**", picture, *_scale_parts(claim, rows, status, source), _holes(holes)]
-    page = between(_page(claim, folder / README), "\n\n".join(part for part in parts if part))
+    page = between(_page(claim, folder / README), marks=MARKS, content="\n\n".join(part for part in parts if part))
     (folder / RESULTS).write_text(csv_text(rows))
     (folder / STATUS).write_text(json.dumps(status, indent=1) + "\n")
     if drawn is not None:
@@ -49,15 +49,15 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     return str(status["status"])
 
 
-def between(text: str, content: str) -> str:
-    """Put ``content`` between the marks of a text.
+def between(text: str, *, marks: tuple[str, str], content: str) -> str:
+    """Put ``content`` between the two marks of a text.
 
     Raises:
-        ValueError: if it has no marks.
+        ValueError: if it has no such marks.
     """
-    if not all(mark in text for mark in MARKS):
-        raise ValueError(f"a README of a claim needs the marks {MARKS[0]!r} and {MARKS[1]!r}: put them back, or delete it")
-    start, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
+    if not all(mark in text for mark in marks):
+        raise ValueError(f"a README of a claim needs the marks {marks[0]!r} and {marks[1]!r}: put them back, or delete it")
+    start, end = text.index(marks[0]) + len(marks[0]), text.index(marks[1])
     return f"{text[:start]}\n{content}\n{text[end:]}"
 
 
@@ -129,7 +129,7 @@ def _cell(group: Group, figure: str) -> str:
 
 
 def _number(value: float, figure: str) -> str:
-    if figure.endswith(SHARES):
+    if is_share(figure):
         return f"{100 * value:.2f}%"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
 

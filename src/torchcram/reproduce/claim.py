@@ -13,6 +13,11 @@ from torchcram.training.run_config import RunConfig
 Row = Mapping[str, Any]
 
 
+def is_share(figure: str) -> bool:
+    """Whether a figure is a share in [0, 1], which people read in percent."""
+    return figure.endswith(("accuracy", "rate", "share", "floor"))
+
+
 @dataclass(frozen=True)
 class Share:
     """A number of training steps, as a share of those of the scale's preset."""
@@ -104,7 +109,7 @@ class Goal:
     def words(self) -> str:
         """The bound in words."""
         if self.number is not None:
-            return f"{self.sign} {self.number:g}"
+            return f"{self.sign} {100 * self.number:g}%" if is_share(self.figure) else f"{self.sign} {self.number:g}"
         base = f"its {self.of.replace('_', ' ')}" if self.of is not None else f"the mean of {', '.join(self.than)}"
         factor = "" if self.times == 1 else f"{self.times:g} x "
         return f"{self.sign} {factor}{base}" + (f" {'+' if self.plus > 0 else '-'} {abs(self.plus):g}" if self.plus else "")
