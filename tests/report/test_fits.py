@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from torchcram.report.fits import detect_transition, exposure_centres, fit_power_law
+from torchcram.report.fits import detect_transition
 
 
 def falling(fall: int, *, before: float, after: float, size: int, noise: float = 0.1) -> np.ndarray:
@@ -51,30 +51,3 @@ def test_a_rate_of_zero_is_a_fall_like_any_other():
     transition = detect_transition(np.arange(100.0), np.where(np.arange(100) < 40, 1.0, 0.0))
     assert transition is not None
     assert (transition.step, transition.after) == (40.0, pytest.approx(1e-4))
-
-
-def test_the_middle_of_a_bin():
-    assert exposure_centres(np.array([0.0, 2.0, 8.0, np.inf])) == pytest.approx([1.0, 4.0, np.sqrt(8.0 * 16.0)])
-
-
-@pytest.mark.parametrize("exponent", [0.2, 0.43, 1.5])
-def test_a_planted_exponent_is_recovered(exponent: float):
-    exposures = 2.0 ** np.arange(8)
-    queries = np.full(8, 1e6)
-    reads = np.random.default_rng(0).poisson(queries * 0.8 * exposures**-exponent).astype(float)
-    law = fit_power_law(exposures, queries, reads)
-    assert law is not None
-    assert abs(law.exponent - exponent) < 4 * law.error + 1e-3
-    assert law.explained > 0.99
-    assert law.at(exposures) == pytest.approx(0.8 * exposures**-exponent, rel=0.05)
-
-
-def test_a_curve_that_is_no_power_law_says_so():
-    exposures = 2.0 ** np.arange(8)
-    law = fit_power_law(exposures, np.full(8, 1e6), np.array([9.9e5] * 7 + [1e4]))
-    assert law is not None
-    assert law.explained < 0.9
-
-
-def test_too_few_bins_with_reads_are_not_fitted():
-    assert fit_power_law(2.0 ** np.arange(8), np.full(8, 100.0), np.array([90.0, 50.0, 20.0, 0, 0, 0, 0, 0])) is None

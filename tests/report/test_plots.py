@@ -97,9 +97,11 @@ def test_exposures_show_the_share_that_read_and_the_planted_exponent(run_dir: Pa
     (axes,) = exposure_figure(read_run(run_dir)).axes
     (container,) = axes.containers
     points = container.lines[0].get_xydata()
-    assert points[:, 0] == pytest.approx([low * 2**0.5 for low in (1, 2, 4, 8, 16, 32, 64)])
-    assert points[-1, 1] == pytest.approx(1.2 * (64 * 2**0.5) ** -0.45, abs=0.001)
-    assert any("exponent 0.44" in text.get_text() for text in axes.get_legend().texts)
+    assert points[:, 0] == pytest.approx([((low + 1) * 2 * low) ** 0.5 for low in (1, 2, 4, 8, 16, 32, 64)])
+    assert points[-1, 1] == pytest.approx(0.9 * (65 * 128) ** (-0.45 / 2), abs=0.001)
+    (label,) = [text.get_text() for text in axes.get_legend().texts if "power law" in text.get_text()]
+    assert "exponent 0.45 (0.4" in label
+    assert "likelier" not in label
 
 
 def test_calibration_shows_risk_skipped_share_and_what_was_chosen(run_dir: Path):

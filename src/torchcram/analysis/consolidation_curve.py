@@ -30,13 +30,19 @@ class CurveFit:
 
     Attributes:
         aic: Akaike's criterion by law; least is best.
+        scale: of the power law: the read rate at the first encounter.
         exponent: of the power law.
         interval: its 95% bootstrap interval.
     """
 
     aic: dict[str, float]
+    scale: float
     exponent: float
     interval: tuple[float, float]
+
+    def power(self, x: Points) -> Points:
+        """Return the read rate that the power law gives after so many encounters, at most 1."""
+        return np.minimum(self.scale * x**-self.exponent, 1.0)
 
     @property
     def best(self) -> str:
@@ -67,7 +73,8 @@ def fit_curve(x: Points, queries: Counts, reads: Counts, *, generator: np.random
     drawn = generator.binomial(queries, reads / queries, size=(resamples, len(x)))
     exponents = [_fit("power", x, queries, sample)[1] for sample in drawn if sample.sum()]
     low, high = np.quantile(exponents, (0.025, 0.975))
-    return CurveFit(aic={law: fit[2] for law, fit in fits.items()}, exponent=fits["power"][1], interval=(float(low), float(high)))
+    (logarithm, exponent, _), aic = fits["power"], {law: fit[2] for law, fit in fits.items()}
+    return CurveFit(aic=aic, scale=float(np.exp(logarithm)), exponent=exponent, interval=(float(low), float(high)))
 
 
 def _fit(law: str, x: Points, queries: Counts, reads: Counts) -> tuple[float, float, float]:

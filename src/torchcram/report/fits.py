@@ -1,18 +1,12 @@
-"""What a report fits to its curves: the transition in the read rate, and the power law of forgetting how to read.
-
-Both are pure functions of arrays, and both answer None where the data do not support an answer.
-"""
+"""What a report fits to its curves: the transition in the read rate. A pure function of arrays, which answers None where the data do not support one."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import ruptures
-from jaxtyping import Float
-from scipy.optimize import OptimizeWarning, curve_fit
 
 from torchcram.report.records import Points
 
@@ -35,26 +29,6 @@ class Transition:
     step: float
     before: float
     after: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PowerLaw:
-    """``rate = scale * exposures ** -exponent``, fitted on logarithms.
-
-    Attributes:
-        exponent, error: the exponent and its standard error.
-        scale: rate at one exposure.
-        explained: share of the (weighted) variance of the logarithms that the law explains, at most 1.
-    """
-
-    exponent: float
-    error: float
-    scale: float
-    explained: float
-
-    def at(self, exposures: Points) -> Points:
-        """Return the fitted rate."""
-        return self.scale * exposures**-self.exponent
 
 
 def detect_transition(steps: Points, rate: Points) -> Transition | None:
@@ -91,34 +65,3 @@ def _jumps(signal: Points) -> list[int]:
     tiny = 1e-6 * size
     costs = [size * np.log((search.cost.sum_of_costs(ends) + tiny) / size) + 2 * len(ends) * np.log(size) for ends in candidates]
     return [0, *candidates[int(np.argmin(costs))]]
-
-
-def exposure_centres(edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, " edges-1"]:
-    """Return a representative number of exposures for each bin: the geometric middle, the plain one where a bin starts at 0."""
-    low, high = edges[:-1], np.where(np.isfinite(edges[1:]), edges[1:], 2 * edges[:-1])
-    return np.where(low > 0, np.sqrt(low * high), high / 2)
-
-
-def fit_power_law(exposures: Points, queries: Points, reads: Points) -> PowerLaw | None:
-    """Fit the share of queries that read as a power of exposures; None with fewer than four bins that hold reads.
-
-    Args:
-        exposures: of each bin, > 0 where it is to count.
-        queries: number of queries in each bin.
-        reads: how many of them read.
-    """
-    used = (exposures > 0) & (reads > 0)
-    if used.sum() < 4:
-        return None
-    x, y, weight = np.log(exposures[used]), np.log(reads[used] / queries[used]), reads[used]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", OptimizeWarning)
-        try:
-            # Counts are Poisson: the relative error of a rate is 1 / sqrt(reads).
-            (intercept, slope), covariance = curve_fit(lambda at, a, b: a + b * at, x, y, sigma=weight**-0.5)
-        except OptimizeWarning:
-            return None
-    spread = np.average((y - np.average(y, weights=weight)) ** 2, weights=weight)
-    residual = np.average((y - intercept - slope * x) ** 2, weights=weight)
-    explained = 1.0 - residual / spread if spread > 0 else 0.0
-    return PowerLaw(exponent=float(-slope), error=float(covariance[1, 1] ** 0.5), scale=float(np.exp(intercept)), explained=float(explained))

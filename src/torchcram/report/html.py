@@ -78,8 +78,9 @@ SECTIONS = (
     Section(
         name="exposures",
         heading="How often must a pattern be seen?",
-        caption="The share of recurring queries that still read, against how often their pattern had been queried since routing began. "
-        "Bars are two standard errors. The dashed line is a power law fitted to the points; it is worth as much as its R2 says.",
+        caption="The share of recurring queries that still read, since routing began, against how often their pattern had been met by then. "
+        "Bars are two standard errors. The dashed line is a power law fitted by likelihood, with the 95% bootstrap interval of its exponent; where an "
+        "exponential or a logistic is likelier, the legend says so.",
         draw=plots.exposure_figure,
     ),
     Section(

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.ndimage import median_filter
 
-from torchcram.report.fits import detect_transition, exposure_centres, fit_power_law
+from torchcram.analysis.consolidation_curve import encounters, fit_curve
+from torchcram.report.fits import detect_transition
 from torchcram.report.records import Points, RunRecord, series
 from torchcram.report.style import (
     BLUE,
@@ -161,23 +162,24 @@ def exposure_figure(record: RunRecord) -> Figure | None:
     """Draw the share of recurring queries that read against how often their pattern had been seen, with a fitted power law."""
     if record.exposures is None or not sum(record.exposures["queries"]):
         return None
-    queries, reads = (np.array(record.exposures[key], dtype=float) for key in ("queries", "reads"))
-    centres, seen = exposure_centres(np.array(record.exposures["edges"], dtype=float)), queries > 0
+    edges, queries, reads = (np.array(record.exposures[key]) for key in ("edges", "queries", "reads"))
+    centres, seen = encounters(edges), queries > 0
     share = reads[seen] / queries[seen]
     figure = Figure(figsize=(WIDTH, 3.6))
     axes = figure.subplots()
-    law = fit_power_law(centres, queries, reads)
+    law = fit_curve(centres, queries, reads, generator=np.random.default_rng(0))
     if law is not None:
-        at = np.geomspace(centres[centres > 0].min(), centres.max(), 100)
-        label = rf"power law, exponent {law.exponent:.2f} $\pm$ {law.error:.1g} ($R^2$ = {law.explained:.2f})"
-        axes.plot(at, np.minimum(law.at(at), 1.0), color=MUTED, linewidth=1.4, linestyle=(0, (5, 3)), label=label)
+        at = np.geomspace(centres[seen].min(), centres[seen].max(), 100)
+        label = f"power law, exponent {law.exponent:.2f} ({law.interval[0]:.2f} to {law.interval[1]:.2f})"
+        label += "" if law.best == "power" else f"; likelier: {law.best}"
+        axes.plot(at, law.power(at), color=MUTED, linewidth=1.4, linestyle=(0, (5, 3)), label=label)
     error = 2 * np.sqrt(share * (1 - share) / queries[seen])
     line = "o" if law is not None else "o-"
     axes.errorbar(centres[seen], share, yerr=error, fmt=line, color=BLUE, markersize=6, elinewidth=1.2, capsize=3, label="recurring queries that read")
     axes.set_xscale("log")
     rate_axis(axes, label="recurring queries that read")
     axes.set_title(f"With exposure, reads go from {percent(share[0])} to {percent(share[-1])} of the recurring queries")
-    axes.set_xlabel("times the pattern had been queried before")
+    axes.set_xlabel("encounters of the pattern, this one included")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seen, _: f"{seen:,g}"))
     axes.xaxis.set_minor_locator(NullLocator())
