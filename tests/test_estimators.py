@@ -6,10 +6,9 @@ The models are tiny and hardly trained: whether they learn is asked of the examp
 import pickle
 
 import numpy as np
+import pandas
 import pytest
 import torch
-
-pytest.importorskip("sklearn")
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -190,7 +189,6 @@ def test_too_few_series_to_hold_any_out_are_all_trained_on_with_a_warning():
 
 
 def test_a_long_frame_is_fitted_and_predicted(classifier):
-    pandas = pytest.importorskip("pandas")
     rows = [(f"p{s}", time[t], c, values[c, t]) for s, (time, values) in enumerate(SERIES) for c in range(3) for t in range(len(time))]
     frame = pandas.DataFrame(rows, columns=["series", "time", "variable", "value"])
     label = pandas.Series(LABEL, index=[f"p{s}" for s in range(24)]).sort_index(ascending=False)

@@ -1,6 +1,7 @@
 """Every form of a panel says the same, and what cannot be right is named by series and column."""
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +32,6 @@ def test_arrays_lists_and_pairs_say_the_same():
 
 
 def test_a_long_frame_says_the_same():
-    pandas = pytest.importorskip("pandas")
     rows = [(f"p{s}", t, f"v{c}", CUBE[s, c, t]) for s in range(2) for c in range(2) for t in range(3)]
     frame = pandas.DataFrame(rows, columns=["series", "time", "variable", "value"])
     found = read_panel(frame)

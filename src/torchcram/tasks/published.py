@@ -66,7 +66,8 @@ class Published:
 
 def check_sum(file: Path, expected: str) -> None:
     """Raise ValueError unless the file has the SHA-256 sum."""
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
     if found != expected:
         raise ValueError(f"{file} is damaged or another version: its SHA-256 is {found[:12]}..., expected {expected[:12]}...: fetch it again")
 

@@ -1,6 +1,7 @@
 """Fixed splits of finite data into training, validation and test part, so that everybody judges on the same.
 
-There are five of each kind, numbered from 0. The shuffles depend on the number and on how many there are to split, on nothing else.
+There are five of each kind, numbered from 0. The shuffles depend on the number and on how many there are to split, on nothing else: not on the version of
+a library of splits, which is why they are written out here.
 """
 
 from __future__ import annotations
