@@ -6,7 +6,7 @@ The models are tiny and hardly trained: whether they learn is asked of the examp
 import pickle
 
 import numpy as np
-import pandas
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone, is_classifier, is_regressor
@@ -190,8 +190,8 @@ def test_too_few_series_to_hold_any_out_are_all_trained_on_with_a_warning():
 
 def test_a_long_frame_is_fitted_and_predicted(classifier):
     rows = [(f"p{s}", time[t], c, values[c, t]) for s, (time, values) in enumerate(SERIES) for c in range(3) for t in range(len(time))]
-    frame = pandas.DataFrame(rows, columns=["series", "time", "variable", "value"])
-    label = pandas.Series(LABEL, index=[f"p{s}" for s in range(24)]).sort_index(ascending=False)
+    frame = pd.DataFrame(rows, columns=["series", "time", "variable", "value"])
+    label = pd.Series(LABEL, index=[f"p{s}" for s in range(24)]).sort_index(ascending=False)
     model = clone(classifier).fit(frame, label)
     np.testing.assert_allclose(model.predict_proba(frame), classifier.predict_proba(SERIES), atol=1e-5)
     with pytest.raises(ValueError, match="series 'p0' has no entry in y"):

@@ -1,7 +1,7 @@
 """Every form of a panel says the same, and what cannot be right is named by series and column."""
 
 import numpy as np
-import pandas
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +33,7 @@ def test_arrays_lists_and_pairs_say_the_same():
 
 def test_a_long_frame_says_the_same():
     rows = [(f"p{s}", t, f"v{c}", CUBE[s, c, t]) for s in range(2) for c in range(2) for t in range(3)]
-    frame = pandas.DataFrame(rows, columns=["series", "time", "variable", "value"])
+    frame = pd.DataFrame(rows, columns=["series", "time", "variable", "value"])
     found = read_panel(frame)
     assert (found.channels, found.names) == (("v0", "v1"), ("p0", "p1"))
     assert_same(found, read_panel(CUBE))
