@@ -2,12 +2,12 @@
 
     python experiments/01_srcd_main/collect.py
 
-Everything written comes from ``runs/01_srcd_main/*/summary.json`` and ``calibration_study.json`` / ``zero_shot.json`` beside them; ``run.py`` makes those.
+What is new comes from ``runs/01_srcd_main/*/summary.json`` and ``calibration_study.json`` / ``zero_shot.json`` beside them; ``run.py`` makes those. Rows that
+``results.csv`` and ``studies.csv`` already hold are kept while their configurations stay as they are, so the runs need not all lie on one machine.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from pathlib import Path
@@ -17,6 +17,8 @@ from torchcram.report.claim_page import between
 from torchcram.report.headline import headline_figure
 from torchcram.report.style import png
 from torchcram.reproduce.claim import Goal, is_share
+from torchcram.reproduce.results import csv_text, read_rows
+from torchcram.training.presets import resolve
 
 HERE = Path(__file__).parent
 RUNS = Path("runs") / HERE.name
@@ -55,11 +57,45 @@ MODELS = (
 
 
 def load() -> dict[str, list[dict[str, Any]]]:
-    """Return the summaries by configuration, in the order of their seeds."""
+    """Return the rows by configuration, in the order of their seeds: those committed, and in their places those of the runs at hand."""
+    rows = {(row["method"], row["seed"]): row for row in read_rows(HERE / "results.csv") if row["config_hash"] == current_hash(row["method"], row["seed"])}
+    for file in RUNS.glob("*-seed*/summary.json"):
+        method, summary = file.parent.name.rsplit("-seed", 1)[0], json.loads(file.read_text())
+        if summary["config_hash"] == current_hash(method, summary["seed"]):
+            environment = json.loads(file.with_name("environment.json").read_text())
+            origin = {"method": method, "commit": str(environment["commit"]), "source": environment["source"], "threads": environment["threads"]}
+            rows[method, summary["seed"]] = {**origin, "seed": summary["seed"], **{column: summary.get(column) for column in COLUMNS}}
     found: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(RUNS.glob("*-seed*/summary.json")):
-        found.setdefault(file.parent.name.rsplit("-seed", 1)[0], []).append(json.loads(file.read_text()))
+    for key in sorted(rows):
+        found.setdefault(key[0], []).append(rows[key])
     return found
+
+
+def current_hash(method: str, seed: int) -> str | None:
+    """Return the hash of a run's configuration as it is now; None if there is none of that name."""
+    file = HERE / "configs" / f"{method}.yaml"
+    return resolve(str(file)).updated("seed", seed).digest() if file.exists() else None
+
+
+def load_studies() -> list[dict[str, Any]]:
+    """Return a row for each study of a demo run: calibration at each tolerance, and zero-shot overrides."""
+    rows = {(row["run"], row["study"]): row for row in read_rows(HERE / "studies.csv") if row["config_hash"] == run_hash(row["run"])}
+    for file in RUNS.glob("demo-seed*/calibration_study.json"):
+        for study in json.loads(file.read_text()):
+            row = {"run": file.parent.name, "study": f"risk {study['risk_tolerance']:.0%}", "config_hash": run_hash(file.parent.name), **study}
+            rows[row["run"], row["study"]] = row
+    for file in RUNS.glob("demo-seed*/zero_shot.json"):
+        record = json.loads(file.read_text())
+        scores = {f"{name}_accuracy": record["accuracy"][name] for name in ("overridden", "novel", "recurring")}
+        row = {"run": file.parent.name, "study": "zero-shot", "config_hash": run_hash(file.parent.name), **scores}
+        rows[row["run"], row["study"]] = row | {name: record[name] for name in ("any_layer_read_rate", "any_layer_floor", "evaluated_queries")}
+    return [rows[key] for key in sorted(rows)]
+
+
+def run_hash(run: str) -> str | None:
+    """Return the hash of the configuration of a run, by its name."""
+    method, _, seed = run.rpartition("-seed")
+    return current_hash(method, int(seed))
 
 
 def spread(values: list[float], *, percent: bool) -> str:
@@ -67,16 +103,6 @@ def spread(values: list[float], *, percent: bool) -> str:
     scale, unit, digits = (100.0, "%", 2) if percent else (1.0, "", 4 if max(values) < 1 else 0)
     low, mean, high = (f"{scale * value:.{digits}f}" for value in (min(values), statistics.mean(values), max(values)))
     return f"{mean}{unit} ({low} to {high})" if len(values) > 1 else f"{mean}{unit}"
-
-
-def write_csv(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Write one row a run."""
-    with (HERE / "results.csv").open("w", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(["method", "seed", *COLUMNS])
-        for name, runs in found.items():
-            for run in runs:
-                writer.writerow([name, run["seed"], *[run.get(column, "") for column in COLUMNS]])
 
 
 def goal_rows(found: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -108,31 +134,27 @@ def dynamics_rows(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     return rows
 
 
-def study_rows() -> list[str]:
+def study_rows(studies: list[dict[str, Any]]) -> list[str]:
     """Return what the conformal study of the demo runs measured."""
     rows = []
-    for file in sorted(RUNS.glob("demo-seed*/calibration_study.json")):
-        for study in json.loads(file.read_text()):
+    for study in studies:
+        if study["study"].startswith("risk"):
             risk = f"{study['mean_risk']:.3%} +- {study['standard_error']:.3%}"
-            held = "yes" if study["holds"] and study["mean_skipped"] >= 0.8 else "no"
-            rows.append(f"| {file.parent.name} | {study['risk_tolerance']:.0%} | {risk} | {study['mean_skipped']:.1%} | {held} |")
+            held = "yes" if study["mean_risk"] <= study["risk_tolerance"] + 2 * study["standard_error"] and study["mean_skipped"] >= 0.8 else "no"
+            rows.append(f"| {study['run']} | {study['risk_tolerance']:.0%} | {risk} | {study['mean_skipped']:.1%} | {held} |")
     return rows
 
 
-def override_rows(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+def override_rows(found: dict[str, list[dict[str, Any]]], studies: list[dict[str, Any]]) -> list[str]:
     """Return the figures of the override variant, trained and zero-shot."""
-    rows = []
-    for run in found.get("demo_override", []):
-        rows.append(override_row(f"trained with overrides, seed {run['seed']}", run["overridden_accuracy"], run["novel_accuracy"], run))
-    for file in sorted(RUNS.glob("demo-seed*/zero_shot.json")):
-        record = json.loads(file.read_text())
-        rows.append(override_row(f"zero-shot ({file.parent.name})", record["accuracy"]["overridden"], record["accuracy"]["novel"], record))
-    return rows
+    trained = [override_row(f"trained with overrides, seed {run['seed']}", run) for run in found.get("demo_override", [])]
+    return trained + [override_row(f"zero-shot ({study['run']})", study) for study in studies if study["study"] == "zero-shot"]
 
 
-def override_row(title: str, overridden: float, novel: float, record: dict[str, Any]) -> str:
+def override_row(title: str, row: dict[str, Any]) -> str:
     """Return one row of the override table."""
-    return f"| {title} | {overridden:.2%} | {novel:.2%} | {record['any_layer_read_rate']:.2%} | {record['any_layer_floor']:.2%} |"
+    shares = [f"{row[name]:.2%}" for name in ("overridden_accuracy", "novel_accuracy", "any_layer_read_rate", "any_layer_floor")]
+    return f"| {' | '.join([title, *shares])} |"
 
 
 def table(head: str, rows: list[str]) -> str:
@@ -141,28 +163,31 @@ def table(head: str, rows: list[str]) -> str:
     return "\n".join([head, "|" + "---|" * columns, *rows]) if rows else "Not measured yet."
 
 
-def sections(found: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+def sections(found: dict[str, list[dict[str, Any]]], studies: list[dict[str, Any]]) -> dict[str, str]:
     """Return the tables by title."""
     return {
         "Goals": table("| runs | figure | mean (least to greatest) | goal | met by |", goal_rows(found)),
         "Dynamics: mean squared error of the next observation": table(
             "| scale | model | parameters | error | all reads forced | Kalman floor | retrieval | seeds |", dynamics_rows(found)
         ),
-        "Override: a fifth of the recurring keys bound again": table("| run | overridden | novel | any-layer reads | floor |", override_rows(found)),
+        "Override: a fifth of the recurring keys bound again": table("| run | overridden | novel | any-layer reads | floor |", override_rows(found, studies)),
         "Conformal calibration: 200 sequences, 200 random splits": table(
-            "| run | tolerance | realised risk (mean, standard error) | skippable reads skipped | holds, and >= 80% skipped |", study_rows()
+            "| run | tolerance | realised risk (mean, standard error) | skippable reads skipped | holds, and >= 80% skipped |", study_rows(studies)
         ),
     }
 
 
 def main() -> None:
     """Write everything."""
-    found = load()
-    write_csv(found)
+    found, studies = load(), load_studies()
+    (HERE / "results.csv").write_text(csv_text([run for runs in found.values() for run in runs], leading=("method", "seed")))
+    (HERE / "studies.csv").write_text(csv_text(studies, leading=("run", "study")))
     for scale, file in (("demo", "figure.png"), ("full", "figure_full.png")):
-        if found.get(scale):
-            (HERE / file).write_bytes(png(headline_figure(sorted(path.parent for path in RUNS.glob(f"{scale}-seed*/summary.json")))))
-    tables = sections(found)
+        folders = sorted(path.parent for path in RUNS.glob(f"{scale}-seed*/summary.json"))
+        # The figure needs the metrics, which are not committed: it is drawn anew where all the runs lie.
+        if folders and len(folders) == len(found.get(scale, [])):
+            (HERE / file).write_bytes(png(headline_figure(folders)))
+    tables = sections(found, studies)
     readme = HERE / "README.md"
     readme.write_text(between(readme.read_text(), marks=MARKS, content="\n\n".join(f"## {title}\n\n{body}" for title, body in tables.items())))
     front = Path("README.md")

@@ -21,6 +21,8 @@ from torchcram.training.run_dir import CONFIG, ENVIRONMENT, METRICS, SUMMARY, Ru
 LEADING = ("scale", "method", "seed", "source")
 # Where a run lies says nothing elsewhere; routes by slice are a table of their own, in the run's report.
 LEFT_OUT = ("run_dir", "routes_by_slice")
+# Columns that are words, whatever they look like.
+TEXTS = ("scale", "method", "source", "commit", "config_hash", "finished", "curve_best", "run", "study")
 WITHIN_FLOOR = 1.25
 AVERAGED_STEPS = 50
 MOST_EXPOSURES = 200
@@ -108,9 +110,9 @@ def _belongs(row: Row, claim: Claim) -> bool:
     return known and claim.method(row["method"]).config(PRESETS[row["scale"]](), seed=row["seed"]).digest() == row["config_hash"]
 
 
-def csv_text(rows: Sequence[Row]) -> str:
-    """Return rows as CSV: their columns in the order of first appearance; lists are JSON."""
-    columns = list(dict.fromkeys([*LEADING, *(name for row in rows for name in row)]))
+def csv_text(rows: Sequence[Row], *, leading: Sequence[str] = LEADING) -> str:
+    """Return rows as CSV: the ``leading`` columns, then the others in the order of first appearance; lists are JSON."""
+    columns = list(dict.fromkeys([*leading, *(name for row in rows for name in row)]))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -125,7 +127,7 @@ def _text(value: Any) -> str:
 def _parsed(name: str, text: str) -> Any:
     if text == "":
         return None
-    if name in ("scale", "method", "source", "config_hash", "finished", "curve_best"):
+    if name in TEXTS:
         return text
     try:
         return json.loads(text)
