@@ -181,6 +181,16 @@ def test_a_falling_read_rate_is_not_mature():
     assert made.phase == "consolidate"
 
 
+def test_a_level_rate_is_not_mature_while_caution_still_falls():
+    """Familiar queries still read, all of them: the level is a stop on the way down."""
+    made = routing(caution_start=5.0, caution_fall=0.02)
+    made.observe_reference(1.0, routed=1.0)
+    phases = watch(made, 1, 400, 0.05)
+    last_fall = phases.index("mature") - 50
+    assert 225 - 1 <= last_fall <= 250
+    assert made.phase == "mature"
+
+
 def test_no_reads_at_all_are_settled():
     made = routing()
     watch(made, 1, 20, 0.5)

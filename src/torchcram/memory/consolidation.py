@@ -49,7 +49,8 @@ class ControllerConfig(StrictConfig):
             all reads forced, and with a read for every token in need (semantic memory silent). A routed model may have forgotten how to use
             reads that it never makes, so the first alone would excuse too much.
         exploration: share of the tokens that would not read whose retrieval is computed all the same.
-        mature_steps, mature_change: the model is mature when its smoothed read rate has changed by less than this share within so many steps.
+        mature_steps, mature_change: the model is mature when, within so many steps, its smoothed read rate has changed by less than this share, and
+            caution by less than this share of its start.
     """
 
     acquire_steps: int | None = Field(None, ge=0)
@@ -103,6 +104,7 @@ class ConsolidationController:
     routed_loss: float | None = None
     read_rate: float | None = None
     settled_rate: float = 1.0
+    settled_caution: float = 0.0
     settled_step: int = 0
 
     def control(self) -> RoutingControl:
@@ -164,8 +166,11 @@ class ConsolidationController:
         self._settle(step, self.read_rate)
 
     def _settle(self, step: int, rate: float) -> None:
-        """Mature once the smoothed read rate has settled; consolidate again if it rises."""
+        """Mature once the smoothed read rate and caution have settled; consolidate again if the rate rises."""
         rules, change = self.config, rate - self.settled_rate
+        # While caution still falls, a level rate is a stop on the way: familiar queries are not yet answered from memory.
+        if abs(self.caution - self.settled_caution) > rules.mature_change * rules.caution_start:
+            self.settled_caution, self.settled_step = self.caution, step
         # Rates below one in a thousand are none: what only decays towards zero has settled.
         if abs(change) > rules.mature_change * max(self.settled_rate, 1e-3):
             self.settled_rate, self.settled_step = rate, step

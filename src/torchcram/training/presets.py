@@ -32,7 +32,7 @@ def demo() -> RunConfig:
         name="demo",
         task=SRCDConfig(length=256),
         model=ModelConfig(),
-        controller=ControllerConfig(acquire_steps=400),
+        controller=ControllerConfig(acquire_steps=400, mature_steps=100),
         training=TrainingConfig(steps=1400, head_weights={"next_observation": 5.0}),
         evaluation=EvaluationConfig(calibration_sequences=600, risk_tolerance=0.003),
     )
