@@ -143,6 +143,15 @@ def test_one_observation_none_at_all_and_ten_thousand_steps_are_predicted(classi
     assert [len(found.time) for found in classifier.explain(few)] == [1, 0, 0, 10_000]
 
 
+def test_a_channel_that_training_never_observed_is_hidden_and_a_constant_one_does_no_harm(classifier):
+    blind = [(time, np.vstack([values[:1], np.full((1, len(time)), NAN), values[2:]])) for time, values in SERIES]
+    model = clone(classifier).fit(blind, LABEL)
+    seen = [(time, np.vstack([values[:1], np.where(np.isnan(values[:1]), NAN, 1e6), values[2:]])) for time, values in blind]
+    np.testing.assert_array_equal(model.predict_proba(seen), model.predict_proba(blind))
+    moved = [(time, np.vstack([values[:2], values[2:] + 1e6])) for time, values in SERIES]
+    assert np.isfinite(classifier.predict_proba(moved)).all()
+
+
 def test_batches_hold_every_row_once_and_never_too_many_steps():
     lengths = [40_000, 3, 30_000, 5, 70_000, 4]
     found = _batches([EncodedSeries(inputs=torch.zeros(steps, 1), gap=torch.zeros(steps)) for steps in lengths])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torchcram.comparison.boosting import Boosting
 from torchcram.comparison.neural import Neural
@@ -17,6 +17,7 @@ from torchcram.comparison.scores import Outcome
 from torchcram.models.encoder import ENCODERS
 
 
+@runtime_checkable
 class Fitted(Protocol):
     """A method fitted to the training part of a split."""
 
@@ -25,6 +26,7 @@ class Fitted(Protocol):
         ...
 
 
+@runtime_checkable
 class Trial(Protocol):
     """What draws parameters: an optuna trial."""
 
@@ -76,12 +78,12 @@ class Method:
         return Neural(problem, number, self.mixer, chosen, seed=seed, limit=limit)
 
 
-MIDDLE = {"learning_rate": 2e-3, "weight_decay": 0.1, "d_model": 32, "hide": 0.1}
+MIDDLE = {"learning_rate": 1e-3, "weight_decay": 0.1, "d_model": 32, "hide": 0.1}
 
 
 def _neural(trial: Trial) -> dict[str, Any]:
     return {
-        "learning_rate": trial.suggest_float("learning_rate", 5e-4, 8e-3, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 3e-4, 6e-3, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-3, 1.0, log=True),
         "d_model": trial.suggest_categorical("d_model", [16, 32, 64]),
     }

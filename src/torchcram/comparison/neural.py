@@ -24,7 +24,7 @@ from torchcram.training.trainer import Trainer
 from torchcram.types import Batch, Head, RoutingControl
 
 # Judgements of a whole training, and how many of them without a gain end it.
-JUDGEMENTS, PATIENCE = 32, 6
+JUDGEMENTS, PATIENCE = 20, 4
 
 
 class Neural:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class Table:
     truth: Int[np.ndarray, " rows"]
 
 
+@runtime_checkable
 class Problem(Protocol):
     """What methods are compared on.
 
@@ -74,7 +75,7 @@ class Problem(Protocol):
 class PhysioNetProblem:
     """Death in hospital, one prediction a stay. See :mod:`torchcram.tasks.physionet`."""
 
-    head, goal, steps, sequences, hides = DEATH, "auroc", 1600, 64, True
+    head, goal, steps, sequences, hides = DEATH, "auroc", 640, 64, True
 
     def __init__(self, data: PhysioNet):
         self.data = data
@@ -111,7 +112,7 @@ class PhysioNetProblem:
 class ActivityProblem:
     """What somebody is doing, one prediction a step; steps without a label are not scored. See :mod:`torchcram.tasks.activity`."""
 
-    head, goal, steps, sequences, hides = ACTIVITY, "macro_f1", 1600, 32, False
+    head, goal, steps, sequences, hides = ACTIVITY, "macro_f1", 800, 32, False
 
     def __init__(self, data: Activity):
         self.data = data

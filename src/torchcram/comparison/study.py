@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ from torchcram.tasks.splits import SPLITS
 
 # Seconds of training on one split.
 MOST_SECONDS = 900.0
+
+# A method to be tuned, or a method and a split to be judged.
+Job = tuple[str] | tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +62,10 @@ class Study:
         """
         return PROBLEMS[require_choice("problem", self.problem, PROBLEMS)].load()
 
-    def tune(self, method: str) -> None:
-        """Tune a method, unless that is done."""
+    def tune(self, method: str, *, say: Callable[[str], None]) -> None:
+        """Tune a method, unless that is done; ``say`` takes a line a trial."""
         if not self.tuned(method).exists():
-            trials = tune(METHODS[method], self.load(), journal=self.tuned(method).with_suffix(".journal"))
+            trials = tune(METHODS[method], self.load(), journal=self.tuned(method).with_suffix(".journal"), say=say)
             write(self.tuned(method), trials)
 
     def judge(self, method: str, split: int) -> None:
@@ -101,12 +104,13 @@ def write(file: Path, content: Any) -> None:
     unfinished.replace(file)
 
 
-def main(study: Study, *, script: Path, arguments: Sequence[str] | None = None) -> None:
+def main(study: Study, *, script: Path, say: Callable[[str], None], arguments: Sequence[str] | None = None) -> None:
     """Run an experiment from the command line.
 
     Args:
         study: the experiment.
         script: the file that calls this: jobs are processes of it.
+        say: takes a line for whatever ends.
         arguments: of the command line; None for those of the process.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,28 +121,27 @@ def main(study: Study, *, script: Path, arguments: Sequence[str] | None = None) 
     asked = parser.parse_args(arguments)
     if asked.job:
         method, *split = asked.job
-        study.judge(method, int(split[0])) if split else study.tune(method)
+        study.judge(method, int(split[0])) if split else study.tune(method, say=say)
         return
     require_positive(jobs=asked.jobs)
-    stages: list[list[tuple[str, ...]]] = [[(method,) for method in asked.only]]
-    stages.append([(method, str(split)) for split in asked.splits for method in asked.only])
-    for stage in stages:
+    tunings: list[Job] = [(method,) for method in asked.only]
+    judgements: list[Job] = [(method, str(split)) for split in asked.splits for method in asked.only]
+    for title, stage in (("tuning", tunings), ("test", judgements)):
         with ThreadPoolExecutor(asked.jobs) as pool:
-            list(pool.map(lambda job: _launch(study, script, job), stage))
+            for number, ended in enumerate(pool.map(lambda job: _launch(study, script, job), stage), start=1):
+                say(f"{title} {number} of {len(stage)}: {ended}")
 
 
-def _launch(study: Study, script: Path, job: tuple[str, ...]) -> None:
-    """Run one job in a process of its own, unless it is finished, and say how it went."""
+def _launch(study: Study, script: Path, job: Job) -> str:
+    """Run one job in a process of its own, unless it is finished; return how it went."""
     method, *split = job
     target = study.result(method, int(split[0])) if split else study.tuned(method)
-    what = f"{method}, split {split[0]}" if split else f"{method}, tuning"
+    what = f"{method}, split {split[0]}" if split else method
     if target.exists():
-        print(f"{what}: finished before", flush=True)
-        return
+        return f"{what}: finished before"
     target.parent.mkdir(parents=True, exist_ok=True)
     log, begin = target.with_suffix(".log"), time.monotonic()
     with log.open("a") as stream:
         command = [sys.executable, str(script), "--job", *job]
         code = subprocess.run(command, stdout=stream, stderr=stream, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
-    ended = f"finished in {time.monotonic() - begin:.0f} s" if code == 0 else f"exit status {code}, see {log}"
-    print(f"{what}: {ended}", flush=True)
+    return f"{what}: {f'finished in {time.monotonic() - begin:.0f} s' if code == 0 else f'exit status {code}, see {log}'}"

@@ -17,9 +17,7 @@ TRIALS, LIMIT = 8, 300.0
 SPLIT = 0
 
 
-def tune(
-    method: Method, problem: Problem, *, journal: Path, trials: int = TRIALS, limit: float = LIMIT, say: Callable[[str], None] = print
-) -> list[dict[str, Any]]:
+def tune(method: Method, problem: Problem, *, journal: Path, trials: int = TRIALS, limit: float = LIMIT, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Return the finished trials, the best one first: ``parameters, score, seconds``.
 
     Args:

@@ -61,9 +61,7 @@ def build_model(config: RunConfig, task: Task) -> SequenceModel:
         torch.manual_seed(config.seed)
         if rules.mixer in ENCODERS:
             size, flags = task.input_size, getattr(task, "flags", False)
-            model: SequenceModel = EncoderModel(
-                task.heads, input_size=size, flags=flags, d_model=rules.d_model, encoder=rules.mixer, options=rules.options
-            )
+            model: SequenceModel = EncoderModel(task.heads, input_size=size, flags=flags, d_model=rules.d_model, encoder=rules.mixer, options=rules.options)
         else:
             model = SequenceModel(
                 task.heads,
