@@ -10,7 +10,7 @@ from torchcram.comparison.problems import Table
 from torchcram.comparison.scores import scores
 
 NEURAL = [name for name, method in METHODS.items() if method.mixer is not None]
-SMALL = {"d_model": 8}
+SMALL = {"d_model": 16}
 
 
 class Middle:
@@ -42,11 +42,9 @@ def test_the_first_trial_lies_in_the_space_of_the_others(name, physionet, activi
         trial = Middle()
         drawn, first = METHODS[name].drawn(trial, problem), METHODS[name].starting(problem)
         assert set(first) == set(trial.asked) == set(drawn)
-        assert all(
-            value in space if len(space) > 3 or name == "d_model" else space[0] <= value <= space[1]
-            for name, value in first.items()
-            for space in [trial.asked[name]]
-        )
+        for parameter, value in first.items():
+            space = trial.asked[parameter]
+            assert value in space if parameter == "d_model" else space[0] <= value <= space[1]
         assert ("hide" in first) == (problem.hides and name != "boosting")
 
 
@@ -88,11 +86,20 @@ def test_no_step_is_taken_after_the_limit(physionet):
 @pytest.mark.parametrize("kind", ["physionet", "activity"])
 def test_trees_find_what_summaries_show(kind, request):
     problem = request.getfixturevalue(kind)
-    fitted = Boosting(problem, 0, {"max_iter": 30, "min_samples_leaf": 3}, seed=0)
+    fitted = Boosting(problem, 0, {"max_iter": 30, "min_samples_leaf": 3}, seed=0, limit=100.0)
     outcome = fitted.judge("test")
     assert outcome.attention_share is None
     np.testing.assert_allclose(outcome.probability.sum(1), 1.0)
     assert scores(outcome)["accuracy"] > 0.8
+
+
+def test_trees_stop_at_the_limit_when_validation_data_want_no_more_and_at_the_most_rounds(physionet):
+    def rounds(most: int, limit: float) -> int:
+        return Boosting(physionet, 0, {"max_iter": most, "min_samples_leaf": 3, "learning_rate": 1.0}, seed=0, limit=limit).model.n_iter_
+
+    assert rounds(10, 100.0) == 10
+    assert rounds(500, 0.0) == 20
+    assert 20 < rounds(500, 100.0) < 500
 
 
 def test_columns_without_two_values_are_left_out():

@@ -44,7 +44,7 @@ def study(tmp_path, monkeypatch) -> Study:
 
 
 def tuned(study: Study, method: str) -> None:
-    parameters = {**METHODS[method].middle, "d_model": 8} if method != "boosting" else {"min_samples_leaf": 3}
+    parameters = {**METHODS[method].middle, "d_model": 16} if method != "boosting" else {"min_samples_leaf": 3}
     write(study.tuned(method), [{"parameters": parameters, "score": 0.5, "seconds": 1.0}])
 
 
@@ -104,7 +104,7 @@ def test_the_scripts_of_the_experiments_answer():
 
 def test_the_map_of_a_patient_is_that_of_a_stay_that_died(study):
     problem = study.load()
-    fitted = Neural(problem, 0, "cram", {**METHODS["cram"].starting(problem), "d_model": 8}, seed=0, limit=100.0)
+    fitted = Neural(problem, 0, "cram", {**METHODS["cram"].starting(problem), "d_model": 16}, seed=0, limit=100.0)
     found = patient_map(problem, fitted)
     row = problem.data.record.tolist().index(found["record"])
     assert problem.data.death[row] == 1

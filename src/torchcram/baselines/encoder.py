@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torchcram.accounting import attention_cost
 from torchcram.baselines.two_way import two_way_decision
-from torchcram.types import Batch, BlockOutput, MemoryState
+from torchcram.types import Batch, BlockOutput, MemoryState, MixingCost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,16 @@ class SeriesEncoder(nn.Module):
     """Turns masked vectors into an :class:`Encoding`. Padding changes nothing that is said of real steps and of the whole.
 
     It has what training asks of a block, and no more: nothing is routed, nothing is read step by step.
+
+    Args:
+        d_model: width of what it returns.
     """
 
     routed: ClassVar[bool] = False
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.d_model = d_model
 
     def fast_parameters(self) -> list[nn.Parameter]:
         """No part wants a faster learning rate."""
@@ -64,6 +72,10 @@ class SeriesEncoder(nn.Module):
     def after_step(self, output: BlockOutput) -> None:
         """Nothing to do between training steps."""
         del output
+
+    def cost(self) -> MixingCost:
+        """Return what attention of the same width would cost: the measure of a share, though no key is read here."""
+        return attention_cost(self.d_model)
 
     def forward(self, series: MaskedVectors, *, steps: bool, whole: bool) -> Encoding:
         """Return what is asked: about each step, about the whole sequence, or both."""

@@ -28,7 +28,7 @@ class GRUD(SeriesEncoder):
     """
 
     def __init__(self, variables: int, d_model: int):
-        super().__init__()
+        super().__init__(d_model)
         self.rate = nn.Parameter(torch.full((variables,), -3.0))
         self.state_decay = nn.Linear(variables, d_model, bias=False)
         self.inputs = nn.Linear(2 * variables, 3 * d_model)

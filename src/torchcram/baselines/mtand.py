@@ -81,7 +81,7 @@ class MTAND(SeriesEncoder):
     """
 
     def __init__(self, variables: int, d_model: int, *, references: int = 64, span: float = 1.0, heads: int = 4, time_size: int = 16):
-        super().__init__()
+        super().__init__(d_model)
         require_positive(references=references, span=span)
         self.references, self.span = references, span
         self.attention = MultiTimeAttention(variables, d_model, heads=heads, time_size=time_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,33 +10,45 @@ from typing import Any
 import numpy as np
 
 from torchcram.comparison.problems import Problem, Table
-from torchcram.comparison.scores import Outcome
+from torchcram.comparison.scores import Outcome, log_loss
 from torchcram.strict import optional
 
-# Rounds without a gain on held-out rows of the training part that end boosting.
-PATIENCE = 20
+# Rounds between judgements, and judgements without a gain that end boosting.
+ROUNDS, PATIENCE = 20, 2
 
 
 class Boosting:
-    """Trees fitted to the training part of a split.
+    """Trees fitted to the training part of a split, as many as its validation part wants.
 
     Args:
         problem, number: what to learn, and which split of it.
-        parameters: of scikit-learn's ``HistGradientBoostingClassifier``.
+        parameters: of scikit-learn's ``HistGradientBoostingClassifier``; ``max_iter`` is the most rounds.
         seed: of its draws.
+        limit: seconds after which no further rounds begin.
     """
 
-    def __init__(self, problem: Problem, number: int, parameters: Mapping[str, Any], *, seed: int):
+    def __init__(self, problem: Problem, number: int, parameters: Mapping[str, Any], *, seed: int, limit: float):
         ensemble = optional("sklearn.ensemble", extra="tune")
-        self.problem, self.number, self.classes = problem, number, problem.head.size
-        table = problem.tables(number, ["train"])["train"]
+        self.classes = problem.head.size
+        self.problem, self.number, table = problem, number, problem.tables(number, ["train"])["train"]
         self.columns = informative(table)
-        self.model = ensemble.HistGradientBoostingClassifier(**parameters, early_stopping=True, n_iter_no_change=PATIENCE, random_state=seed)
-        self.model.fit(table.features[:, self.columns], table.truth)
+        self.model = ensemble.HistGradientBoostingClassifier(**parameters, early_stopping=False, warm_start=True, random_state=seed)
+        self._fit(table, most=int(parameters["max_iter"]), end=time.monotonic() + limit)
+
+    def _fit(self, table: Table, *, most: int, end: float) -> None:
+        held, best, waited = self.problem.tables(self.number, ["validation"])["validation"], math.inf, 0
+        for rounds in range(min(ROUNDS, most), most + 1, ROUNDS):
+            self.model.set_params(max_iter=rounds).fit(table.features[:, self.columns], table.truth)
+            loss = log_loss(self._judged(held))
+            waited, best = (0, loss) if loss < best else (waited + 1, best)
+            if waited >= PATIENCE or time.monotonic() >= end:
+                return
 
     def judge(self, part: str) -> Outcome:
         """Return predictions for a part of the split; classes that training did not have get no probability."""
-        table = self.problem.tables(self.number, [part])[part]
+        return self._judged(self.problem.tables(self.number, [part])[part])
+
+    def _judged(self, table: Table) -> Outcome:
         begin = time.perf_counter()
         known = self.model.predict_proba(table.features[:, self.columns])
         seconds = time.perf_counter() - begin

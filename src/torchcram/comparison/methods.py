@@ -71,10 +71,10 @@ class Method:
         return {**self.draw(trial), **hidden}
 
     def fit(self, problem: Problem, number: int, parameters: Mapping[str, Any], *, seed: int, limit: float) -> Fitted:
-        """Fit to the training part of a split, within ``limit`` seconds of training (trees take much less)."""
+        """Fit to the training part of a split, within ``limit`` seconds of training."""
         chosen = {**self.fixed, **parameters}
         if self.mixer is None:
-            return Boosting(problem, number, chosen, seed=seed)
+            return Boosting(problem, number, chosen, seed=seed, limit=limit)
         return Neural(problem, number, self.mixer, chosen, seed=seed, limit=limit)
 
 

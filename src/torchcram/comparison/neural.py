@@ -39,18 +39,18 @@ class Neural:
     """
 
     def __init__(self, problem: Problem, number: int, mixer: str, parameters: Mapping[str, Any], *, seed: int, limit: float):
-        self.problem, self.number, self.mixer = problem, number, mixer
+        self.problem, self.number = problem, number
         self.tasks = problem.tasks(number, encoder=mixer in ENCODERS, hide=float(parameters.get("hide", 0.0)))
         train = self.tasks["train"]
         options = {"span": train.span if isinstance(train, SeriesTask) else float(train.steps)} if mixer == "mtand" else {}
         self.config = run_config(problem, mixer, parameters, options, seed=seed, longest=train.longest if isinstance(train, SeriesTask) else train.steps)
         trainer = Trainer(self.config, train, make_accelerator())
         held = problem.batches(self.tasks["validation"])
-        every = max(1, problem.steps // JUDGEMENTS)
+        every, self.attends = max(1, problem.steps // JUDGEMENTS), mixer not in ENCODERS
         with TrainingProgress(steps=problem.steps, show=False) as progress:
             self.control = learn(
                 trainer,
-                judge=lambda control: log_loss(judged(trainer.plain, problem.head, held, control)),
+                judge=lambda control: log_loss(judged(trainer.plain, problem.head, held, control, attends=self.attends)),
                 every=every,
                 patience=PATIENCE,
                 progress=progress,
@@ -66,7 +66,7 @@ class Neural:
     def judge(self, part: str) -> Outcome:
         """Return predictions for a part of the split."""
         task: SeriesTask | ActivityTask = self.tasks[part]
-        return judged(self.model, self.problem.head, self.problem.batches(task), self.control, attends=self.mixer not in ENCODERS)
+        return judged(self.model, self.problem.head, self.problem.batches(task), self.control, attends=self.attends)
 
 
 def run_config(problem: Problem, mixer: str, parameters: Mapping[str, Any], options: Mapping[str, Any], *, seed: int, longest: int) -> RunConfig:
@@ -87,7 +87,7 @@ def run_config(problem: Problem, mixer: str, parameters: Mapping[str, Any], opti
 
 
 @torch.no_grad()
-def judged(model: SequenceModel, head: Head, batches: Sequence[Batch], control: RoutingControl, *, attends: bool = True) -> Outcome:
+def judged(model: SequenceModel, head: Head, batches: Sequence[Batch], control: RoutingControl, *, attends: bool) -> Outcome:
     """Return what a model says about batches, and what it reads on the way; ``attends`` is False for what has no reads to count."""
     training, device = model.training, next(model.parameters()).device
     model.eval()

@@ -8,6 +8,7 @@ import numpy as np
 
 from torchcram.comparison.neural import Neural
 from torchcram.comparison.problems import PhysioNetProblem, Problem
+from torchcram.tasks.series import SeriesTask
 from torchcram.training.evaluate import route_map
 
 # What most stays have measured, and people know.
@@ -25,6 +26,7 @@ def patient_map(problem: Problem, fitted: Neural) -> dict[str, Any] | None:
     rows = problem.data.split(fitted.number).test
     died = [place for place, row in enumerate(rows) if problem.data.death[row]]
     task = fitted.tasks["test"]
+    assert isinstance(task, SeriesTask)
     lengths = [len(task.series[place].gap) for place in died]
     place = died[int(np.argsort(lengths, kind="stable")[len(died) // 2])]
     found = route_map(fitted.model, task.rows([place]), control=fitted.control)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -101,12 +102,14 @@ class PhysioNetProblem:
 
     def tables(self, number: int, parts: Sequence[str]) -> dict[str, Table]:
         """Return one row a stay."""
-        split, series = self.data.split(number), self.data.series()
+        split = self.data.split(number)
         rows = {part: getattr(split, part) for part in parts}
-        return {
-            part: Table(features=np.stack([summarise(series[row]) for row in chosen]), truth=self.data.death[chosen].astype(np.int64))
-            for part, chosen in rows.items()
-        }
+        return {part: Table(features=self._summaries[chosen], truth=self.data.death[chosen].astype(np.int64)) for part, chosen in rows.items()}
+
+    @cached_property
+    def _summaries(self) -> Float64[np.ndarray, "stays features"]:
+        """The summary of every stay: nothing in it is fitted, so all splits share them."""
+        return np.stack([summarise(one) for one in self.data.series()])
 
 
 class ActivityProblem:
@@ -133,7 +136,7 @@ class ActivityProblem:
 
     def tables(self, number: int, parts: Sequence[str]) -> dict[str, Table]:
         """Return one row for each step that has a label; the training part is thinned otherwise than it would be judged."""
-        tasks = self.data.tasks(number)
+        tasks = self.tasks(number, encoder=False, hide=0.0)
         return {part: _step_table(_windows(tasks[part], LEARNING if part == "train" else JUDGING)) for part in parts}
 
 
