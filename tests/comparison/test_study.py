@@ -1,9 +1,6 @@
 """An experiment does each job once: what is finished is skipped, unfinished files are never there, and a test part is touched once."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -92,14 +89,6 @@ def test_the_command_does_every_job_once_says_how_it_went_and_goes_on_after_a_fa
     lines.clear()
     main(study, script=script, say=lines.append, arguments=arguments)
     assert sum("finished before" in line for line in lines) == 3
-
-
-def test_the_scripts_of_the_experiments_answer():
-    for name in ("11_physionet", "12_activity"):
-        script = Path(__file__).parents[2] / "experiments" / name / "run.py"
-        said = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True).stdout
-        assert "--splits" in said
-        assert "--job " not in said
 
 
 def test_the_map_of_a_patient_is_that_of_a_stay_that_died(study):
