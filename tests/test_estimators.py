@@ -112,6 +112,19 @@ def test_a_route_map_has_a_route_for_each_step_in_each_layer(classifier):
         np.testing.assert_array_equal(found.read, (found.routes == Route.EPISODIC).any(0))
 
 
+@pytest.mark.parametrize(("mixer", "history"), [("cram", True), ("grud", True), ("mtand", False)])
+def test_series_with_a_history_and_encoders_of_whole_series_are_fitted_pickled_and_explained(mixer, history):
+    options = TINY["mixer_options"] if mixer == "cram" else None
+    model = CRAMClassifier(**{**TINY, "max_steps": 2, "mixer": mixer, "mixer_options": options, "history": history}).fit(SERIES, LABEL)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(SERIES), model.predict_proba(SERIES))
+    assert model.statistics_.mean.shape == (15 if history else 3,)
+    assert (model.read_rate_ == 0.0) == (mixer != "cram")
+    nothing = (np.empty(0), np.empty((3, 0)))
+    assert np.isfinite(model.predict_proba([nothing, shuffled(SERIES[0])])).all()
+    np.testing.assert_allclose(model.predict_proba([shuffled(SERIES[0])]), model.predict_proba(SERIES[:1]), atol=1e-6)
+
+
 # bad days
 
 
