@@ -76,6 +76,13 @@ def test_every_parameter_gets_a_gradient(encoder):
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_weight_is_saved_once(encoder):
+    model = model_of(encoder)
+    assert sorted(model.state_dict()) == sorted(name for name, _ in model.named_parameters())
+    assert len({weight.data_ptr() for weight in model.state_dict().values()}) == len(model.state_dict())
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_values_count_only_where_they_were_observed(encoder):
     model, given = model_of(encoder), batch()
     values, seen = given.inputs.chunk(2, -1)

@@ -56,11 +56,16 @@ class EncoderModel(SequenceModel):
         if flags and input_size % 2:
             raise ValueError(f"input_size {input_size} is odd: values need as many flags beside them")
         self.input_size, self.vocabulary, self.flags = input_size, None, flags
-        self.encoder = build_encoder(encoder, input_size // 2 if flags else input_size, d_model, options or {})
-        self.blocks = cast(list[Mixer], nn.ModuleList([self.encoder]))
+        # The encoder stands where training looks for blocks, and nowhere else: its weights are saved once.
+        self.blocks = cast(list[Mixer], nn.ModuleList([build_encoder(encoder, input_size // 2 if flags else input_size, d_model, options or {})]))
         self.norm = nn.RMSNorm(d_model)
         self.specs = tuple(heads)
         self.heads = nn.ModuleDict({head.name: nn.Linear(d_model, head.size) for head in heads})
+
+    @property
+    def encoder(self) -> SeriesEncoder:
+        """What turns masked vectors into an encoding."""
+        return cast(SeriesEncoder, self.blocks[0])
 
     def forward(
         self,
