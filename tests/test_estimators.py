@@ -112,6 +112,19 @@ def test_a_route_map_has_a_route_for_each_step_in_each_layer(classifier):
         np.testing.assert_array_equal(found.read, (found.routes == Route.EPISODIC).any(0))
 
 
+@pytest.mark.parametrize(("mixer", "history"), [("cram", True), ("grud", True), ("mtand", False)])
+def test_series_with_a_history_and_encoders_of_whole_series_are_fitted_pickled_and_explained(mixer, history):
+    options = TINY["mixer_options"] if mixer == "cram" else None
+    model = CRAMClassifier(**{**TINY, "max_steps": 2, "mixer": mixer, "mixer_options": options, "history": history}).fit(SERIES, LABEL)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(SERIES), model.predict_proba(SERIES))
+    assert model.statistics_.mean.shape == (15 if history else 3,)
+    assert (model.read_rate_ == 0.0) == (mixer != "cram")
+    nothing = (np.empty(0), np.empty((3, 0)))
+    assert np.isfinite(model.predict_proba([nothing, shuffled(SERIES[0])])).all()
+    np.testing.assert_allclose(model.predict_proba([shuffled(SERIES[0])]), model.predict_proba(SERIES[:1]), atol=1e-6)
+
+
 # bad days
 
 
@@ -141,6 +154,15 @@ def test_one_observation_none_at_all_and_ten_thousand_steps_are_predicted(classi
     assert np.isfinite(chance).all()
     np.testing.assert_allclose(chance[1], chance[2])
     assert [len(found.time) for found in classifier.explain(few)] == [1, 0, 0, 10_000]
+
+
+def test_a_channel_that_training_never_observed_is_hidden_and_a_constant_one_does_no_harm(classifier):
+    blind = [(time, np.vstack([values[:1], np.full((1, len(time)), NAN), values[2:]])) for time, values in SERIES]
+    model = clone(classifier).fit(blind, LABEL)
+    seen = [(time, np.vstack([values[:1], np.where(np.isnan(values[:1]), NAN, 1e6), values[2:]])) for time, values in blind]
+    np.testing.assert_array_equal(model.predict_proba(seen), model.predict_proba(blind))
+    moved = [(time, np.vstack([values[:2], values[2:] + 1e6])) for time, values in SERIES]
+    assert np.isfinite(classifier.predict_proba(moved)).all()
 
 
 def test_batches_hold_every_row_once_and_never_too_many_steps():

@@ -20,9 +20,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from torchcram.accounting import any_layer
+from torchcram.models.encoder import ENCODERS
 from torchcram.models.sequence import SequenceModel
 from torchcram.panel import Panel, read_panel
 from torchcram.strict import optional
+from torchcram.tasks.history import encode_carried, with_running_statistics
 from torchcram.tasks.series import EncodedSeries, Series, SeriesStatistics, SeriesTask, collate
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.progress import TrainingProgress
@@ -68,11 +70,11 @@ class _SeriesEstimator(BaseEstimator):
         generator = validation.check_random_state(self.random_state)
         train, held = self._divided(strata, generator)
         self.channels_, self.n_features_in_ = panel.channels, len(panel.channels)
-        self.statistics_ = SeriesStatistics.fit([panel.series[row] for row in train])
+        self.statistics_ = SeriesStatistics.fit([self._extended(panel.series[row]) for row in train])
         encoded = self._encoded(panel)
         task, judged = (self._task([encoded[row] for row in rows], target[rows], head, weights[rows]) for rows in (train, held))
         assert task is not None
-        self.head_, self.config_ = head, self._config(task.longest, seed=int(generator.randint(2**31 - 1)))
+        self.head_, self.config_ = head, self._config(task, seed=int(generator.randint(2**31 - 1)))
         trainer = Trainer(self.config_, task, make_accelerator())
         judge = None if judged is None else lambda control: _held_out_loss(trainer.plain, judged, control)
         with TrainingProgress(steps=self.max_steps, show=self.verbose) as progress:
@@ -85,8 +87,11 @@ class _SeriesEstimator(BaseEstimator):
     def _task(series: Sequence[EncodedSeries], target: Tensor, head: Head, weights: Tensor) -> SeriesTask | None:
         return SeriesTask(series, {TARGET: target}, (head,), weights=weights) if series else None
 
-    def _config(self, longest: int, *, seed: int) -> RunConfig:
+    def _config(self, task: SeriesTask, *, seed: int) -> RunConfig:
+        longest = task.longest
         sequences = max(1, min(self.batch_size, MOST_TOKENS // longest))
+        # Its reference moments must be told over which time to spread.
+        options = {"span": task.span or 1.0} if self.mixer == "mtand" else {}
         acquire = {"acquire_steps": self.max_steps // 2, "shortest_acquisition": min(100, self.max_steps // 4)}
         training = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay, "warmup_steps": min(50, self.max_steps // 10)}
         return RunConfig.parse(
@@ -94,7 +99,7 @@ class _SeriesEstimator(BaseEstimator):
                 "name": type(self).__name__,
                 "seed": seed,
                 "task": {"kind": "custom", "name": "series", "length": longest},
-                "model": {"d_model": self.d_model, "layers": self.layers, "mixer": self.mixer, "options": self.mixer_options or {}},
+                "model": {"d_model": self.d_model, "layers": self.layers, "mixer": self.mixer, "options": {**options, **(self.mixer_options or {})}},
                 "controller": acquire,
                 "training": {"steps": self.max_steps, "tokens_per_step": sequences * longest, **training},
             }
@@ -116,7 +121,16 @@ class _SeriesEstimator(BaseEstimator):
             if not 1 / OTHER_UNIT <= ratio <= OTHER_UNIT:
                 text = f"series {name!r}, column 'time': its gaps are {ratio:.2g} times those of training: are its time stamps in another unit?"
                 warnings.warn(text, stacklevel=4)
-        return [self.statistics_.encode(series) for series in panel.series]
+        return [self._encode(series) for series in panel.series]
+
+    def _extended(self, series: Series) -> Series:
+        return with_running_statistics(series) if self.history else series
+
+    def _encode(self, series: Series) -> EncodedSeries:
+        # Encoders of whole series impute for themselves.
+        if self.history and self.mixer not in ENCODERS:
+            return encode_carried(self.statistics_, self._extended(series), variables=series.values.shape[1])
+        return self.statistics_.encode(self._extended(series))
 
     def _read(self, X: Any) -> Panel:  # noqa: N803
         validation.check_is_fitted(self)
@@ -163,7 +177,7 @@ class _SeriesEstimator(BaseEstimator):
 
     def _untrained(self) -> SequenceModel:
         nothing = Series(time=np.empty(0), values=np.empty((0, self.n_features_in_)))
-        return build_model(self.config_, SeriesTask([self.statistics_.encode(nothing)], {}, (self.head_,))).eval()
+        return build_model(self.config_, SeriesTask([self._encode(nothing)], {}, (self.head_,))).eval()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -175,7 +189,8 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
     """Classify irregular series.
 
     Args:
-        d_model, layers, mixer, mixer_options: the model: see :class:`torchcram.models.sequence.SequenceModel`.
+        d_model, layers, mixer, mixer_options: the model: see :class:`torchcram.models.sequence.SequenceModel`. ``mixer`` may also be ``"grud"`` or ``"mtand"``.
+        history: add running statistics of each channel, and carry values forward: see :mod:`torchcram.tasks.history`. For channels that are rarely observed.
         max_steps: most optimizer steps; at most half of them read everything.
         batch_size: series in a step.
         learning_rate, weight_decay: AdamW's.
@@ -198,6 +213,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         layers: int = 2,
         mixer: str = "cram",
         mixer_options: dict[str, Any] | None = None,
+        history: bool = False,
         max_steps: int = 400,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
@@ -209,7 +225,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         random_state: Any = None,
         verbose: bool = False,
     ):
-        self.d_model, self.layers, self.mixer, self.mixer_options = d_model, layers, mixer, mixer_options
+        self.d_model, self.layers, self.mixer, self.mixer_options, self.history = d_model, layers, mixer, mixer_options, history
         self.max_steps, self.batch_size, self.learning_rate, self.weight_decay = max_steps, batch_size, learning_rate, weight_decay
         self.early_stopping, self.validation_share, self.patience = early_stopping, validation_share, patience
         self.class_weight, self.random_state, self.verbose = class_weight, random_state, verbose
@@ -252,6 +268,7 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         layers: int = 2,
         mixer: str = "cram",
         mixer_options: dict[str, Any] | None = None,
+        history: bool = False,
         max_steps: int = 400,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
@@ -262,7 +279,7 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         random_state: Any = None,
         verbose: bool = False,
     ):
-        self.d_model, self.layers, self.mixer, self.mixer_options = d_model, layers, mixer, mixer_options
+        self.d_model, self.layers, self.mixer, self.mixer_options, self.history = d_model, layers, mixer, mixer_options, history
         self.max_steps, self.batch_size, self.learning_rate, self.weight_decay = max_steps, batch_size, learning_rate, weight_decay
         self.early_stopping, self.validation_share, self.patience = early_stopping, validation_share, patience
         self.random_state, self.verbose = random_state, verbose

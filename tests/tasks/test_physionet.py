@@ -111,20 +111,28 @@ def test_stays_are_those_of_the_file_and_may_be_empty():
         assert (~np.isnan(series[row].values)).sum() == len(set(zip(data.minute[chosen], data.variable[chosen], strict=True)))
 
 
-def test_statistics_come_from_the_training_part_alone():
+@pytest.mark.parametrize("form", [{}, {"running": True}, {"running": True, "carried": True}], ids=["plain", "running", "carried"])
+def test_statistics_come_from_the_training_part_alone(form):
     """Values of test and validation stays may be anything: the training task does not change by a bit, nor do their gaps' units."""
     data = small()
-    split, before = data.split(1), data.tasks(1)
+    split, before = data.split(1), data.tasks(1, **form)
     foreign = np.isin(data.stay, np.concatenate([split.validation, split.test]))
     changed = replace(
         data, value=np.where(foreign, 1e6, data.value).astype(np.float32), minute=np.where(foreign, data.minute + 7, data.minute).astype(np.int16)
     )
-    after = changed.tasks(1)
+    after = changed.tasks(1, **form)
     for ours, theirs in zip(before["train"].series, after["train"].series, strict=True):
         assert torch.equal(ours.inputs, theirs.inputs)
         assert torch.equal(ours.gap, theirs.gap)
     assert any(not torch.equal(ours.inputs, theirs.inputs) for ours, theirs in zip(before["test"].series, after["test"].series, strict=True))
     assert SeriesStatistics.fit([data.series()[row] for row in split.train]).mean.shape == (37,)
+
+
+def test_forms_differ_in_what_a_step_holds():
+    """37 variables: values and flags; with four running statistics; carried forward, with flags and freshness of the variables alone."""
+    sizes = {(running, carried): small().tasks(0, running=running, carried=carried)["train"] for running in (False, True) for carried in (False, True)}
+    assert {form: task.input_size // 37 for form, task in sizes.items()} == {(False, False): 2, (False, True): 3, (True, False): 10, (True, True): 7}
+    assert all(task.input_size % 37 == 0 and task.flags == (not carried) for (_, carried), task in sizes.items())
 
 
 def test_inputs_know_nothing_of_outcomes():

@@ -136,3 +136,29 @@ def test_what_does_not_fit_is_refused():
         SeriesStatistics.fit([])
     with pytest.raises(ValueError, match="target 'kind' has 1 entries for 3 series"):
         SeriesTask(tasks().series, {"kind": torch.tensor([0])}, (HEAD,))
+
+
+def test_a_pool_brings_series_of_about_equal_length_together_and_favours_none():
+    """Four batches drawn at once, one kept: lengths of a batch differ little, and every series is drawn as often as the others."""
+    series = [EncodedSeries(inputs=torch.full((steps, 2), float(steps)), gap=torch.zeros(steps)) for steps in range(1, 41)]
+    task = SeriesTask(series, {}, ()).drawn(pool=4)
+    generator = torch.Generator().manual_seed(0)
+    batches = [task.batch(16, generator=generator).mask.sum(1) for _ in range(500)]
+    spread = torch.stack([(lengths.max() - lengths.min()).double() for lengths in batches]).mean()
+    plain = torch.stack([(m.max() - m.min()).double() for m in (SeriesTask(series, {}, ()).batch(16, generator=generator).mask.sum(1) for _ in range(100))])
+    assert spread < 0.5 * plain.mean()
+    counts = torch.cat(batches).bincount(minlength=41)[1:].double()
+    # A series comes 1.6 times in a pool, in one slice of it: the variance of a count is 440, its mean 200. Five standard errors.
+    assert (counts / counts.mean() - 1).abs().max() < 5 * 440**0.5 / 200
+
+
+def test_hidden_variables_vanish_from_all_their_columns_in_training_alone():
+    series = [EncodedSeries(inputs=torch.ones(50, 6), gap=torch.ones(50))] * 20
+    task = SeriesTask(series, {}, (), variables=2, flags=False).drawn(hide=0.3)
+    inputs = task.batch(20, generator=torch.Generator().manual_seed(0)).inputs
+    blocks = inputs.unflatten(-1, (3, 2))
+    assert (blocks == blocks[:, :, :1]).all()
+    # 2,000 draws: five standard errors.
+    assert abs(float((inputs == 0).double().mean()) - 0.3) < 5 * (0.21 / 2000) ** 0.5
+    assert (task.rows([0]).inputs == 1).all()
+    assert task.span == 50.0

@@ -100,3 +100,12 @@ def test_models_that_do_not_route_are_stopped_once():
     trainer = Counting(100, routes=False)
     assert run(trainer, {"all": [2.0, 1.0, 3.0]}) == ALL
     assert (trainer.step, trainer.plain.weight.item()) == (5, 2.0)
+
+
+def test_after_the_seconds_no_further_step_is_taken():
+    trainer = Counting(9, routes=False)
+    with TrainingProgress(steps=9, show=False) as progress:
+        learn(trainer, judge=lambda control: 1.0, every=1, patience=9, progress=progress, seconds=0.0)
+        assert trainer.step == 0
+        learn(trainer, judge=lambda control: 1.0, every=1, patience=99, progress=progress, seconds=1000.0)
+    assert trainer.step == 9

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from torchcram.tasks.history import encode_carried, with_running_statistics
 from torchcram.tasks.published import Published, check_listed
 from torchcram.tasks.series import Series, SeriesStatistics, SeriesTask
 from torchcram.tasks.splits import Split, stratified_split
@@ -74,15 +76,25 @@ class PhysioNet:
         """Return one of five splits by patient, stratified by outcome: 64% train, 16% validate, 20% test."""
         return stratified_split(self.death, number=number)
 
-    def tasks(self, number: int) -> dict[str, SeriesTask]:
-        """Return the parts of a split as tasks, ``"train"``, ``"validation"`` and ``"test"``; statistics are those of the training part."""
-        split, series = self.split(number), self.series()
-        statistics = SeriesStatistics.fit([series[row] for row in split.train])
-        return {name: self._task(series, rows, statistics) for name, rows in vars(split).items()}
+    def tasks(self, number: int, *, running: bool = False, carried: bool = False) -> dict[str, SeriesTask]:
+        """Return the parts of a split as tasks, ``"train"``, ``"validation"`` and ``"test"``; statistics are those of the training part.
 
-    def _task(self, series: list[Series], rows: Int[np.ndarray, " rows"], statistics: SeriesStatistics) -> SeriesTask:
-        encoded = [statistics.encode(series[row], start=0.0) for row in rows]
-        return SeriesTask(encoded, {HEAD.name: torch.from_numpy(self.death[rows].astype(np.int64))}, (HEAD,))
+        Args:
+            number: of the split.
+            running: add running statistics of each variable, see :mod:`torchcram.tasks.history`.
+            carried: carry values forward, see there.
+        """
+        split, series = self.split(number), self.series()
+        series = [with_running_statistics(one) for one in series] if running else series
+        statistics = SeriesStatistics.fit([series[row] for row in split.train])
+        return {name: self._task(series, rows, statistics, carried=carried) for name, rows in vars(split).items()}
+
+    def _task(self, series: list[Series], rows: Int[np.ndarray, " rows"], statistics: SeriesStatistics, *, carried: bool = False) -> SeriesTask:
+        variables = len(self.names)
+        encode = partial(encode_carried, statistics, variables=variables) if carried else statistics.encode
+        encoded = [encode(series[row], start=0.0) for row in rows]
+        death = torch.from_numpy(self.death[rows].astype(np.int64))
+        return SeriesTask(encoded, {HEAD.name: death}, (HEAD,), variables=variables, flags=not carried)
 
 
 def load_physionet(folder: Path | str | None = None, *, verify: bool = True) -> PhysioNet:

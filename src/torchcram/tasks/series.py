@@ -139,12 +139,27 @@ class SeriesTask:
         targets: one entry a series, by head name.
         heads: per sequence.
         weights: how often each series is drawn, relative to others; None for equally often.
+        pool: batches that are drawn at once, sorted by length, to keep one of them at random: series of about equal length meet, and little is padded.
+        hide: share of the variables that is hidden from each step of a drawn series, at random, as if not observed.
+        variables: whose features repeat in blocks of this many columns; None for values beside flags.
+        flags: whether a step's features are values beside as many flags of what was observed.
 
     Raises:
         ValueError: if there are no series, or targets do not fit them.
     """
 
-    def __init__(self, series: Sequence[EncodedSeries], targets: dict[str, Tensor], heads: tuple[Head, ...], *, weights: Tensor | None = None):
+    def __init__(
+        self,
+        series: Sequence[EncodedSeries],
+        targets: dict[str, Tensor],
+        heads: tuple[Head, ...],
+        *,
+        weights: Tensor | None = None,
+        pool: int = 1,
+        hide: float = 0.0,
+        variables: int | None = None,
+        flags: bool = True,
+    ):
         if not series:
             raise ValueError("a task needs at least one series to draw from")
         for name, target in targets.items():
@@ -152,6 +167,7 @@ class SeriesTask:
                 raise ValueError(f"target {name!r} has {len(target)} entries for {len(series)} series")
         self.series, self.targets, self.heads = tuple(series), targets, heads
         self.weights = torch.ones(len(series)) if weights is None else weights
+        self.flags, self.pool, self.hide, self.variables = flags, pool, hide, self.input_size // 2 if variables is None else variables
 
     @property
     def input_size(self) -> int:
@@ -163,11 +179,30 @@ class SeriesTask:
         """Steps of the longest series."""
         return max(len(one.gap) for one in self.series)
 
+    @property
+    def span(self) -> float:
+        """Duration of the longest lasting series, from where its first gap counts, in typical gaps."""
+        return max(float(one.gap.sum()) for one in self.series)
+
+    def drawn(self, *, pool: int = 1, hide: float = 0.0) -> SeriesTask:
+        """Return a task with the same series that are drawn in another way. See the arguments of the class."""
+        kept, how = (self.series, self.targets, self.heads), (self.weights, self.variables, self.flags)
+        return SeriesTask(*kept, weights=how[0], variables=how[1], flags=how[2], pool=pool, hide=hide)
+
     def batch(self, size: int, *, generator: torch.Generator, step: int = 0, length: int | None = None) -> Batch:
         """Draw series with replacement; of longer ones the last ``length`` steps. See :class:`torchcram.tasks.base.Task`."""
         del step
-        chosen = torch.multinomial(self.weights, size, replacement=True, generator=generator)
-        return self.rows(chosen.tolist(), last=length)
+        chosen = torch.multinomial(self.weights, size * self.pool, replacement=True, generator=generator).tolist()
+        if self.pool > 1:
+            first = size * int(torch.randint(self.pool, (), generator=generator))
+            chosen = sorted(chosen, key=lambda row: len(self.series[row].gap))[first : first + size]
+        return self._hidden(self.rows(chosen, last=length), generator)
+
+    def _hidden(self, batch: Batch, generator: torch.Generator) -> Batch:
+        if self.hide == 0:
+            return batch
+        kept = torch.rand(*batch.gap.shape, self.variables, generator=generator) >= self.hide
+        return replace(batch, inputs=batch.inputs * kept.repeat(1, 1, self.input_size // self.variables))
 
     def rows(self, chosen: Sequence[int], *, last: int | None = None) -> Batch:
         """Return the chosen series, padded at the end to the longest of them; ``last`` keeps so many of each one's last steps."""

@@ -7,6 +7,7 @@ been learned by heart only is not consolidated. Once the router decides, the lat
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -50,7 +51,14 @@ class EarlyStopping:
 
 
 def learn(
-    trainer: Trainer, *, judge: Callable[[RoutingControl], float] | None, every: int, patience: int, progress: TrainingProgress, tolerance: float = 0.01
+    trainer: Trainer,
+    *,
+    judge: Callable[[RoutingControl], float] | None,
+    every: int,
+    patience: int,
+    progress: TrainingProgress,
+    tolerance: float = 0.01,
+    seconds: float = math.inf,
 ) -> RoutingControl:
     """Train until the steps of the configuration are done or patience runs out; return what the model may read from now on.
 
@@ -61,9 +69,10 @@ def learn(
         patience: judgements without a gain that end a stretch.
         progress: where training is shown.
         tolerance: see :class:`EarlyStopping`; for models that route.
+        seconds: after which no further step is taken.
     """
-    stopping, total = EarlyStopping(patience=patience), trainer.config.training.steps
-    while trainer.step < total:
+    stopping, total, end = EarlyStopping(patience=patience), trainer.config.training.steps, time.monotonic() + seconds
+    while trainer.step < total and time.monotonic() < end:
         control, acquiring = trainer.evaluation_control(), trainer.routes and trainer.controller.phase == "acquire"
         record = trainer.train_step()
         progress.trained(trainer.step, record, record["phase"])

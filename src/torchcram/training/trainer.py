@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from torchcram.memory.consolidation import ConsolidationController
+from torchcram.models.encoder import ENCODERS, EncoderModel
 from torchcram.models.sequence import ModelOutput, SequenceModel
 from torchcram.ops.collective import world_sum
 from torchcram.strict import require_choice
@@ -54,18 +55,23 @@ def build_task(config: RunConfig, task: Task | None = None) -> Task:
 
 
 def build_model(config: RunConfig, task: Task) -> SequenceModel:
-    """Return the untrained model of a run, with weights drawn from its seed."""
+    """Return the untrained model of a run, with weights drawn from its seed. ``model.mixer`` may name an encoder of whole series, too."""
+    rules = config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = SequenceModel(
-            task.heads,
-            input_size=task.input_size,
-            vocabulary=getattr(task, "vocabulary", None),
-            d_model=config.model.d_model,
-            layers=config.model.layers,
-            mixer=config.model.mixer,
-            options=config.model.options,
-        )
+        if rules.mixer in ENCODERS:
+            size, flags = task.input_size, getattr(task, "flags", False)
+            model: SequenceModel = EncoderModel(task.heads, input_size=size, flags=flags, d_model=rules.d_model, encoder=rules.mixer, options=rules.options)
+        else:
+            model = SequenceModel(
+                task.heads,
+                input_size=task.input_size,
+                vocabulary=getattr(task, "vocabulary", None),
+                d_model=rules.d_model,
+                layers=rules.layers,
+                mixer=rules.mixer,
+                options=rules.options,
+            )
     return model.double() if config.training.precision == "fp64" else model
 
 

@@ -1,0 +1,124 @@
+"""The methods compared, by the names that tables use: what of each is tuned, and how one is fitted.
+
+All neural methods are offered the same width, learning rate, weight decay and hiding of observations; stacked ones the same depth, too. Each method's
+first trial is the middle of its space, the same for all neural ones; the sampler (TPE) chooses the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torchcram.comparison.boosting import Boosting
+from torchcram.comparison.neural import Neural
+from torchcram.comparison.problems import Problem
+from torchcram.comparison.scores import Outcome
+from torchcram.models.encoder import ENCODERS
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A method fitted to the training part of a split."""
+
+    def judge(self, part: str) -> Outcome:
+        """Return predictions for ``"validation"`` or ``"test"``."""
+        ...
+
+
+@runtime_checkable
+class Trial(Protocol):
+    """What draws parameters: an optuna trial."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Return a number between two others."""
+        ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """Return a whole number between two others."""
+        ...
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Return one of the choices."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One method.
+
+    Attributes:
+        title: for people.
+        middle: parameters of the first trial.
+        draw: draws the parameters of a further trial.
+        fixed: parameters that are not tuned.
+        mixer: name of its mixer or encoder; None for trees.
+    """
+
+    title: str
+    middle: dict[str, Any]
+    draw: Callable[[Trial], dict[str, Any]]
+    fixed: dict[str, Any]
+    mixer: str | None = None
+
+    def starting(self, problem: Problem) -> dict[str, Any]:
+        """Return the parameters of the first trial on a problem."""
+        return {name: value for name, value in self.middle.items() if name != "hide" or problem.hides}
+
+    def drawn(self, trial: Trial, problem: Problem) -> dict[str, Any]:
+        """Return the parameters of a further trial on a problem."""
+        hidden = {"hide": trial.suggest_float("hide", 0.0, 0.4)} if "hide" in self.middle and problem.hides else {}
+        return {**self.draw(trial), **hidden}
+
+    def fit(self, problem: Problem, number: int, parameters: Mapping[str, Any], *, seed: int, limit: float) -> Fitted:
+        """Fit to the training part of a split, within ``limit`` seconds of training."""
+        chosen = {**self.fixed, **parameters}
+        if self.mixer is None:
+            return Boosting(problem, number, chosen, seed=seed, limit=limit)
+        return Neural(problem, number, self.mixer, chosen, seed=seed, limit=limit)
+
+
+MIDDLE = {"learning_rate": 1e-3, "weight_decay": 0.1, "d_model": 32, "hide": 0.1}
+
+
+def _neural(trial: Trial) -> dict[str, Any]:
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 3e-4, 6e-3, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-3, 1.0, log=True),
+        "d_model": trial.suggest_categorical("d_model", [16, 32, 64]),
+    }
+
+
+def _stacked(trial: Trial) -> dict[str, Any]:
+    return {**_neural(trial), "layers": trial.suggest_int("layers", 1, 2)}
+
+
+def _trees(trial: Trial) -> dict[str, Any]:
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
+        "max_leaf_nodes": trial.suggest_int("max_leaf_nodes", 4, 32, log=True),
+        "l2_regularization": trial.suggest_float("l2_regularization", 0.1, 30.0, log=True),
+        "max_features": trial.suggest_float("max_features", 0.1, 1.0),
+    }
+
+
+def _method(title: str, mixer: str, **fixed: Any) -> Method:
+    if mixer in ENCODERS:
+        return Method(title=title, mixer=mixer, middle=MIDDLE, draw=_neural, fixed=fixed)
+    return Method(title=title, mixer=mixer, middle={**MIDDLE, "layers": 2}, draw=_stacked, fixed=fixed)
+
+
+METHODS: dict[str, Method] = {
+    "cram": _method("CRAM", "cram", slots=64),
+    "grud": _method("GRU-D", "grud"),
+    "transformer": _method("dense Transformer", "transformer"),
+    "ssm": _method("SSM alone", "ssm"),
+    "seqboat": _method("SeqBoat", "seqboat"),
+    "boosting": Method(
+        title="gradient boosting",
+        middle={"learning_rate": 0.05, "max_leaf_nodes": 12, "l2_regularization": 2.0, "max_features": 0.5},
+        draw=_trees,
+        fixed={"max_iter": 500},
+    ),
+    "mtand": _method("mTAND", "mtand"),
+}

@@ -1,0 +1,110 @@
+"""One neural method on one split: the trainer, controller and early stopping that serve everywhere, for stacked mixers and encoders alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from torchcram.comparison.problems import Problem
+from torchcram.comparison.scores import Outcome, log_loss
+from torchcram.models.encoder import ENCODERS
+from torchcram.models.sequence import SequenceModel, scored
+from torchcram.tasks.activity import ActivityTask
+from torchcram.tasks.series import SeriesTask
+from torchcram.training.distributed import make_accelerator
+from torchcram.training.evaluate import Tally
+from torchcram.training.progress import TrainingProgress
+from torchcram.training.run_config import RunConfig
+from torchcram.training.stopping import learn
+from torchcram.training.trainer import Trainer
+from torchcram.types import Batch, Head, RoutingControl
+
+# Judgements of a whole training, and how many of them without a gain end it.
+JUDGEMENTS, PATIENCE = 20, 4
+
+
+class Neural:
+    """A model trained on the training part of a split, stopped by its validation part.
+
+    Args:
+        problem, number: what to learn, and which split of it.
+        mixer: in the table of mixers or of encoders.
+        parameters: ``hide`` (see the problem); ``learning_rate, weight_decay``; ``d_model, layers``; all others are the mixer's own options.
+        seed: of weights and draws.
+        limit: seconds of training.
+    """
+
+    def __init__(self, problem: Problem, number: int, mixer: str, parameters: Mapping[str, Any], *, seed: int, limit: float):
+        self.problem, self.number = problem, number
+        self.tasks = problem.tasks(number, encoder=mixer in ENCODERS, hide=float(parameters.get("hide", 0.0)))
+        train = self.tasks["train"]
+        options = {"span": train.span if isinstance(train, SeriesTask) else float(train.steps)} if mixer == "mtand" else {}
+        self.config = run_config(problem, mixer, parameters, options, seed=seed, longest=train.longest if isinstance(train, SeriesTask) else train.steps)
+        trainer = Trainer(self.config, train, make_accelerator())
+        held = problem.batches(self.tasks["validation"])
+        every, self.attends = max(1, problem.steps // JUDGEMENTS), mixer not in ENCODERS
+        with TrainingProgress(steps=problem.steps, show=False) as progress:
+            self.control = learn(
+                trainer,
+                judge=lambda control: log_loss(judged(trainer.plain, problem.head, held, control, attends=self.attends)),
+                every=every,
+                patience=PATIENCE,
+                progress=progress,
+                seconds=limit,
+            )
+        self.steps, self.model = trainer.step, trainer.plain.eval()
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained numbers of the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def judge(self, part: str) -> Outcome:
+        """Return predictions for a part of the split."""
+        task: SeriesTask | ActivityTask = self.tasks[part]
+        return judged(self.model, self.problem.head, self.problem.batches(task), self.control, attends=self.attends)
+
+
+def run_config(problem: Problem, mixer: str, parameters: Mapping[str, Any], options: Mapping[str, Any], *, seed: int, longest: int) -> RunConfig:
+    """Return the configuration of a training; half of its steps at most read everything."""
+    training = {name: parameters[name] for name in ("learning_rate", "weight_decay")}
+    shape = {name: parameters[name] for name in ("d_model", "layers") if name in parameters}
+    own = {name: value for name, value in parameters.items() if name not in ("hide", *training, *shape)}
+    return RunConfig.parse(
+        {
+            "name": mixer,
+            "seed": seed,
+            "task": {"kind": "custom", "name": "comparison", "length": longest},
+            "model": {**shape, "mixer": mixer, "options": {**options, **own}},
+            "controller": {"acquire_steps": problem.steps // 2, "shortest_acquisition": problem.steps // 8},
+            "training": {"steps": problem.steps, "tokens_per_step": problem.sequences * longest, "warmup_steps": min(50, problem.steps // 10), **training},
+        }
+    )
+
+
+@torch.no_grad()
+def judged(model: SequenceModel, head: Head, batches: Sequence[Batch], control: RoutingControl, *, attends: bool) -> Outcome:
+    """Return what a model says about batches, and what it reads on the way; ``attends`` is False for what has no reads to count."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    tally, probability, truth, seconds = Tally(model), [], [], 0.0
+    for batch in (one.to(device) for one in batches):
+        begin = time.perf_counter()
+        output = model(batch, control=control)
+        seconds += time.perf_counter() - begin
+        keep = scored(head, batch)
+        probability.append(output.outputs[head.name][keep].double().softmax(-1).cpu())
+        truth.append(batch.targets[head.name][keep].cpu())
+        if attends:
+            tally.add(output, batch)
+    model.train(training)
+    return Outcome(
+        probability=torch.cat(probability).numpy(),
+        truth=torch.cat(truth).numpy().astype(np.int64),
+        attention_share=tally.record()["attention_share"] if attends else None,
+        per_second=sum(batch.size for batch in batches) / seconds,
+    )

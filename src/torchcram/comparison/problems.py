@@ -1,0 +1,155 @@
+"""The problems on which methods are compared: parts of a split in the form that a method takes, and how they are judged.
+
+Stacked mixers see values carried forward; encoders of whole series impute for themselves and see flags; both see the same running statistics.
+Trees see summaries. All that is fitted is fitted on the training part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int
+
+from torchcram.tasks.activity import HEAD as ACTIVITY
+from torchcram.tasks.activity import Activity, ActivityTask, load_activity
+from torchcram.tasks.physionet import HEAD as DEATH
+from torchcram.tasks.physionet import PhysioNet, load_physionet
+from torchcram.tasks.series import SeriesTask
+from torchcram.tasks.summary_features import summarise, summarise_steps
+from torchcram.types import Batch, Head
+
+PARTS = ("train", "validation", "test")
+# Series that are judged at once.
+JUDGED = 128
+# Batches among which series are sorted by length.
+POOL = 16
+# Thinning of the windows on which activity is judged, and those on which trees learn it.
+JUDGING, LEARNING = 1, 2
+
+Tasks = dict[str, SeriesTask] | dict[str, ActivityTask]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of features and their classes."""
+
+    features: Float64[np.ndarray, "rows features"]
+    truth: Int[np.ndarray, " rows"]
+
+
+@runtime_checkable
+class Problem(Protocol):
+    """What methods are compared on.
+
+    Attributes:
+        head: the output.
+        goal: the score by which methods are tuned: greater is better.
+        steps, sequences: most optimizer steps, and sequences in each.
+        hides: whether observations can be hidden in training.
+    """
+
+    head: Head
+    goal: str
+    steps: int
+    sequences: int
+    hides: bool
+
+    def tasks(self, number: int, *, encoder: bool, hide: float) -> Tasks:
+        """Return the parts of a split; ``hide`` concerns the training part."""
+        ...
+
+    def batches(self, task: SeriesTask | ActivityTask) -> list[Batch]:
+        """Return a part to be judged: the same for every method."""
+        ...
+
+    def tables(self, number: int, parts: Sequence[str]) -> dict[str, Table]:
+        """Return the summaries of some parts of a split."""
+        ...
+
+
+class PhysioNetProblem:
+    """Death in hospital, one prediction a stay. See :mod:`torchcram.tasks.physionet`."""
+
+    head, goal, steps, sequences, hides = DEATH, "auroc", 640, 64, True
+
+    def __init__(self, data: PhysioNet):
+        self.data = data
+        self.known: dict[tuple[int, bool], dict[str, SeriesTask]] = {}
+
+    @classmethod
+    def load(cls, folder: Path | str | None = None) -> PhysioNetProblem:
+        """Load the published data. See :func:`torchcram.tasks.physionet.load_physionet`."""
+        return cls(load_physionet(folder))
+
+    def tasks(self, number: int, *, encoder: bool, hide: float) -> dict[str, SeriesTask]:
+        """Return the parts of a split. See :class:`Problem`. Trials of one split encode its series once."""
+        if (number, encoder) not in self.known:
+            self.known[number, encoder] = self.data.tasks(number, running=True, carried=not encoder)
+        parts = self.known[number, encoder]
+        return {**parts, "train": parts["train"].drawn(pool=POOL, hide=hide)}
+
+    def batches(self, task: SeriesTask | ActivityTask) -> list[Batch]:
+        """Return all series, those of about equal length together."""
+        assert isinstance(task, SeriesTask)
+        order = sorted(range(len(task.series)), key=lambda row: len(task.series[row].gap))
+        return [task.rows(order[first : first + JUDGED]) for first in range(0, len(order), JUDGED)]
+
+    def tables(self, number: int, parts: Sequence[str]) -> dict[str, Table]:
+        """Return one row a stay."""
+        split = self.data.split(number)
+        rows = {part: getattr(split, part) for part in parts}
+        return {part: Table(features=self._summaries[chosen], truth=self.data.death[chosen].astype(np.int64)) for part, chosen in rows.items()}
+
+    @cached_property
+    def _summaries(self) -> Float64[np.ndarray, "stays features"]:
+        """The summary of every stay: nothing in it is fitted, so all splits share them."""
+        return np.stack([summarise(one) for one in self.data.series()])
+
+
+class ActivityProblem:
+    """What somebody is doing, one prediction a step; steps without a label are not scored. See :mod:`torchcram.tasks.activity`."""
+
+    head, goal, steps, sequences, hides = ACTIVITY, "macro_f1", 800, 32, False
+
+    def __init__(self, data: Activity):
+        self.data = data
+
+    @classmethod
+    def load(cls, folder: Path | str | None = None) -> ActivityProblem:
+        """Load the published data. See :func:`torchcram.tasks.activity.load_activity`."""
+        return cls(load_activity(folder))
+
+    def tasks(self, number: int, *, encoder: bool, hide: float) -> dict[str, ActivityTask]:
+        """Return the parts of a split. See :class:`Problem`. All channels are observed at every step: one form serves all."""
+        del encoder, hide
+        return self.data.tasks(number)
+
+    def batches(self, task: SeriesTask | ActivityTask) -> list[Batch]:
+        """Return windows over all recordings, each thinned once."""
+        return _windows(task, JUDGING)
+
+    def tables(self, number: int, parts: Sequence[str]) -> dict[str, Table]:
+        """Return one row for each step that has a label; the training part is thinned otherwise than it would be judged."""
+        tasks = self.tasks(number, encoder=False, hide=0.0)
+        return {part: _step_table(_windows(tasks[part], LEARNING if part == "train" else JUDGING)) for part in parts}
+
+
+def _windows(task: SeriesTask | ActivityTask, seed: int) -> list[Batch]:
+    assert isinstance(task, ActivityTask)
+    whole = task.windows(generator=torch.Generator().manual_seed(seed))
+    return [whole.rows(first, first + JUDGED) for first in range(0, whole.size, JUDGED)]
+
+
+def _step_table(batches: Sequence[Batch]) -> Table:
+    features = np.concatenate([summarise_steps(batch.inputs.numpy(), batch.gap.numpy()) for batch in batches])
+    truth = np.concatenate([batch.targets[ACTIVITY.name].numpy().ravel() for batch in batches])
+    return Table(features=features[truth >= 0], truth=truth[truth >= 0])
+
+
+PROBLEMS: dict[str, type[PhysioNetProblem] | type[ActivityProblem]] = {"physionet": PhysioNetProblem, "activity": ActivityProblem}

@@ -1,0 +1,107 @@
+"""Every method of the tables learns both problems, is offered what its peers are, and its result has the words of the tables."""
+
+import numpy as np
+import pytest
+
+from torchcram.comparison.boosting import Boosting, informative
+from torchcram.comparison.methods import METHODS
+from torchcram.comparison.neural import Neural
+from torchcram.comparison.problems import Table
+from torchcram.comparison.scores import scores
+
+NEURAL = [name for name, method in METHODS.items() if method.mixer is not None]
+SMALL = {"d_model": 16}
+
+
+class Middle:
+    """A trial that records what is asked of it."""
+
+    def __init__(self):
+        self.asked = {}
+
+    def suggest_float(self, name, low, high, *, log=False):
+        self.asked[name] = (low, high, log)
+        return low
+
+    def suggest_int(self, name, low, high, *, log=False):
+        self.asked[name] = (low, high, log)
+        return low
+
+    def suggest_categorical(self, name, choices):
+        self.asked[name] = tuple(choices)
+        return choices[0]
+
+
+def test_the_names_are_those_of_the_tables():
+    assert list(METHODS) == ["cram", "grud", "transformer", "ssm", "seqboat", "boosting", "mtand"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_first_trial_lies_in_the_space_of_the_others(name, physionet, activity):
+    for problem in (physionet, activity):
+        trial = Middle()
+        drawn, first = METHODS[name].drawn(trial, problem), METHODS[name].starting(problem)
+        assert set(first) == set(trial.asked) == set(drawn)
+        for parameter, value in first.items():
+            space = trial.asked[parameter]
+            assert value in space if parameter == "d_model" else space[0] <= value <= space[1]
+        assert ("hide" in first) == (problem.hides and name != "boosting")
+
+
+def test_neural_methods_are_offered_the_same(physionet):
+    def asked(name: str) -> dict:
+        trial = Middle()
+        METHODS[name].drawn(trial, physionet)
+        return trial.asked
+
+    layers = {"layers": (1, 2, False)}
+    assert all(asked(name) | layers == asked("cram") for name in NEURAL)
+    assert all(METHODS[name].middle | {"layers": 2} == METHODS["cram"].middle for name in NEURAL)
+
+
+@pytest.mark.parametrize("name", NEURAL)
+def test_every_neural_method_learns_stays(name, physionet):
+    method = METHODS[name]
+    fitted = method.fit(physionet, 0, {**method.starting(physionet), **SMALL}, seed=0, limit=100.0)
+    outcome = fitted.judge("test")
+    np.testing.assert_allclose(outcome.probability.sum(1), 1.0)
+    assert len(outcome.truth) == len(physionet.data.split(0).test)
+    assert set(scores(outcome)) == {"auroc", "auprc", "brier", "accuracy"}
+    assert (outcome.attention_share is None) == (name in ("grud", "mtand"))
+    assert (fitted.steps, fitted.parameters > 0) == (4, True)
+
+
+@pytest.mark.parametrize("name", ["cram", "grud", "mtand"])
+def test_steps_are_learned_too(name, activity):
+    method = METHODS[name]
+    outcome = method.fit(activity, 0, {**method.starting(activity), **SMALL}, seed=0, limit=100.0).judge("test")
+    assert outcome.probability.shape == (len(outcome.truth), 12)
+    assert set(scores(outcome)) == {"accuracy", "macro_f1"}
+
+
+def test_no_step_is_taken_after_the_limit(physionet):
+    assert Neural(physionet, 0, "ssm", {**METHODS["ssm"].starting(physionet), **SMALL}, seed=0, limit=0.0).steps == 0
+
+
+@pytest.mark.parametrize("kind", ["physionet", "activity"])
+def test_trees_find_what_summaries_show(kind, request):
+    problem = request.getfixturevalue(kind)
+    fitted = Boosting(problem, 0, {"max_iter": 30, "min_samples_leaf": 3}, seed=0, limit=100.0)
+    outcome = fitted.judge("test")
+    assert outcome.attention_share is None
+    np.testing.assert_allclose(outcome.probability.sum(1), 1.0)
+    assert scores(outcome)["accuracy"] > 0.8
+
+
+def test_trees_stop_at_the_limit_when_validation_data_want_no_more_and_at_the_most_rounds(physionet):
+    def rounds(most: int, limit: float) -> int:
+        return Boosting(physionet, 0, {"max_iter": most, "min_samples_leaf": 3, "learning_rate": 1.0}, seed=0, limit=limit).model.n_iter_
+
+    assert rounds(10, 100.0) == 10
+    assert rounds(500, 0.0) == 20
+    assert 20 < rounds(500, 100.0) < 500
+
+
+def test_columns_without_two_values_are_left_out():
+    features = np.array([[np.nan, 1.0, 2.0, np.nan], [np.nan, 1.0, 3.0, 4.0]])
+    assert informative(Table(features=features, truth=np.array([0, 1]))).tolist() == [2]

@@ -1,0 +1,80 @@
+"""Tuning takes so many trials and no more, on validation data alone, keeps what was interrupted, and returns the best first."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from torchcram.comparison.methods import Method
+from torchcram.comparison.scores import Outcome
+from torchcram.comparison.tuning import tune
+
+
+class CutOffError(Exception):
+    """A tuning that is cut off."""
+
+
+@dataclass
+class Fake:
+    """A fitted method whose AUROC rises with its parameter; its test part must not be touched."""
+
+    quality: float
+
+    def judge(self, part: str) -> Outcome:
+        assert part == "validation"
+        truth, noise = np.arange(400) % 2, np.random.default_rng(0).normal(size=400)
+        chance = 1 / (1 + np.exp(-self.quality * truth - noise))
+        return Outcome(probability=np.stack([1 - chance, chance], 1), truth=truth, attention_share=None, per_second=1.0)
+
+
+class FakeMethod(Method):
+    """A method that counts its fits."""
+
+    def fit(self, problem, number, parameters, *, seed, limit):
+        assert (number, limit) == (0, 5.0)
+        FITS.append(parameters["quality"])
+        if len(FITS) == STOP[0]:
+            raise CutOffError
+        return Fake(parameters["quality"])
+
+
+FITS: list[float] = []
+STOP = [0]
+
+
+@pytest.fixture
+def method() -> FakeMethod:
+    FITS.clear()
+    STOP[0] = 0
+    return FakeMethod(title="fake", middle={"quality": 1.0}, draw=lambda trial: {"quality": trial.suggest_float("quality", 0.0, 2.0)}, fixed={})
+
+
+def test_the_middle_comes_first_and_the_best_is_returned_first(method, physionet, tmp_path):
+    lines: list[str] = []
+    trials = tune(method, physionet, journal=tmp_path / "one.journal", trials=4, limit=5.0, say=lines.append)
+    assert FITS[0] == 1.0
+    assert len(FITS) == len(trials) == len(lines) == 4
+    assert trials[0]["parameters"]["quality"] == max(FITS)
+    assert [one["score"] for one in trials] == sorted((one["score"] for one in trials), reverse=True)
+    assert "auroc" in lines[0]
+    assert "on validation data" in lines[0]
+
+
+def test_trials_of_an_interrupted_tuning_are_kept(method, physionet, tmp_path):
+    STOP[0] = 3
+    with pytest.raises(CutOffError):
+        tune(method, physionet, journal=tmp_path / "one.journal", trials=4, limit=5.0, say=lambda line: None)
+    kept = FITS[:2]
+    trials = tune(method, physionet, journal=tmp_path / "one.journal", trials=4, limit=5.0, say=lambda line: None)
+    assert len(FITS) == 5
+    found = [one["parameters"]["quality"] for one in trials]
+    assert len(found) == 4
+    assert set(kept) <= set(found)
+    # It does not draw again what it had drawn.
+    assert len(set(found)) == 4
+
+
+def test_what_is_tuned_needs_no_more_trials(method, physionet, tmp_path):
+    first = tune(method, physionet, journal=tmp_path / "one.journal", trials=2, limit=5.0, say=lambda line: None)
+    assert tune(method, physionet, journal=tmp_path / "one.journal", trials=2, limit=5.0, say=lambda line: None) == first
+    assert len(FITS) == 2
