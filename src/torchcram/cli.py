@@ -20,6 +20,7 @@ def train_command(
     seed: Annotated[int | None, typer.Option(help="Seed of weights, data and noise.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-seedS if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    start: Annotated[Path | None, typer.Option(help="Folder of the finished run that start_from names.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train a model, evaluate it on fresh sequences, and print the summary."""
@@ -35,7 +36,7 @@ def train_command(
         chosen = chosen.updated(*parse_assignment(assignment))
     if seed is not None:
         chosen = chosen.updated("seed", seed)
-    run = train(chosen, out=out, resume=resume, show_progress=not quiet)
+    run = train(chosen, out=out, resume=resume, start=start, show_progress=not quiet)
     if PartialState().is_main_process:
         print_summary(run.summary, Console())
         typer.echo(f"{run.path / 'summary.json'}")

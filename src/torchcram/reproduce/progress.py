@@ -74,14 +74,14 @@ def steps_of(job: Job) -> int:
     longest = job.config.controller.acquire_steps
     steps = job.config.training.steps
     acquiring = steps if longest is None else min(longest, steps)
-    return acquiring if job.acquires else steps - acquiring if job.start is not None else steps
+    return acquiring if job.acquires else steps - acquiring if job.start is not None and job.start.acquires else steps
 
 
 def steps_done(job: Job) -> int:
     """Return how many of them it has taken, by the last complete line of its metrics."""
     if job.finished:
         return steps_of(job)
-    before = job.config.training.steps - steps_of(job) if job.start is not None else 0
+    before = 0 if job.acquires else job.config.training.steps - steps_of(job)
     return min(max(_last_step(job) + 1 - before, 0), steps_of(job))
 
 

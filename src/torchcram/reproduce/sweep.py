@@ -61,7 +61,7 @@ def sweep(jobs: Sequence[Job], *, workers: int, progress: SweepProgress, start: 
     """Work through jobs until none is left that can be started.
 
     Args:
-        jobs: every acquisition before the runs that start from it.
+        jobs: every one after what it starts from.
         workers: processes at once.
         progress: what shows them.
         start: starts a process.
@@ -117,13 +117,13 @@ def _ended(job: Job, process: Process, progress: SweepProgress) -> None:
 
 
 def _drop_hopeless(waiting: list[Job], active: dict[str, tuple[Job, Process]], progress: SweepProgress) -> None:
-    """Give up runs whose acquisition is neither there, nor under way, nor about to be."""
+    """Give up runs whose start is neither there, nor under way, nor about to be."""
     coming = {job.name for job in waiting} | set(active)
     for job in [job for job in waiting if job.start is not None and not job.start.finished and job.start.name not in coming]:
         waiting.remove(job)
         assert job.start is not None
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        job.log.write_text(f"error: the acquisition that it starts from failed: {job.start.failure}\n")
+        job.log.write_text(f"error: the {'acquisition' if job.start.acquires else 'run'} that it starts from failed: {job.start.failure}\n")
         progress.ended(job)
 
 
