@@ -31,9 +31,7 @@ def results_page(experiments: Path) -> str:
     """
     records = {name: _status(experiments / claim.folder / STATUS) for name, claim in CLAIMS.items()}
     rows = [f"| [{name}](#{name}) | {CLAIMS[name].question} | {_word(record)} |" for name, record in records.items()]
-    head = (
-        "Written from the files under `experiments/`: figures are means over seeds, with the least and the greatest. `torchcram reproduce CLAIM` repeats one."
-    )
+    head = "Written from the files under `experiments/`: means over seeds, with the least and the greatest. `torchcram reproduce CLAIM` repeats a claim."
     table = "\n".join(["| claim | question | status |", "|---|---|---|", *rows])
     parts = [_claim(CLAIMS[name], record, experiments) for name, record in records.items()]
     return "\n\n".join(part for part in ("# Results", head, table, _main(experiments / MAIN), *parts) if part) + "\n"
