@@ -107,6 +107,7 @@ ORDER = (
     "reproduce.worker",
     "reproduce.progress",
     "reproduce.sweep",
+    "reproduce.ray_executor",
     "reproduce.results",
     "reproduce.status",
     # showing and driving

@@ -41,16 +41,20 @@ def require_choice(kind: str, value: str, valid: Iterable[str]) -> str:
     return value
 
 
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed; the message names the extra."""
+
+
 def optional(module: str, *, extra: str) -> Any:
     """Return a module of an optional dependency.
 
     Raises:
-        ImportError: naming the extra that installs it.
+        MissingExtraError: naming the extra that installs it.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError:
-        raise ImportError(f"this needs {module.split('.')[0]}, which is not installed: pip install 'torchcram[{extra}]'") from None
+        raise MissingExtraError(f"this needs {module.split('.')[0]}, which is not installed: pip install 'torchcram[{extra}]'") from None
 
 
 def require_positive(**numbers: float) -> None:

@@ -50,9 +50,17 @@ def test_a_finished_claim_is_only_written_down(monkeypatch, capsys):
         (["all", "--scale", "deno"], "unknown scale 'deno': did you mean 'demo'?"),
         (["all", "--seeds", "0"], "seeds 0 must be at least 1"),
         (["all", "--jobs", "0"], "jobs 0 must be above 0"),
+        (["all", "--executor", "slurm"], "unknown executor 'slurm': valid: local, ray"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(monkeypatch, capsys, tmp_path, arguments, message):
     assert run(monkeypatch, *arguments) == 2
     assert f"error: {message}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra_is_one_line_that_names_it_and_nothing_is_written(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run(monkeypatch, "07_recurrence", "--seeds", "1", "--executor", "ray") == 2
+    assert "error: this needs ray, which is not installed: pip install 'torchcram[ray]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
