@@ -178,7 +178,7 @@ def reproduce_command(
     from torchcram.report.tables import print_plan
     from torchcram.reproduce.claims import claims_named
     from torchcram.reproduce.plan import jobs_to_do, plan
-    from torchcram.reproduce.progress import SweepProgress, steps_done, steps_of
+    from torchcram.reproduce.progress import SweepProgress, core_hours, steps_done, steps_of
     from torchcram.reproduce.ray_executor import ray_cluster
     from torchcram.reproduce.sweep import cores, launch, sweep
     from torchcram.strict import require_choice, require_positive
@@ -191,7 +191,7 @@ def reproduce_command(
     todo = jobs_to_do(planned, refresh=refresh)
     if dry_run:
         entries = [(run.claim.name, run.method.name, run.seed, run.job.state, run.job.name) for run in planned]
-        print_plan(entries, len(todo), sum(steps_of(job) - steps_done(job) for job in todo), Console())
+        print_plan(entries, len(todo), sum(steps_of(job) - steps_done(job) for job in todo), core_hours(todo), Console())
         return
     titles = {job.name: f"acquisition, seed {job.config.seed}" for job in todo if job.acquires}
     titles |= {run.job.name: f"{run.claim.name} {run.method.name}, seed {run.seed}" for run in planned}

@@ -8,6 +8,7 @@ from torchcram.report.results_page import results_page
 from torchcram.reproduce.claims import CLAIMS
 
 SPREAD = {"mean": 0.015, "least": 0.014, "greatest": 0.016, "runs": 3}
+ALL = {"mean": 1.0, "least": 1.0, "greatest": 1.0, "runs": 3}
 
 
 def write(folder, name, *, status="partly", holes=0, **figures):
@@ -26,9 +27,7 @@ def test_without_any_result_every_claim_is_listed_as_not_measured(tmp_path):
 
 
 def test_a_measured_claim_shows_its_status_and_figures(tmp_path):
-    place = write(
-        tmp_path, "07_recurrence", recurrence70={"any_layer_read_rate": SPREAD, "retrieval_accuracy": {**SPREAD, "mean": 1.0, "least": 1.0, "greatest": 1.0}}
-    )
+    place = write(tmp_path, "07_recurrence", recurrence70={"any_layer_read_rate": SPREAD, "retrieval_accuracy": ALL})
     (place / "figure.png").write_bytes(b"")
     page = results_page(tmp_path)
     assert f"| [07_recurrence](#07_recurrence) | {CLAIMS['07_recurrence'].question} | partly |" in page

@@ -9,6 +9,8 @@ from fake_runs import fake_run
 from torchcram.cli import main
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
+from torchcram.reproduce.progress import core_hours
+from torchcram.training.presets import PRESETS
 from torchcram.training.source import source_hash
 
 
@@ -28,9 +30,11 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 def test_a_dry_run_shows_what_is_to_do_and_writes_nothing(monkeypatch, capsys, tmp_path):
+    jobs = [run.job for run in plan([CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=tmp_path, source=source_hash())]
     assert run(monkeypatch, "07_recurrence", "--seeds", "1", "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "6 processes to run, 4,200 training steps" in said
+    steps = 6 * PRESETS["mini"]().training.steps
+    assert f"6 processes to run, {steps:,} training steps, about {core_hours(jobs):.1f} core-hours" in said
     assert said.count("missing") == 6
     assert list(tmp_path.iterdir()) == []
 

@@ -100,31 +100,31 @@ def test_the_status_is_that_of_the_largest_scale_measured(tmp_path):
     json.dumps(whole, allow_nan=False)
 
 
-# The drift of the mini scale comes at step 665: lines every 10 steps.
-BEFORE = (0.014,) * 67
+# The drift of the mini scale comes at step 608: lines every 10 steps.
+BEFORE = (0.014,) * 61
 
 
 @pytest.mark.parametrize(
     ("after", "peak", "recovery"),
     [
         ((0.015,) * 30, 0.015, 0),
-        ((0.1,) * 10 + (0.014,) * 20, 0.1, 135),
+        ((0.1,) * 10 + (0.014,) * 20, 0.1, 132),
         ((0.1,) * 30, 0.1, None),
     ],
 )
 def test_the_recovery_from_a_drift_is_read_off_the_metrics(tmp_path, after, peak, recovery):
     drifting = plan([CLAIMS["08_drift_override"]], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)[0].job
-    assert drifting.config.task.drift_at == 665
+    assert drifting.config.task.drift_at == 608
     fake_run(drifting.folder, drifting, rates=BEFORE + after)
     row = row_of(drifting.folder)
     assert row["drift_peak_rate"] == pytest.approx(peak)
-    # Ten high lines from step 670 on, the last at 760; it weighs in the average of 50 steps until 800.
+    # Ten high lines from step 610 on, the last at 700; it weighs in the average of 50 steps until 740.
     assert row["recovery_steps"] == recovery
 
 
 def test_the_consolidation_curve_is_fitted_to_late_patterns_alone(tmp_path):
     job = plan([CLAIMS["05_consolidation_curve"]], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)[0].job
-    assert job.config.task.introduce_at == ((525, 30),)
+    assert job.config.task.introduce_at == ((480, 30),)
     fake_run(job.folder, job)
     row = row_of(job.folder)
     # The ninth bin, of 200 to 500 exposures, holds early patterns, too.

@@ -41,7 +41,7 @@ TRANSITION = Claim(
         TRANSFORMER,
         PAPER,
         changed("cram_early", "CRAM, switched at 15% of the steps", {"controller.acquire_steps": Share(0.15)}),
-        changed("cram_late", "CRAM, switched at two thirds of the steps", {"controller.acquire_steps": Share(0.67), "controller.plateau_steps": Share(1.0)}),
+        changed("cram_late", "CRAM, switched at four fifths of the steps", {"controller.acquire_steps": Share(0.8), "controller.plateau_steps": Share(1.0)}),
     ),
     figures=("reduction_any_layer", "reduction_need", "reduction_consolidation", "acquired_at", "transition_step", "retrieval_accuracy", *READS[:2]),
     goals=(
