@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from tiny_runs import tiny_config
 from torchcram.training.frozen import part_of
-from torchcram.training.loop import load_run, train
+from torchcram.training.loop import evaluate_run, load_run, train
 from torchcram.training.run_dir import RunDir
 from torchcram.training.trainer import Trainer, build_model, build_task
 
@@ -133,3 +133,12 @@ def test_the_configuration_says_where_it_started(heads_only, source, tmp_path):
     run = train(heads_only, out=tmp_path / "run", start=source.path, show_progress=False)
     assert json.loads((run.path / "config.json").read_text())["start_from"] == source.summary["config_hash"]
     assert heads_only.digest() != heads_only.updated("start_from", "0123456789ab").digest()
+
+
+def test_a_transferred_run_can_be_judged_on_a_changed_task(heads_only, source, tmp_path):
+    """The changed task is derived from the configuration, not from what the task made of it: dynamics are not made faster twice."""
+    dynamics = heads_only.updated("task.unseen", "dynamics").updated("training.steps", 0)
+    run = train(dynamics, out=tmp_path / "run", start=source.path, show_progress=False)
+    same, other = (evaluate_run(run, queries=10, seed=1, task_changes={"override": share}) for share in (0.0, 1.0))
+    assert same == evaluate_run(run, queries=10, seed=1)
+    assert other["any_layer_floor"] > same["any_layer_floor"]

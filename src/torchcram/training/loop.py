@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torchcram.models.sequence import SequenceModel
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
-from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd import SRCDConfig
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.checkpoint import find_checkpoint, load_weights
 from torchcram.training.clock import Clock
@@ -26,7 +26,7 @@ from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_config import RunConfig
 from torchcram.training.run_dir import ACQUISITION, CHECKPOINT, METRICS, MODEL, SUMMARY, RunDir
 from torchcram.training.summary import evaluate_midway, finish
-from torchcram.training.trainer import Trainer, build_model, build_task
+from torchcram.training.trainer import Trainer, build_model, build_task, built_in_task
 from torchcram.types import Reads, RoutingControl
 
 
@@ -216,11 +216,11 @@ def evaluate_run(
     """
     require_choice("reads", reads, get_args(Reads))
     task = run.task
-    config = run.config
+    rules = run.config.task
     for field, value in (task_changes or {}).items():
-        if isinstance(task, SRCD):
-            config = config.updated(f"task.{field}", value)
-            task = build_task(config)
+        if isinstance(rules, SRCDConfig):
+            rules = rules.updated(field, value)
+            task = built_in_task(rules)
         else:
             raise ValueError(f"the task of {run.path} is a custom one: its field {field!r} cannot be changed here")
     control = RoutingControl(reads=cast(Reads, reads), threshold_shift=shift)

@@ -52,7 +52,12 @@ def build_task(config: RunConfig, task: Task | None = None) -> Task:
     assert isinstance(config.task, SRCDConfig)
     if task is not None:
         raise ValueError(f"the run learns the built-in task {config.task.kind!r}: set task.kind to 'custom' to pass a task object")
-    return Transfer(config.task) if isinstance(config.task, TransferConfig) else SRCD(config.task)
+    return built_in_task(config.task)
+
+
+def built_in_task(config: SRCDConfig) -> SRCD:
+    """Return the built-in task of a configuration."""
+    return Transfer(config) if isinstance(config, TransferConfig) else SRCD(config)
 
 
 def build_model(config: RunConfig, task: Task) -> SequenceModel:
