@@ -81,9 +81,9 @@ def test_with_a_budget_so_many_tokens_read_and_routing_stays_static(budget):
 def test_the_budget_waits_until_reads_are_routed_and_ignores_padding():
     mixer = live(StaticRouterBlock(WIDTH, budget=0.25))
     token, gap, mask = torch.randn(5, 60, WIDTH), torch.rand(5, 60), torch.arange(60).expand(5, 60) < 40
-    before = mixer.router.net[-1].bias.clone()
+    before = mixer.router.offset.clone()
     mixer.after_step(mixer(token, gap, token=token, control=RoutingControl(reads="all")))
-    assert torch.equal(mixer.router.net[-1].bias, before)
+    assert torch.equal(mixer.router.offset, before)
     for _ in range(30):
         mixer.after_step(mixer(token, gap, token=token, mask=mask, control=TRAINING))
     assert mixer(token, gap, token=token, mask=mask, control=ROUTED).decision.read[mask].float().mean() == pytest.approx(0.25, abs=0.02)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import rms_norm
 
 from torchcram.memory.block import CRAMBlock
+from torchcram.memory.router import NeedFamiliarityRouter
 from torchcram.ops.collective import world_concat
 from torchcram.types import BlockOutput
 
@@ -68,9 +69,9 @@ class StaticRouterBlock(CRAMBlock):
         if self.budget is None or need is None:
             return
         seen = world_concat(need[~need.isnan()].float(), need.numel())
-        last = self.router.net[-1]
+        assert isinstance(self.router, NeedFamiliarityRouter)
         with torch.no_grad():
-            last.bias -= FOLLOWS * torch.logit(seen.quantile(1 - self.budget), eps=1e-6)
+            self.router.offset.sub_(FOLLOWS * torch.logit(seen.quantile(1 - self.budget), eps=1e-6))
 
     def _seen_by_router(self, h: Tensor, token: Tensor) -> Tensor:
         """What the router decides from: the token, in the scale of a normed state."""
