@@ -6,9 +6,10 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test lint format types help
+.PHONY: demo test lint format types docs help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,6 +33,9 @@ format: $(DEV)  ## repair style and formatting
 types: $(DEV)  ## check the types of the package
 	$(BIN)/mypy
 
+docs: $(DOCS)  ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "torchcram needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -44,3 +48,6 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[dev]'
 	@touch $@ $(CORE)
 
+$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[docs]'
+	@touch $@ $(CORE)

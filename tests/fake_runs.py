@@ -17,7 +17,7 @@ TOY = Claim(
     reading="Look.",
     methods=(
         Method(name="cram", title="CRAM", changes={}, family="CRAM", at=0.5),
-        Method(name="cheap", title="CRAM, cheap", changes={"controller.price_most": 0.02}, family="CRAM", at=0.7),
+        Method(name="cheap", title="CRAM, cheap", changes={"controller.exploration": 0.1}, family="CRAM", at=0.7),
         Method(name="dense", title="dense", changes={"model.mixer": "transformer"}),
     ),
     figures=("retrieval_accuracy", "any_layer_read_rate", "transition_step"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
-from torchcram.strict import StrictConfig, nearest_hint, optional, require_choice
+from torchcram.strict import LATER, StrictConfig, nearest_hint, optional, require_choice
 
 
 class Inner(StrictConfig):
@@ -122,6 +122,21 @@ def test_the_digest_tells_configurations_apart_and_is_stable():
     assert set(Outer().digest()) <= set(string.hexdigits.lower())
     # A literal, since runs are recognised by it: equal settings must have equal digests in every later version and process.
     assert Inner().digest() == "ef913072fa51"
+
+
+def test_a_later_field_counts_only_once_it_is_used():
+    class Old(StrictConfig):
+        width: int = 3
+
+    class New(Old):
+        depth: int = Field(1, json_schema_extra=LATER)
+
+    class Whole(StrictConfig):
+        part: New = New()
+
+    assert New().digest() == Old().digest() == New(depth=1).digest()
+    assert len({Old().digest(), New(depth=2).digest(), New(depth=3).digest(), New(width=4).digest()}) == 4
+    assert Whole(part=New()).digest() != Whole(part=New(depth=2)).digest()
 
 
 def test_an_optional_package_that_is_absent_names_its_extra():

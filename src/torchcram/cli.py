@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from torchcram.strict import MissingExtraError
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Sequence models that learn to stop paying for attention.")
 
 
@@ -20,6 +22,7 @@ def train_command(
     seed: Annotated[int | None, typer.Option(help="Seed of weights, data and noise.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-seedS if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    start: Annotated[Path | None, typer.Option(help="Folder of the finished run that start_from names.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train a model, evaluate it on fresh sequences, and print the summary."""
@@ -35,7 +38,7 @@ def train_command(
         chosen = chosen.updated(*parse_assignment(assignment))
     if seed is not None:
         chosen = chosen.updated("seed", seed)
-    run = train(chosen, out=out, resume=resume, show_progress=not quiet)
+    run = train(chosen, out=out, resume=resume, start=start, show_progress=not quiet)
     if PartialState().is_main_process:
         print_summary(run.summary, Console())
         typer.echo(f"{run.path / 'summary.json'}")
@@ -162,40 +165,45 @@ def reproduce_command(
     jobs: Annotated[int | None, typer.Option(help="Runs at once, one thread each; as many as there are cores if not given.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what there is and what is to do; train and write nothing.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Train again what was trained with other code.")] = False,
+    executor: Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster (extra ray).")] = "local",
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/reproduce"),
     out: Annotated[Path, typer.Option(help="Folder of the claims' results.")] = Path("experiments"),
 ) -> None:
     """Train what a claim still needs, and write its table, figure and status."""
+    from contextlib import nullcontext
+
     from rich.console import Console
 
     from torchcram.report.claim_page import write_claim
     from torchcram.report.tables import print_plan
     from torchcram.reproduce.claims import claims_named
     from torchcram.reproduce.plan import jobs_to_do, plan
-    from torchcram.reproduce.progress import SweepProgress, steps_done, steps_of
-    from torchcram.reproduce.sweep import cores, sweep
-    from torchcram.strict import require_positive
+    from torchcram.reproduce.progress import SweepProgress, core_hours, steps_done, steps_of
+    from torchcram.reproduce.ray_executor import ray_cluster
+    from torchcram.reproduce.sweep import cores, launch, sweep
+    from torchcram.strict import require_choice, require_positive
     from torchcram.training.source import source_hash
 
-    workers = cores() if jobs is None else jobs
-    require_positive(jobs=workers)
+    require_positive(jobs=1 if jobs is None else jobs)
+    require_choice("executor", executor, ("local", "ray"))
     chosen, source = claims_named(claim), source_hash()
     planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source)
     todo = jobs_to_do(planned, refresh=refresh)
     if dry_run:
         entries = [(run.claim.name, run.method.name, run.seed, run.job.state, run.job.name) for run in planned]
-        print_plan(entries, len(todo), sum(steps_of(job) - steps_done(job) for job in todo), Console())
+        print_plan(entries, len(todo), sum(steps_of(job) - steps_done(job) for job in todo), core_hours(todo), Console())
         return
     titles = {job.name: f"acquisition, seed {job.config.seed}" for job in todo if job.acquires}
     titles |= {run.job.name: f"{run.claim.name} {run.method.name}, seed {run.seed}" for run in planned}
-    try:
-        with SweepProgress(todo, titles=titles) as progress:
-            sweep(todo, workers=workers, progress=progress)
-    finally:
-        # After Ctrl-C, too: what is finished is told, and the rest is listed as holes.
-        for one in chosen:
-            status = write_claim(one, [run for run in planned if run.claim is one], experiments=out, source=source)
-            typer.echo(f"{one.name}: {status} ({out / one.folder / 'README.md'})")
+    with ray_cluster() if executor == "ray" else nullcontext((launch, cores())) as (start, there):
+        try:
+            with SweepProgress(todo, titles=titles) as progress:
+                sweep(todo, workers=there if jobs is None else jobs, progress=progress, start=start)
+        finally:
+            # After Ctrl-C, too: what is finished is told, and the rest is listed as holes.
+            for one in chosen:
+                status = write_claim(one, [run for run in planned if run.claim is one], experiments=out, source=source)
+                typer.echo(f"{one.name}: {status} ({out / one.folder / 'README.md'})")
 
 
 def _show_json(content: Any, file: Path | None) -> None:
@@ -228,7 +236,7 @@ def main() -> None:
     """Run the command line; what the user can mend is one line on stderr and exit status 2, an interruption is 130."""
     try:
         app()
-    except (ValueError, FloatingPointError, OSError) as error:
+    except (ValueError, FloatingPointError, OSError, MissingExtraError) as error:
         typer.secho(f"error: {'; '.join(str(error).splitlines())}", err=True, fg=typer.colors.RED)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+# Marks a field that came after runs had been named: while it holds its default, it does not count in the digest, so those runs keep their names.
+LATER: dict[str, Any] = {"later": True}
+
 # Not typing.Self: the checker that enforces shapes in the tests decorates methods one by one, and does not know their class.
 ConfigT = TypeVar("ConfigT", bound="StrictConfig")
 
@@ -38,16 +41,20 @@ def require_choice(kind: str, value: str, valid: Iterable[str]) -> str:
     return value
 
 
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed; the message names the extra."""
+
+
 def optional(module: str, *, extra: str) -> Any:
     """Return a module of an optional dependency.
 
     Raises:
-        ImportError: naming the extra that installs it.
+        MissingExtraError: naming the extra that installs it.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError:
-        raise ImportError(f"this needs {module.split('.')[0]}, which is not installed: pip install 'torchcram[{extra}]'") from None
+        raise MissingExtraError(f"this needs {module.split('.')[0]}, which is not installed: pip install 'torchcram[{extra}]'") from None
 
 
 def require_positive(**numbers: float) -> None:
@@ -103,7 +110,17 @@ class StrictConfig(BaseModel):
 
     def digest(self) -> str:
         """Return 12 hexadecimal digits that identify this configuration."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(_counted(self, self.model_dump(mode="json")), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _counted(config: BaseModel, tree: dict[str, Any]) -> dict[str, Any]:
+    """Return the tree of a configuration without the fields marked :data:`LATER` that hold their defaults."""
+    kept = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if field.json_schema_extra != LATER or value != field.default:
+            kept[name] = _counted(value, tree[name]) if isinstance(value, BaseModel) else tree[name]
+    return kept
 
 
 def _readable(error: ValidationError) -> str:

@@ -140,7 +140,7 @@ class BlockOutput:
         state: what to pass to the next call.
         decision: None for mixers without a router.
         losses: named scalar losses, already normalised, not yet weighted.
-        signals: named per-token tensors for reports (``quality``, ``error``, ``surprise``): NaN where not observed.
+        signals: named per-token tensors for reports (``quality``, ``error``, ``surprise``, ``need`` where routed): NaN where not observed.
         lesson: what the block's semantic memory should take note of after the optimizer's step, or None.
     """
 

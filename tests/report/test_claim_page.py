@@ -120,6 +120,7 @@ def test_a_damaged_status_is_named(tmp_path, runs):
         (Picture(kind="training", title="T", y="any_layer_read_rate", methods=("cram",)), {"CRAM"}),
         (Picture(kind="sweep", title="T", x="share", y="any_layer_read_rate"), {"any layer read rate", "any layer floor"}),
         (Picture(kind="frontier", title="T"), {"CRAM", "dense"}),
+        (Picture(kind="bound", title="T"), {"CRAM", "dense", "bound on static routing"}),
     ],
 )
 def test_each_kind_of_picture_shows_its_methods(tmp_path, runs, picture, labels):
@@ -132,3 +133,9 @@ def test_each_kind_of_picture_shows_its_methods(tmp_path, runs, picture, labels)
     if picture.kind == "frontier":
         lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
         assert lines == {"CRAM": [[0.015, 0.995], [0.015, 0.995]], "dense": [[1.0, 0.995]]}
+    if picture.kind == "bound":
+        (bound,) = [line.get_xydata() for line in axes.get_lines() if line.get_label() == "bound on static routing"]
+        # From a guess among 16 up to 6 queries in 128 steps, where every query has its read.
+        assert bound[0].tolist() == [0.0, 1 / 16]
+        assert bound[bound[:, 1] < 1 - 1e-9][-1, 0] < 6 / 128 <= bound[-1, 0]
+        assert (bound[:, 1].max(), bound[-1, 1]) == (1.0, 1.0)

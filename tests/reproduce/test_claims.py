@@ -27,6 +27,7 @@ def test_every_model_of_a_claim_can_be_built(claim):
 def test_goals_and_pictures_speak_of_methods_that_are_trained(claim):
     trained = {method.name for method in claim.methods}
     assert {goal.method for goal in claim.goals} | {name for goal in claim.goals for name in goal.than} | set(claim.picture.methods) <= trained
+    assert {method.rival for method in claim.methods} - {""} <= trained
     assert {goal.figure for goal in claim.goals} <= set(claim.figures)
 
 
@@ -42,6 +43,14 @@ def test_an_unknown_claim_gets_the_nearest():
     assert claims_named("02_transition") == [CLAIMS["02_transition"]]
     with pytest.raises(ValueError, match="unknown claim '02_transitoin': did you mean '02_transition'"):
         claims_named("02_transitoin")
+
+
+def test_a_method_with_a_base_names_the_run_that_it_starts_from():
+    method = CLAIMS["04_transfer"].method("readout_frozen")
+    for seed in (0, 1):
+        config = method.config(PRESETS["mini"](), seed=seed)
+        assert config.start_from == CLAIMS["04_transfer"].method("cram").config(PRESETS["mini"](), seed=seed).digest()
+        assert (config.task.kind, config.task.unseen, config.training.frozen) == ("transfer", "readout", ("trunk", "semantic", "router"))
 
 
 def test_shares_of_the_steps_follow_the_scale():

@@ -9,6 +9,8 @@ from fake_runs import fake_run
 from torchcram.cli import main
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
+from torchcram.reproduce.progress import core_hours
+from torchcram.training.presets import PRESETS
 from torchcram.training.source import source_hash
 
 
@@ -28,9 +30,11 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 def test_a_dry_run_shows_what_is_to_do_and_writes_nothing(monkeypatch, capsys, tmp_path):
+    jobs = [run.job for run in plan([CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=tmp_path, source=source_hash())]
     assert run(monkeypatch, "07_recurrence", "--seeds", "1", "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "6 processes to run, 4,200 training steps" in said
+    steps = 6 * PRESETS["mini"]().training.steps
+    assert f"6 processes to run, {steps:,} training steps, about {core_hours(jobs):.1f} core-hours" in said
     assert said.count("missing") == 6
     assert list(tmp_path.iterdir()) == []
 
@@ -50,9 +54,17 @@ def test_a_finished_claim_is_only_written_down(monkeypatch, capsys):
         (["all", "--scale", "deno"], "unknown scale 'deno': did you mean 'demo'?"),
         (["all", "--seeds", "0"], "seeds 0 must be at least 1"),
         (["all", "--jobs", "0"], "jobs 0 must be above 0"),
+        (["all", "--executor", "slurm"], "unknown executor 'slurm': valid: local, ray"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(monkeypatch, capsys, tmp_path, arguments, message):
     assert run(monkeypatch, *arguments) == 2
     assert f"error: {message}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra_is_one_line_that_names_it_and_nothing_is_written(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run(monkeypatch, "07_recurrence", "--seeds", "1", "--executor", "ray") == 2
+    assert "error: this needs ray, which is not installed: pip install 'torchcram[ray]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fake_runs import SOURCE, TOY, Ended, fake_run, finish_at_once
+from torchcram.reproduce.claim import Method
 from torchcram.reproduce.plan import Job, jobs_to_do, plan
 from torchcram.reproduce.progress import SweepProgress, steps_done, steps_of
 from torchcram.reproduce.sweep import sweep
@@ -150,6 +152,30 @@ def test_an_interruption_asks_each_process_once_to_save_and_waits_for_it(tmp_pat
     assert said == [signal.SIGINT, signal.SIGINT, "waited", "waited"]
 
 
+HEIR = Method(name="heir", title="heir", changes={"training.frozen": ["trunk"]}, base=TOY.methods[1])
+
+
+def test_a_run_that_starts_from_another_comes_after_it_and_says_so_in_its_command(tmp_path):
+    runs = plan([replace(TOY, methods=(HEIR,))], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)
+    jobs = jobs_to_do(runs, refresh=False)
+    heir = runs[0].job
+    assert [job.config.digest() for job in jobs] == [heir.config.start_from, heir.config.digest()]
+    assert heir.command.endswith(f"--resume --start {jobs[0].folder}")
+    assert steps_of(heir) == heir.config.training.steps
+    assert [job.name for job in worked(jobs)] == [job.name for job in jobs]
+    assert jobs_to_do(runs, refresh=False) == []
+
+
+def test_a_base_shares_its_acquisition_with_the_others_and_a_failed_one_takes_its_heirs_along(tmp_path):
+    runs = plan([replace(TOY, methods=(TOY.methods[0], HEIR))], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)
+    jobs = jobs_to_do(runs, refresh=False)
+    assert [job.acquires for job in jobs] == [True, False, False, False]
+    assert [before.name for before in runs[1].job.before] == [jobs[0].name, runs[1].job.start.name]
+    worked(jobs, start=lambda job: fail(job) if job is runs[1].job.start else finish_at_once(job))
+    assert runs[0].job.finished
+    assert runs[1].job.failure.startswith("the run that it starts from failed: training stopped at step 7")
+
+
 def test_results_of_other_code_are_stale_and_trained_again_only_when_asked(tmp_path):
     worked(jobs_to_do(planned(tmp_path, source="otherothero1"), refresh=False))
     runs = planned(tmp_path)
@@ -171,7 +197,7 @@ def test_an_unfinished_run_of_other_code_is_not_continued(tmp_path):
 
 def test_progress_counts_the_steps_that_are_left(tmp_path):
     job = planned(tmp_path)[0].job
-    assert (steps_of(job.start), steps_of(job)) == (400, 300)
+    assert (steps_of(job.start), steps_of(job)) == (400, 240)
     assert steps_done(job) == 0
     job.folder.mkdir(parents=True)
     (job.folder / "metrics.jsonl").write_text(json.dumps({"step": 449}) + '\n{"step": 4')

@@ -401,6 +401,32 @@ def test_late_patterns_stay_away_until_they_are_introduced():
         assert set(seen.unique().tolist()) == set(range(-1, patterns))
 
 
+def test_a_redrawn_map_keeps_the_keys_and_draws_every_value_anew():
+    task = SRCD(config(redrawn_map=True, recurrence=1.0, patterns=3))
+    batch = draw(task.config, size=2000)
+    answer, pattern, query = batch.targets["answer"], batch.info["pattern"], batch.slices["query"]
+    assert set(pattern[query].tolist()) == {0, 1, 2}
+    assert torch.equal(batch.slices["needs_read"], query)
+    # One value a key within a sequence; over sequences all are equally likely, whatever the key.
+    firsts = []
+    for row in range(batch.size):
+        for key in range(3):
+            values = set(answer[row][query[row] & (pattern[row] == key)].tolist())
+            assert len(values) <= 1
+            firsts += [(key, value) for value in values]
+    counts = torch.zeros(3, 16)
+    for key, value in firsts:
+        counts[key, value] += 1
+    expected = counts.sum(1, keepdim=True) / 16
+    assert ((counts - expected).abs() < 5 * expected.sqrt()).all()
+
+
+def test_not_redrawing_draws_nothing():
+    plain, redrawn = (draw(config(redrawn_map=flag)) for flag in (False, True))
+    torch.testing.assert_close(plain.gap, redrawn.gap)
+    assert not torch.equal(plain.targets["answer"], redrawn.targets["answer"])
+
+
 def test_contextual_values_depend_on_the_sense_of_rotation():
     settings = config(contextual=True, patterns=40)
     task, batch = SRCD(settings), draw(settings, size=64)

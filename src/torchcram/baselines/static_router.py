@@ -3,14 +3,22 @@
 This is what the paper's lower bound is about: CRAM's block with working and episodic memory, the same *need*, the same price and the same
 exploration, but nothing is consolidated, and the router sees the embedding of the step's own inputs and times, which the model hands to every layer:
 the hidden state of a deeper layer would already know the context. Only the decision is blind; the read itself uses the hidden state, as everywhere.
+With a ``budget`` the share of the tokens that read is given, and learning decides which.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
 from torchcram.memory.block import CRAMBlock
+from torchcram.memory.router import NeedFamiliarityRouter
+from torchcram.ops.collective import world_concat
+from torchcram.types import BlockOutput
+
+# How fast the router's bias follows the budget, per training step.
+FOLLOWS = 0.2
 
 
 class StaticRouterBlock(CRAMBlock):
@@ -24,6 +32,7 @@ class StaticRouterBlock(CRAMBlock):
         state_size: channels of the working memory.
         router_noise: scale of the router's noise in training; None for the router's own.
         mlp_ratio: width of the feed-forward network over ``d_model``.
+        budget: share of the tokens that read in this layer once it is routed: those with the highest need; None for as many as are worth their price.
     """
 
     def __init__(
@@ -36,7 +45,10 @@ class StaticRouterBlock(CRAMBlock):
         state_size: int = 64,
         router_noise: float | None = None,
         mlp_ratio: float = 4.0,
+        budget: float | None = None,
     ):
+        if budget is not None and not 0 < budget < 1:
+            raise ValueError(f"budget {budget} must lie strictly between 0 and 1")
         super().__init__(
             d_model,
             heads=heads,
@@ -48,6 +60,18 @@ class StaticRouterBlock(CRAMBlock):
             router_noise=router_noise,
             mlp_ratio=mlp_ratio,
         )
+        self.budget = budget
+
+    def after_step(self, output: BlockOutput) -> None:
+        """Move the router's bias, one number for all tokens, so that the share of them that reads comes to the budget."""
+        super().after_step(output)
+        need = output.signals.get("need")
+        if self.budget is None or need is None:
+            return
+        seen = world_concat(need[~need.isnan()].float(), need.numel())
+        assert isinstance(self.router, NeedFamiliarityRouter)
+        with torch.no_grad():
+            self.router.offset.sub_(FOLLOWS * torch.logit(seen.quantile(1 - self.budget), eps=1e-6))
 
     def _seen_by_router(self, h: Tensor, token: Tensor) -> Tensor:
         """What the router decides from: the token, in the scale of a normed state."""

@@ -163,6 +163,8 @@ class CRAMBlock(nn.Module):
                 losses["surprise"] = self._learn_bindings(h, address, time, memory, decision.read, mask)
         if trace is not None:
             signals["surprise"] = trace.surprise
+        if control.reads == "routed":
+            signals["need"] = need.detach() if mask is None else need.detach().masked_fill(~mask, torch.nan)
         losses["price"] = step_mean(decision.probabilities[..., Route.EPISODIC], mask)
         new_state = MemoryState(working=working_state, episodic=self.episodic.forget(memory), surprise=None if trace is None else trace.state)
         return BlockOutput(hidden_states=x, state=new_state, decision=decision, losses=losses, signals=signals, lesson=lesson)

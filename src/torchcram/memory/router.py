@@ -46,6 +46,13 @@ class NeedFamiliarityRouter(nn.Module):
         self.register_buffer("threshold_logit", torch.tensor(math.log(threshold / (1 - threshold))))
         self.threshold_logit: Tensor
 
+    @property
+    def offset(self) -> Tensor:
+        """The bias of the logits of *need*: what is added to all tokens alike."""
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        return last.bias
+
     def need(self, hidden_states: Float[Tensor, "batch time d_model"], uniform: Float[Tensor, "batch time"] | None) -> Float[Tensor, "batch time"]:
         """Return the probability that a token needs a retrieval; above one half it asks for one."""
         logits = full_precision(self.net, hidden_states)[..., 0]

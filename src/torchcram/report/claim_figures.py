@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from torchcram.analysis.consolidation_curve import Counts, Points
+from torchcram.analysis.lower_bound import static_accuracy
 from torchcram.report.plots import smooth
 from torchcram.report.records import read_run, series
 from torchcram.report.style import INK, MUTED, VERMILION, WIDTH, percent_labels, rate_axis, styled
@@ -44,6 +45,8 @@ def claim_figure(claim: Claim, groups: Mapping[str, Group], *, folders: Mapping[
         _training(axes, claim, shown, folders)
     elif claim.picture.kind == "sweep":
         _sweep(axes, claim, shown, groups)
+    elif claim.picture.kind == "bound":
+        _bound(axes, claim, shown, groups)
     elif claim.picture.kind == "exposures":
         _exposures(axes, shown, groups)
     else:
@@ -101,6 +104,27 @@ def _frontier(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping
     axes.set_xscale("symlog", linthresh=0.001, linscale=0.35)
     axes.set(xlim=(-0.0002, 1.3), ylim=(-0.02, 1.04), xlabel=_label(claim.picture.x), ylabel=_label(claim.picture.y))
     axes.set_xticks([0.0, 0.001, 0.01, 0.1, 1.0])
+    percent_labels(axes.xaxis)
+    percent_labels(axes.yaxis)
+
+
+def _bound(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+    """Each run a faint dot, the means of a family's methods a line; dashed: what a static reader without parametric memory can reach."""
+    families: dict[str, list[Method]] = {}
+    for method in shown:
+        families.setdefault(method.family or method.title, []).append(method)
+    for colour, (name, methods) in zip(_cycled(len(families)), families.items(), strict=True):
+        points = [[_values(groups[method.name], figure) for figure in ("any_layer_read_rate", claim.picture.y)] for method in methods]
+        for x, y in points:
+            axes.plot(x, y, ".", color=colour, alpha=0.4)
+        means = sorted((float(np.mean(x)), float(np.mean(y))) for x, y in points)
+        axes.plot(*zip(*means, strict=True), "o-" if len(means) > 1 else "D", color=colour, linewidth=1.2, markersize=5, label=name)
+    row = groups[shown[0].name].rows[0]
+    share, values = float(row["query_share"]), int(row["values"])
+    budgets = np.linspace(0.0, 1.4 * share, 141)
+    bound = [static_accuracy(float(budget), query_share=share, values=values) for budget in budgets]
+    axes.plot(budgets, bound, color=INK, linewidth=1.4, linestyle=(0, (5, 3)), label="bound on static routing")
+    axes.set(xlim=(-0.001, 1.4 * share), ylim=(0, 1.04), xlabel=_label("any_layer_read_rate"), ylabel=_label(claim.picture.y))
     percent_labels(axes.xaxis)
     percent_labels(axes.yaxis)
 

@@ -123,12 +123,13 @@ def _cell(group: Group, figure: str) -> str:
     spread = group.spread(figure)
     if spread is None:
         return "-"
-    mean, least, greatest = (_number(spread[name], figure) for name in ("mean", "least", "greatest"))
+    mean, least, greatest = (number(spread[name], figure) for name in ("mean", "least", "greatest"))
     partial = "" if spread["runs"] == len(group.rows) else f", {spread['runs']:g} of {len(group.rows)} runs"
     return mean if least == greatest and not partial else f"{mean} ({least} to {greatest}{partial})"
 
 
-def _number(value: float, figure: str) -> str:
+def number(value: float, figure: str) -> str:
+    """Return a figure as people read it: shares in percent."""
     if is_share(figure):
         return f"{100 * value:.2f}%"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"

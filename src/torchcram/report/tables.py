@@ -87,13 +87,13 @@ def print_bench(records: Sequence[Mapping[str, Any]], console: Console) -> None:
     console.print(table)
 
 
-def print_plan(entries: Sequence[tuple[str, str, int, str, str]], jobs: int, steps: int, console: Console) -> None:
-    """Print the runs of a plan: claim, method, seed, state and folder of each, and what is left to do."""
+def print_plan(entries: Sequence[tuple[str, str, int, str, str]], jobs: int, steps: int, hours: float, console: Console) -> None:
+    """Print the runs of a plan: claim, method, seed, state and folder of each, and what is left to do, in steps and core-hours."""
     table = Table("claim", "method", "seed", "state", "folder", box=None, header_style="bold")
     for claim, method, seed, state, folder in entries:
         table.add_row(claim, method, str(seed), state, folder)
     console.print(table)
-    console.print(f"{jobs} processes to run, {steps:,} training steps", highlight=False)
+    console.print(f"{jobs} processes to run, {steps:,} training steps, about {hours:.1f} core-hours", highlight=False)
 
 
 def _answers(summary: Summary) -> list[SummaryRow]:

@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 def is_share(figure: str) -> bool:
     """Whether a figure is a share in [0, 1], which people read in percent."""
-    return figure.endswith(("accuracy", "rate", "share", "floor"))
+    return figure.endswith(("accuracy", "rate", "share", "floor", "bound", "saved"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Method:
         changes: value, or :class:`Share`, by the dotted path of the field.
         family: methods of one family differ in one number and make one line of a figure.
         at: that number.
+        base: the method whose finished run, of the same seed, gives the weights; None to start from the seed.
+        rival: name of the method whose run, of the same seed, it is measured against (keys scanned until the same accuracy).
     """
 
     name: str
@@ -42,6 +44,8 @@ class Method:
     changes: Mapping[str, Any]
     family: str = ""
     at: float | None = None
+    base: Method | None = None
+    rival: str = ""
 
     def config(self, preset: RunConfig, *, seed: int) -> RunConfig:
         """Return the configuration of one run. Its name is the scale's, so that claims share what they have in common.
@@ -50,6 +54,8 @@ class Method:
             ValueError: if a change does not fit the preset.
         """
         config = preset.updated("seed", seed)
+        if self.base is not None:
+            config = config.updated("start_from", self.base.config(preset, seed=seed).digest())
         for path, value in self.changes.items():
             config = config.updated(path, _in_steps(value, preset.training.steps))
         return config
@@ -122,13 +128,14 @@ class Picture:
     Attributes:
         kind: ``"training"`` (``y`` over training steps, a line a method), ``"sweep"`` (``y`` over the number that a family sweeps),
             ``"frontier"`` (``y`` against ``x``, a point a method, a line a family), ``"exposures"`` (read rate against encounters of a pattern)
+            ``"bound"`` (``y`` against reads, a line a family, above the bound on static routing)
             or ``"dots"`` (``x`` and ``y`` for every method, one below the other).
         title: what the figure asks.
         x, y: fields of the rows; for ``"training"`` fields of the metrics.
         methods: which are drawn; all if empty.
     """
 
-    kind: Literal["training", "sweep", "frontier", "exposures", "dots"]
+    kind: Literal["training", "sweep", "frontier", "exposures", "bound", "dots"]
     title: str
     x: str = "any_layer_read_rate"
     y: str = "retrieval_accuracy"

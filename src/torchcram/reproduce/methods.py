@@ -32,7 +32,7 @@ STATIC = (TRANSFORMER, SLIDING_WINDOW, STATIC_HYBRID, SSM)
 
 def priced(method: Method, price: float) -> Method:
     """Return a method whose reads may cost at most ``price``, in units of the task loss."""
-    changes: dict[str, Any] = {**method.changes, "controller.price_start": min(0.01, price), "controller.price_most": price}
+    changes: dict[str, Any] = {**method.changes, "controller.price_start": min(0.1, price), "controller.price_most": price}
     return Method(name=f"{method.name}_price{price:g}", title=f"{method.title}, price {price:g}", changes=changes, family=method.family, at=price)
 
 

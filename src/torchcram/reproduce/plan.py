@@ -27,7 +27,7 @@ class Job:
         config: what is trained.
         runs: folder that holds all runs.
         source: hash of the code.
-        start: the acquisition that a run starts from, or None.
+        start: the acquisition, or the finished run, that a run starts from, or None.
         acquires: whether this is an acquisition.
     """
 
@@ -88,7 +88,13 @@ class Job:
     @property
     def command(self) -> str:
         """What repeats it by hand."""
-        return f"torchcram train {self.config_file} --out {self.folder} --resume"
+        start = f" --start {self.start.folder}" if self.start is not None and not self.start.acquires else ""
+        return f"torchcram train {self.config_file} --out {self.folder} --resume{start}"
+
+    @property
+    def before(self) -> list[Job]:
+        """What must be finished before it can start, first things first."""
+        return [] if self.start is None else [*self.start.before, self.start]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +118,19 @@ def plan(claims: Sequence[Claim], *, scale: str, seeds: int, runs: Path, source:
     if seeds < 1:
         raise ValueError(f"seeds {seeds} must be at least 1")
     wanted = [(claim, method, seed, method.config(preset, seed=seed)) for claim in claims for seed in range(seeds) for method in claim.methods]
-    starts = _shared({config.digest(): config for *_, config in wanted}.values(), runs=runs, source=source)
-    jobs = {digest: Job(config=config, runs=runs, source=source, start=start) for digest, (config, start) in starts.items()}
+    bases = [method.base.config(preset, seed=seed) for _, method, seed, _ in wanted if method.base is not None]
+    jobs = _jobs([*bases, *(config for *_, config in wanted)], runs=runs, source=source)
     return [PlannedRun(claim=claim, method=method, seed=seed, scale=scale, job=jobs[config.digest()]) for claim, method, seed, config in wanted]
+
+
+def _jobs(configs: Sequence[RunConfig], *, runs: Path, source: str) -> dict[str, Job]:
+    """Return the job of each run, by the digest of its configuration. What runs start from must come before them."""
+    starts = _shared({config.digest(): config for config in configs}.values(), runs=runs, source=source)
+    jobs: dict[str, Job] = {}
+    for digest, (config, acquisition) in starts.items():
+        start = acquisition if config.start_from is None else jobs[config.start_from]
+        jobs[digest] = Job(config=config, runs=runs, source=source, start=start)
+    return jobs
 
 
 def _shared(configs: Iterable[RunConfig], *, runs: Path, source: str) -> dict[str, tuple[RunConfig, Job | None]]:
@@ -131,12 +147,13 @@ def _shared(configs: Iterable[RunConfig], *, runs: Path, source: str) -> dict[st
 
 
 def jobs_to_do(planned: Sequence[PlannedRun], *, refresh: bool) -> list[Job]:
-    """Return what is left to train, every acquisition before the first run that starts from it. Stale runs only with ``refresh``."""
+    """Return what is left to train, everything after what it starts from. Stale runs only with ``refresh``."""
     left: dict[str, Job] = {}
     for job in (run.job for run in planned):
         if job.finished or (job.state == "stale" and not refresh):
             continue
-        if job.start is not None and not job.start.finished:
-            left.setdefault(job.start.name, job.start)
+        for needed in job.before:
+            if not needed.finished:
+                left.setdefault(needed.name, needed)
         left.setdefault(job.name, job)
     return list(left.values())

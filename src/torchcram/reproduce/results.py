@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from torchcram.analysis.consolidation_curve import encounters, fit_curve
+from torchcram.analysis.lower_bound import static_accuracy
+from torchcram.analysis.transfer import LEVEL, keys_until, saved
 from torchcram.reproduce.claim import Claim, Row
 from torchcram.reproduce.plan import PlannedRun
+from torchcram.tasks.srcd import SRCDConfig
 from torchcram.training.presets import PRESETS
 from torchcram.training.run_dir import CONFIG, ENVIRONMENT, METRICS, SUMMARY, RunDir
 
@@ -30,11 +33,18 @@ MOST_EXPOSURES = 200
 
 def rows_of(planned: Sequence[PlannedRun]) -> list[dict[str, Any]]:
     """Return the rows of the finished runs, stale ones (by their newest) where there is none of this code."""
+    found = {(run.claim.name, run.method.name, run.seed): folder for run in planned if (folder := _folder_of(run)) is not None}
     rows = []
     for run in planned:
-        folders = [run.job.folder] if run.job.finished else run.job.stale_folders[-1:]
-        rows += [{"scale": run.scale, "method": run.method.name, "seed": run.seed, **row_of(folder)} for folder in folders]
+        folder = found.get((run.claim.name, run.method.name, run.seed))
+        if folder is not None:
+            against = transfer_figures(RunDir(folder), found.get((run.claim.name, run.method.rival, run.seed)))
+            rows.append({"scale": run.scale, "method": run.method.name, "seed": run.seed, **row_of(folder), **against})
     return rows
+
+
+def _folder_of(run: PlannedRun) -> Path | None:
+    return run.job.folder if run.job.finished else next(iter(run.job.stale_folders[-1:]), None)
 
 
 def row_of(folder: Path) -> dict[str, Any]:
@@ -46,7 +56,38 @@ def row_of(folder: Path) -> dict[str, Any]:
     run = RunDir(folder)
     summary, source = run.read_json(SUMMARY), run.read_json(ENVIRONMENT).get("source")
     fields = {name: value for name, value in summary.items() if name not in LEFT_OUT}
-    return {"source": source, **fields, **drift_figures(run, summary), **curve_figures(run)}
+    return {"source": source, **fields, **bound_figures(run, summary), **drift_figures(run, summary), **curve_figures(run)}
+
+
+def bound_figures(run: RunDir, summary: Row) -> dict[str, Any]:
+    """Return the bound on static routing at the read rate that a run came to, and how far above it the run answers. Empty for other tasks."""
+    task = run.config().task
+    if not isinstance(task, SRCDConfig):
+        return {}
+    share = task.events(task.length)[1] / task.length
+    bound = static_accuracy(summary["any_layer_read_rate"], query_share=share, values=task.values)
+    return {"query_share": share, "values": task.values, "static_bound": bound, "above_static_bound": summary["retrieval_accuracy"] - bound}
+
+
+def transfer_figures(run: RunDir, rival: Path | None) -> dict[str, Any]:
+    """Return what a transferred run spared against its rival from scratch; empty without one, or with one of other code."""
+    if rival is None or run.read_json(ENVIRONMENT).get("source") != RunDir(rival).read_json(ENVIRONMENT).get("source"):
+        return {}
+    ours, theirs = run.read_json(SUMMARY), RunDir(rival).read_json(SUMMARY)
+    level = LEVEL * theirs["retrieval_accuracy"]
+    keys, rival_keys = (_keys_until(one, level) for one in (run, RunDir(rival)))
+    return {
+        "keys_to_match": keys,
+        "keys_of_rival": rival_keys,
+        "keys_saved": saved(keys, rival_keys),
+        "reads_saved": saved(ours["any_layer_read_rate"], theirs["any_layer_read_rate"]),
+        "accuracy_above_rival": ours["retrieval_accuracy"] - theirs["retrieval_accuracy"],
+    }
+
+
+def _keys_until(run: RunDir, level: float) -> float | None:
+    records = [record for record in run.metrics() if record["kind"] == "eval"]
+    return keys_until([record["accuracy"]["query"] for record in records], [record["keys_computed"] for record in records], level=level)
 
 
 def curve_figures(run: RunDir) -> dict[str, Any]:

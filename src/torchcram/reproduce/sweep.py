@@ -44,24 +44,33 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def launch(job: Job) -> Process:
-    """Start a job's process, apart from the terminal: Ctrl-C reaches it through :func:`sweep` alone, and once."""
+def prepare(job: Job) -> None:
+    """Write what a job's process will read, and make the folder of its log."""
     for folder in (job.log.parent, job.config_file.parent):
         folder.mkdir(parents=True, exist_ok=True)
     job.config_file.write_text(job.config.model_dump_json(indent=1))
+
+
+def command_of(job: Job) -> list[str]:
+    """Return the command of a job's process."""
     command = [sys.executable, "-m", "torchcram.reproduce.worker", str(job.config_file), str(job.folder), job.source]
     command += ["--acquire"] if job.acquires else []
-    command += ["--start", str(job.start.folder)] if job.start is not None else []
+    return command + (["--start", str(job.start.folder)] if job.start is not None else [])
+
+
+def launch(job: Job) -> Process:
+    """Start a job's process, apart from the terminal: Ctrl-C reaches it through :func:`sweep` alone, and once."""
+    prepare(job)
     environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
     with job.log.open("w") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
+        return subprocess.Popen(command_of(job), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
 
 
 def sweep(jobs: Sequence[Job], *, workers: int, progress: SweepProgress, start: Callable[[Job], Process] = launch, pause: float = 1.0) -> None:
     """Work through jobs until none is left that can be started.
 
     Args:
-        jobs: every acquisition before the runs that start from it.
+        jobs: every one after what it starts from.
         workers: processes at once.
         progress: what shows them.
         start: starts a process.
@@ -117,13 +126,13 @@ def _ended(job: Job, process: Process, progress: SweepProgress) -> None:
 
 
 def _drop_hopeless(waiting: list[Job], active: dict[str, tuple[Job, Process]], progress: SweepProgress) -> None:
-    """Give up runs whose acquisition is neither there, nor under way, nor about to be."""
+    """Give up runs whose start is neither there, nor under way, nor about to be."""
     coming = {job.name for job in waiting} | set(active)
     for job in [job for job in waiting if job.start is not None and not job.start.finished and job.start.name not in coming]:
         waiting.remove(job)
         assert job.start is not None
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        job.log.write_text(f"error: the acquisition that it starts from failed: {job.start.failure}\n")
+        job.log.write_text(f"error: the {'acquisition' if job.start.acquires else 'run'} that it starts from failed: {job.start.failure}\n")
         progress.ended(job)
 
 

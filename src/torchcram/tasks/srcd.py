@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from torchcram.strict import StrictConfig
+from torchcram.strict import LATER, StrictConfig
 from torchcram.tasks.oscillator import Oscillator
 from torchcram.types import Batch, Head
 
@@ -45,6 +45,8 @@ class SRCDConfig(StrictConfig):
             (somewhat more where patterns repeat within a sequence by themselves). The latest binding is the answer.
         drift_at: training step from which every recurring pattern has another value; None for never.
         contextual: the value of a recurring pattern depends on a latent context, too: the oscillator's sense of rotation.
+        redrawn_map: the value of every recurring pattern is drawn anew in each sequence: keys recur, but no memory that outlives a sequence can
+            know their values, so that every query needs a read.
         typeless: leave out the two flags that tell bindings and queries from ordinary steps.
         unanswerable: share of the queries whose key was never bound: the answer is the extra class ``values``.
         gap_exponent, gap_min, gap_max: Pareto law of the gaps, cut at ``gap_max``.
@@ -67,6 +69,7 @@ class SRCDConfig(StrictConfig):
     override: float = Field(0.0, ge=0.0, le=1.0)
     drift_at: int | None = Field(None, ge=0)
     contextual: bool = False
+    redrawn_map: bool = Field(False, json_schema_extra=LATER)
     typeless: bool = False
     unanswerable: float = Field(0.0, ge=0.0, lt=1.0)
     gap_exponent: float = Field(1.5, gt=0.0)
@@ -98,6 +101,9 @@ class SRCDConfig(StrictConfig):
                 raise ValueError(f"{name} range ({low}, {high}) runs backwards: use ({high}, {low})")
         if self.damping[0] < 0:
             raise ValueError(f"damping {self.damping[0]} is negative: use 0 or more")
+        if self.redrawn_map and (self.contextual or self.drift_at is not None):
+            other = "contextual" if self.contextual else f"drift_at {self.drift_at}"
+            raise ValueError(f"redrawn_map leaves no map for {other} to change: use one of the two")
         if self.contextual and self.frequency[0] <= 0:
             raise ValueError(f"frequency {self.frequency[0]} does not tell the sense of rotation, which is the context: use frequencies above 0")
         self.check_length(self.length)
@@ -219,13 +225,20 @@ class SRCD:
         recurring = self._choose_recurring(size, count, generator)
         key = self._binding_keys(recurring, step, generator)
         key, rebound = self._rebind(key, query, recurring, generator)
-        value = self._binding_values(key, rebound, step, context, generator)
+        maps = self._maps_of_sequences(size, step, context, generator)
+        value = self._binding_values(key, rebound, maps, generator)
         earlier = torch.ones(count, count, dtype=torch.bool).tril(-1) & ~query[:, None, :]
         source = _pick(earlier & (recurring[:, :, None] == recurring[:, None, :]), generator)
         key = torch.where(query, key.gather(1, source), key)
         unanswerable = query & (torch.rand(size, count, generator=generator) < self.config.unanswerable)
         key = torch.where(unanswerable, self.config.patterns + torch.arange(count), key)
-        return self._answer(position, query, key, value, earlier, unanswerable, step, context)
+        return self._answer(position, query, key, value, earlier, unanswerable, maps)
+
+    def _maps_of_sequences(self, size: int, step: int, context: Int[Tensor, " batch"], generator: torch.Generator) -> Int[Tensor, "batch patterns"]:
+        """Return the value of each recurring pattern in each sequence."""
+        if self.config.redrawn_map:
+            return torch.randint(self.config.values, (size, self.config.patterns), generator=generator)
+        return torch.stack([self.pattern_values(step=step, context=c) for c in (0, 1)])[context]
 
     def _choose_queries(self, size: int, count: int, queries: int, generator: torch.Generator) -> Bool[Tensor, "batch events"]:
         """Which events query: any but the first ones, so that every query has a binding to ask for."""
@@ -269,14 +282,13 @@ class SRCD:
         self,
         key: Int[Tensor, "batch events"],
         rebound: Bool[Tensor, "batch events"],
-        step: int,
-        context: Int[Tensor, " batch"],
+        maps: Int[Tensor, "batch patterns"],
         generator: torch.Generator,
     ) -> Int[Tensor, "batch events"]:
         """Values as bound: a pattern's own until its key is first re-bound, the new one from then on."""
         size, count = key.shape
         fresh = torch.randint(self.config.values, (size, count), generator=generator)
-        own = self._own_values(key, fresh, step, context)
+        own = self._own_values(key, fresh, maps)
         if not rebound.any():
             return own
         shift = torch.randint(1, self.config.values, (size, count), generator=generator)
@@ -286,12 +298,11 @@ class SRCD:
         return torch.where(source.any(-1), other.gather(1, source.float().argmax(-1)), own)
 
     def _own_values(
-        self, key: Int[Tensor, "batch events"], fresh: Int[Tensor, "batch events"], step: int, context: Int[Tensor, " batch"]
+        self, key: Int[Tensor, "batch events"], fresh: Int[Tensor, "batch events"], maps: Int[Tensor, "batch patterns"]
     ) -> Int[Tensor, "batch events"]:
         if self.config.patterns == 0:
             return fresh
-        maps = torch.stack([self.pattern_values(step=step, context=c) for c in (0, 1)])
-        known = maps[context].gather(1, key.clamp_max(self.config.patterns - 1))
+        known = maps.gather(1, key.clamp_max(self.config.patterns - 1))
         return torch.where(key < self.config.patterns, known, fresh)
 
     def _answer(
@@ -302,15 +313,14 @@ class SRCD:
         value: Int[Tensor, "batch events"],
         earlier: Bool[Tensor, "batch events events"],
         unanswerable: Bool[Tensor, "batch events"],
-        step: int,
-        context: Int[Tensor, " batch"],
+        maps: Int[Tensor, "batch patterns"],
     ) -> _Events:
         """Give each query the value of the latest binding of its key."""
         count = key.shape[1]
         match = earlier & (key[:, :, None] == key[:, None, :])
         latest = torch.where(match, torch.arange(count), -1).amax(-1).clamp_min(0)
         answer = torch.where(unanswerable, self.config.values, value.gather(1, latest))
-        own = self._own_values(key, answer, step, context)
+        own = self._own_values(key, answer, maps)
         return _Events(
             position=position,
             query=query,
@@ -337,6 +347,7 @@ class SRCD:
         flags = [] if self.config.typeless else [torch.stack([~events.query, events.query], -1).float()]
         features = torch.cat([*flags, vectors, shown.float()], -1)
         novel = events.query & ~recurring & ~events.unanswerable
+        unknowable = events.query if self.config.redrawn_map else novel | events.overridden | events.unanswerable
         slices = {
             "query": events.query,
             "binding": ~events.query,
@@ -344,7 +355,7 @@ class SRCD:
             "novel": novel,
             "overridden": events.overridden,
             "unanswerable": events.unanswerable,
-            "needs_read": novel | events.overridden | events.unanswerable,
+            "needs_read": unknowable,
         }
         info = {
             "pattern": spread(torch.where(recurring, events.key, -1), -1),

@@ -110,7 +110,7 @@ def _gap_statistics(batch: Batch, config: SRCDConfig) -> list[tuple[str, float, 
 
 
 def _floors(batch: Batch, config: SRCDConfig) -> list[tuple[str, float, float]]:
-    unknown = 1 - config.recurrence * (1 - config.unanswerable)
+    unknown = 1.0 if config.redrawn_map else 1 - config.recurrence * (1 - config.unanswerable)
     last_observation = (batch.inputs[..., :2] - batch.targets["next_observation"]).square()
     return [
         ("any-layer floor", any_layer_floor(batch), config.query_share * unknown if config.override == 0 else math.nan),

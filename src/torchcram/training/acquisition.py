@@ -16,15 +16,15 @@ from torchcram.training.run_config import RunConfig
 # Fields of the controller that decide how long acquisition lasts.
 DECIDING = ("acquire_steps", "shortest_acquisition", "plateau_steps", "plateau_gain")
 LATER_LOSSES = ("consolidation", "familiarity", "surprise")
-LATER_OPTIONS = ("detach", "quality_variance", "router_noise")
+LATER_OPTIONS = ("detach", "quality_variance", "router_noise", "budget")
 
 
 def acquisition_of(config: RunConfig) -> RunConfig | None:
-    """Return the configuration of a run's acquisition, the same for all runs that share it; None for a mixer that has none.
+    """Return the configuration of a run's acquisition, the same for all runs that share it; None for a mixer or a start that has none.
 
     Of the evaluation everything stays: the metrics of the acquisition are those of the run.
     """
-    if config.model.mixer not in MIXERS or not MIXERS[config.model.mixer][0].routed:
+    if config.start_from is not None or config.model.mixer not in MIXERS or not MIXERS[config.model.mixer][0].routed:
         return None
     tree = config.model_dump(mode="json")
     kept = {name: tree["controller"][name] for name in DECIDING}

@@ -113,6 +113,18 @@ def load_weights(file: Path, model: nn.Module) -> None:
     model.load_state_dict(weights)
 
 
+def load_body(file: Path, model: nn.Module, *, fresh: str) -> None:
+    """Load a model's weights but for those whose names begin with ``fresh``, which stay as they are.
+
+    Raises:
+        ValueError: if the file is missing, truncated, or another model's.
+    """
+    weights = {name: value for name, value in _read(file).items() if not name.startswith(fresh)}
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(fresh)}
+    _check_names(file, model.state_dict(), weights | own)
+    model.load_state_dict(weights | own)
+
+
 def _older(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torchcram.models.sequence import SequenceModel
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
-from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd import SRCDConfig
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.checkpoint import find_checkpoint, load_weights
 from torchcram.training.clock import Clock
@@ -26,7 +26,7 @@ from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_config import RunConfig
 from torchcram.training.run_dir import ACQUISITION, CHECKPOINT, METRICS, MODEL, SUMMARY, RunDir
 from torchcram.training.summary import evaluate_midway, finish
-from torchcram.training.trainer import Trainer, build_model, build_task
+from torchcram.training.trainer import Trainer, build_model, build_task, built_in_task
 from torchcram.types import Reads, RoutingControl
 
 
@@ -57,7 +57,8 @@ def train(
         out: its folder; ``runs/NAME-seedS`` if None.
         task: a task object, for configurations with ``task.kind = "custom"``.
         resume: continue what the folder holds, from its last checkpoint (from the start if there is none yet).
-        start: folder of an acquisition that the run shares, see :func:`acquire`; the run equals one without it bit for bit.
+        start: folder of an acquisition that the run shares, see :func:`acquire`; the run equals one without it bit for bit. For a configuration
+            with ``start_from``: folder of the finished run that it names.
         show_progress: live progress on the terminal.
 
     Raises:
@@ -67,19 +68,22 @@ def train(
     """
     clock, learned, accelerator = Clock(), build_task(config, task), make_accelerator()
     trainer = Trainer(config, learned, accelerator)
-    run = _open(Path(out) if out is not None else Path("runs") / f"{config.name}-seed{config.seed}", config, accelerator, resume=resume)
+    path = Path(out) if out is not None else Path("runs") / f"{config.name}-seed{config.seed}"
+    if config.start_from is not None and find_checkpoint(path / CHECKPOINT) is None and not (path / SUMMARY).exists():
+        _start_from_run(trainer, start)
+    run = _open(path, config, accelerator, resume=resume)
     if (run.path / SUMMARY).exists():
         return load_run(run.path, task=task)
     begun = find_checkpoint(run.path / CHECKPOINT) is not None
     if begun:
         clock.seconds_before = trainer.load(run)
-    elif start is not None:
+    elif start is not None and config.start_from is None:
         clock.seconds_before = trainer.start_from(Path(start))
         run.write_text(METRICS, (Path(start) / METRICS).read_text())
     run.cut_metrics(trainer.step)
     with TrainingProgress(steps=config.training.steps, done=trainer.step, show=show_progress and run.writes) as progress:
         try:
-            if start is not None and not begun:
+            if start is not None and config.start_from is None and not begun:
                 _pause(trainer, run, clock, progress)
             _learn(trainer, run, clock, progress)
             finish(trainer, run, clock, progress)
@@ -114,6 +118,13 @@ def acquire(config: RunConfig, *, out: Path | str, resume: bool = False, show_pr
         _acquire(trainer, run, clock, progress)
     run.write_json(ACQUISITION, {"acquired_at": trainer.controller.acquired_at, "steps": trainer.step})
     return run.path
+
+
+def _start_from_run(trainer: Trainer, start: Path | str | None) -> None:
+    """Take over the weights of the finished run that the configuration names."""
+    if start is None:
+        raise ValueError(f"the run starts from another one, {trainer.config.start_from}: pass its folder (train --start FOLDER)")
+    trainer.start_from_run(Path(start))
 
 
 def _acquire(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
@@ -205,9 +216,11 @@ def evaluate_run(
     """
     require_choice("reads", reads, get_args(Reads))
     task = run.task
+    rules = run.config.task
     for field, value in (task_changes or {}).items():
-        if isinstance(task, SRCD):
-            task = SRCD(task.config.updated(field, value))
+        if isinstance(rules, SRCDConfig):
+            rules = rules.updated(field, value)
+            task = built_in_task(rules)
         else:
             raise ValueError(f"the task of {run.path} is a custom one: its field {field!r} cannot be changed here")
     control = RoutingControl(reads=cast(Reads, reads), threshold_shift=shift)

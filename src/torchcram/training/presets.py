@@ -20,9 +20,10 @@ def mini() -> RunConfig:
         name="mini",
         task=SRCDConfig(length=128, patterns=40),
         model=ModelConfig(),
-        controller=ControllerConfig(acquire_steps=400, plateau_steps=400),
-        training=TrainingConfig(steps=700, tokens_per_step=2048, head_weights={"next_observation": 10.0}),
-        evaluation=EvaluationConfig(queries=3000, sequences_midway=16, calibration_sequences=200, risk_tolerance=0.01),
+        # Little time to route: reads are priced at once, and semantic memory may answer soon.
+        controller=ControllerConfig(acquire_steps=400, plateau_steps=400, price_start=0.3, caution_start=2.0, caution_step=0.02),
+        training=TrainingConfig(steps=640, tokens_per_step=2048, decay_share=0.2, head_weights={"next_observation": 5.0}),
+        evaluation=EvaluationConfig(queries=2000, sequences_midway=16, calibration_sequences=200, risk_tolerance=0.01),
     )
 
 

@@ -8,8 +8,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from torchcram.calibration import check_sequences
 from torchcram.memory.consolidation import ControllerConfig
-from torchcram.strict import StrictConfig
+from torchcram.strict import LATER, StrictConfig
 from torchcram.tasks.srcd import SRCDConfig
+from torchcram.tasks.transfer import TransferConfig
 
 
 class CustomTaskConfig(StrictConfig):
@@ -25,7 +26,7 @@ class CustomTaskConfig(StrictConfig):
     length: int = Field(ge=1)
 
 
-TaskConfig = Annotated[SRCDConfig | CustomTaskConfig, Field(discriminator="kind")]
+TaskConfig = Annotated[SRCDConfig | TransferConfig | CustomTaskConfig, Field(discriminator="kind")]
 
 
 class ModelConfig(StrictConfig):
@@ -74,6 +75,8 @@ class TrainingConfig(StrictConfig):
         weight_decay, clip: AdamW's decay; largest norm of the gradient.
         head_weights: factor of each head's loss, by name; 1 if absent.
         losses: factors of the other losses.
+        frozen: parts that keep what the run named in ``start_from`` has taught them: ``"trunk"``, ``"semantic"``, ``"router"`` (see
+            :mod:`torchcram.training.frozen`). A frozen router routes from the first step, without price, caution or exploration.
         precision: ``"fp32"``; ``"bf16"`` autocast, where recurrence, router and statistics stay in fp32; ``"fp64"`` for exact comparisons.
         checkpoint_every: steps between checkpoints; 0 writes the last one only.
         log_every, evaluate_every: steps between lines of the metrics, and between evaluations (0 for none).
@@ -91,6 +94,7 @@ class TrainingConfig(StrictConfig):
     clip: float = Field(1.0, gt=0.0)
     head_weights: dict[str, float] = Field(default_factory=dict)
     losses: LossWeights = LossWeights()
+    frozen: tuple[Literal["trunk", "semantic", "router"], ...] = Field((), json_schema_extra=LATER)
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     checkpoint_every: int = Field(500, ge=0)
     log_every: int = Field(10, ge=1)
@@ -135,16 +139,25 @@ class RunConfig(StrictConfig):
     Attributes:
         name: used for the default folder.
         seed: fixes initial weights, training data and noise.
+        start_from: digest of the finished run (``config_hash`` of its summary) whose weights this one starts from, heads apart; its folder is
+            passed when training starts. None to start from the seed.
         task, model, controller, training, evaluation: see their classes.
     """
 
     name: str = Field("run", pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0, lt=2**32)
+    start_from: str | None = Field(None, pattern=r"^[0-9a-f]{12}$", json_schema_extra=LATER)
     task: TaskConfig = SRCDConfig()
     model: ModelConfig = ModelConfig()
     controller: ControllerConfig = ControllerConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _frozen_parts_know_something(self) -> RunConfig:
+        if self.training.frozen and self.start_from is None:
+            raise ValueError(f"training.frozen {', '.join(self.training.frozen)} would keep random weights: name the run they come from in start_from")
+        return self
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> RunConfig:

@@ -19,9 +19,9 @@ from torchcram.types import RoutingControl
 
 
 def evaluate_midway(trainer: Trainer) -> dict[str, Any]:
-    """Return a short evaluation of the model as it stands."""
+    """Return a short evaluation of the model as it stands, and how many keys training has scanned so far."""
     wanted = trainer.config.evaluation.sequences_midway
-    return evaluate(
+    judged = evaluate(
         trainer.plain,
         trainer.task,
         control=trainer.evaluation_control(),
@@ -30,11 +30,12 @@ def evaluate_midway(trainer: Trainer) -> dict[str, Any]:
         enough=lambda tally, seen: seen >= wanted,
         sequences=min(wanted, _batch_size(trainer)),
     )
+    return judged | {"keys_computed": trainer.ledger.counts["keys_computed"]}
 
 
 def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
     """Write calibration, weights, route map and, last, the summary. Every process evaluates everything; the main one writes."""
-    if isinstance(trainer.task, SRCD) and has_threshold(trainer.plain):
+    if isinstance(trainer.task, SRCD) and has_threshold(trainer.plain) and trainer.learns_routes:
         _calibrate(trainer, run, progress)
     if run.writes:
         save_weights(run.path / MODEL, trainer.plain)

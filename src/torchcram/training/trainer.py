@@ -22,13 +22,15 @@ from torchcram.ops.collective import world_sum
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
 from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.tasks.transfer import Transfer, TransferConfig
 from torchcram.training.acquisition import acquisition_of
-from torchcram.training.checkpoint import load_checkpoint, save_checkpoint
+from torchcram.training.checkpoint import load_body, load_checkpoint, save_checkpoint
 from torchcram.training.distributed import local_batch, sequences_at
 from torchcram.training.exposures import ExposureCounter
+from torchcram.training.frozen import HEADS, freeze
 from torchcram.training.ledger import Ledger, familiarity_record
 from torchcram.training.run_config import CustomTaskConfig, RunConfig
-from torchcram.training.run_dir import CHECKPOINT, RunDir
+from torchcram.training.run_dir import CHECKPOINT, MODEL, SUMMARY, RunDir
 from torchcram.types import Batch, RoutingControl
 
 # Logits that no predicted familiarity reaches.
@@ -51,7 +53,12 @@ def build_task(config: RunConfig, task: Task | None = None) -> Task:
     assert isinstance(config.task, SRCDConfig)
     if task is not None:
         raise ValueError(f"the run learns the built-in task {config.task.kind!r}: set task.kind to 'custom' to pass a task object")
-    return SRCD(config.task)
+    return built_in_task(config.task)
+
+
+def built_in_task(config: SRCDConfig) -> SRCD:
+    """Return the built-in task of a configuration."""
+    return Transfer(config) if isinstance(config, TransferConfig) else SRCD(config)
 
 
 def build_model(config: RunConfig, task: Task) -> SequenceModel:
@@ -99,6 +106,7 @@ class Trainer:
     def __init__(self, config: RunConfig, task: Task, accelerator: Accelerator):
         self.config, self.task, self.accelerator = config, task, accelerator
         self.plain = build_model(config, task)
+        freeze(self.plain, config.training.frozen)
         groups = [
             {**group, "lr": config.training.learning_rate * group["factor"]} for group in self.plain.parameter_groups(fast_factor=config.training.fast_factor)
         ]
@@ -106,6 +114,7 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)
         self.controller = ConsolidationController(config.controller)
         self.routes = self.plain.routed
+        self.learns_routes = self.routes and "router" not in config.training.frozen
         self.ledger = Ledger(self.plain)
         self.exposures = ExposureCounter(patterns=config.task.patterns if isinstance(config.task, SRCDConfig) else 0)
         self.step, self.saved_step = 0, 0
@@ -122,11 +131,15 @@ class Trainer:
 
     def control(self) -> RoutingControl:
         """Return what the next step may read; mixers without a router read as they always do."""
-        return self.controller.control() if self.routes else RoutingControl(reads="all")
+        if self.learns_routes:
+            return self.controller.control()
+        return RoutingControl(consolidate="semantic" not in self.config.training.frozen) if self.routes else RoutingControl(reads="all")
 
     def evaluation_control(self) -> RoutingControl:
         """Return what an evaluation may read now."""
-        return self.controller.evaluation_control() if self.routes else RoutingControl(reads="all")
+        if self.learns_routes:
+            return self.controller.evaluation_control()
+        return RoutingControl(reads="routed" if self.routes else "all")
 
     def train_step(self) -> dict[str, Any]:
         """Take one optimizer step; return its losses and rates.
@@ -138,7 +151,7 @@ class Trainer:
             self.controller.harder_from(self.step)
         control, factor = self.control(), learning_rate_factor(self.config, self.step)
         batch, noise = local_batch(self.config, self.task, self.accelerator, self.step, exploring=control.reads == "routed")
-        reference = self._reference_loss(batch) if self.routes and self.controller.wants_reference(self.step) else None
+        reference = self._reference_loss(batch) if self.learns_routes and self.controller.wants_reference(self.step) else None
         with self.autocast():
             output: ModelOutput = self.model(batch, control=control, noise=noise)
             losses = self.plain.task_losses(output.outputs, batch)
@@ -146,8 +159,9 @@ class Trainer:
             loss = task_loss + self._side_losses(output, control, losses)
         averages = self._averages({**losses, "task_loss": task_loss, "loss": loss})
         self._descend(loss, factor)
-        for block, block_output in zip(self.plain.blocks, output.blocks, strict=True):
-            block.after_step(block_output)
+        if "semantic" not in self.config.training.frozen:
+            for block, block_output in zip(self.plain.blocks, output.blocks, strict=True):
+                block.after_step(block_output)
 
         record = self.ledger.enter(output, batch) | familiarity_record(output, batch)
         record |= {"task_loss": averages["task_loss"], "losses": {name: averages[name] for name in losses}}
@@ -155,8 +169,9 @@ class Trainer:
             self.controller.observe_reference(reference, routed=averages["task_loss"])
         if self.routes:
             self.exposures.count(batch, output, routed=control.reads == "routed")
+        if self.learns_routes:
             self.controller.observe(self.step, loss=record["task_loss"], read_rate=record["any_layer_read_rate"])
-        record |= {"phase": self.controller.phase if self.routes else "train", "price": control.price, "caution": control.threshold_shift}
+        record |= {"phase": self.controller.phase if self.learns_routes else "train", "price": control.price, "caution": control.threshold_shift}
         record |= {"learning_rate": self.config.training.learning_rate * factor}
         self.step += 1
         return record
@@ -239,6 +254,19 @@ class Trainer:
         self._take(state)
         self.controller.take_over(state["controller"])
         return float(state["seconds"])
+
+    def start_from_run(self, folder: Path) -> None:
+        """Begin with the weights of the finished run that the configuration names; its heads are left out.
+
+        Raises:
+            ValueError: if the folder is no finished run, or another one.
+        """
+        source = RunDir(folder)
+        found = source.config().digest()
+        source.read_json(SUMMARY)
+        if found != self.config.start_from:
+            raise ValueError(f"{folder} holds the run {found}, but start_from is {self.config.start_from!r}: pass the folder of that run")
+        load_body(folder / MODEL, self.plain, fresh=HEADS)
 
     def load(self, run: RunDir) -> float:
         """Continue from the run's checkpoint; return the seconds that it had taken.
