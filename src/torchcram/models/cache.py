@@ -179,8 +179,10 @@ def check_cache(cache: Any, *, owner: str, layers: int, batch_size: int, columns
         cache: what the caller passed.
         owner: signature of the model's configuration.
         layers: its depth.
-        batch_size, columns: sequences and tokens to come.
-        device, dtype: of the model.
+        batch_size: sequences to come.
+        columns: tokens of each to come.
+        device: of the model.
+        dtype: of the model.
 
     Raises:
         ValueError: naming what does not fit, and what would.

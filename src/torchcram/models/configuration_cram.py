@@ -17,10 +17,11 @@ from torchcram.mixers import build_mixer
 from torchcram.strict import nearest_hint, require_choice, require_positive
 
 # What PreTrainedConfig itself takes beyond its fields.
-INHERITED = frozenset(
-    "torch_dtype num_labels name_or_path _name_or_path _commit_hash output_attentions attn_implementation experts_implementation per_layer_config "
-    "model_type auto_map _attn_implementation _attn_implementation_internal _experts_implementation_internal".split()
-)
+INHERITED = {
+    *("torch_dtype", "num_labels", "name_or_path", "_name_or_path", "_commit_hash", "auto_map", "model_type", "output_attentions", "per_layer_config"),
+    *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
+    *("experts_implementation", "_experts_implementation", "_experts_implementation_internal"),
+}
 
 
 @strict

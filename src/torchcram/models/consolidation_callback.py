@@ -45,7 +45,7 @@ class ConsolidationCallback(TrainerCallback, ExportableState):
         self.learned: list[tuple[BlockOutput, ...]] = []
         self.sums: Tensor | None = None
         self.reference: tuple[float, float] | None = None
-        self.busy = False
+        self.busy, self.wants_reference = False, False
         self.resumed_at = 0
         self.hook: Any = None
 

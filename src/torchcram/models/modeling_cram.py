@@ -24,15 +24,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils import can_return_tuple, logging
 
 from torchcram.baselines.static import StaticBlock
-from torchcram.calibration import RiskCurve
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.budget import counted
 from torchcram.mixers import Mixer
 from torchcram.models.cache import CRAMCacheLayer, check_cache
 from torchcram.models.configuration_cram import CRAMConfig
-from torchcram.models.read_budget import Budget, Restoration, as_budget, control_within, token_risk_curve
-from torchcram.models.rows import Rows, lay_out
-from torchcram.types import BlockOutput, MemoryState, ReadBudget, RoutingControl
+from torchcram.models.read_budget import Budget, BudgetedReads, control_within
+from torchcram.models.rows import Rows, check_continuation, lay_out, present_mask
+from torchcram.types import BlockOutput, MemoryState, RoutingControl
 
 logger = logging.get_logger("transformers.torchcram")
 
@@ -235,9 +234,7 @@ class CRAMModel(CRAMPreTrainedModel):
     def _opened(self, cache: Any, batch: int, time: int) -> list[CRAMCacheLayer]:
         """Return the layers of a cache, filled with a first state if they are empty."""
         owner, weight = self.config.signature(), self.embed_tokens.weight
-        layers = check_cache(
-            cache, owner=owner, layers=len(self.layers), batch_size=batch, columns=time, device=weight.device, dtype=weight.dtype
-        )
+        layers = check_cache(cache, owner=owner, layers=len(self.layers), batch_size=batch, columns=time, device=weight.device, dtype=weight.dtype)
         for layer, mixer in zip(layers, self.mixers, strict=True):
             if layer.state is None:
                 layer.begin(mixer, batch, owner=owner)
@@ -245,7 +242,7 @@ class CRAMModel(CRAMPreTrainedModel):
 
     def _rows(self, batch: int, time: int, attention_mask: Any, position_ids: Tensor | None, layers: list[CRAMCacheLayer] | None) -> Rows:
         past = layers[0].columns if layers else 0
-        mask = _mask_of(attention_mask, batch, time, past)
+        mask = present_mask(attention_mask, batch, time, past)
         if torch.compiler.is_compiling():
             return lay_out(batch, time, mask, fixed=True)
         if mask is not None and past == 0 and not bool(mask.any()):
@@ -256,7 +253,7 @@ class CRAMModel(CRAMPreTrainedModel):
         before = torch.zeros(1, dtype=torch.long)
         if layers:
             before = cast(Any, layers[0].state).spent[:, 0].cpu()
-            _check_continuation(rows, before, position_ids)
+            check_continuation(rows, before, position_ids)
         longest, limit = int((before + rows.lengths).max()), self.config.max_position_embeddings
         if limit is not None and longest > limit:
             raise ValueError(f"a sequence of {longest} tokens is longer than max_position_embeddings {limit}")
@@ -270,9 +267,7 @@ class CRAMModel(CRAMPreTrainedModel):
         token, hidden, blocks = x, [x], []
         for index, layer in enumerate(self.layers):
             state = None if layers is None else layers[index].state
-            block = layer(
-                hidden[-1], gap, state, control=control, noise=None if noise is None else noise[:, :, index], mask=rows.mask, token=token
-            )
+            block = layer(hidden[-1], gap, state, control=control, noise=None if noise is None else noise[:, :, index], mask=rows.mask, token=token)
             if state is not None and state.spent is not None and not isinstance(layer.mixer, CRAMBlock):
                 read = block.decision.read if block.decision is not None else torch.zeros_like(gap, dtype=torch.bool)
                 block = replace(block, state=replace(block.state, spent=counted(state.spent, read, rows.mask)))
@@ -282,7 +277,7 @@ class CRAMModel(CRAMPreTrainedModel):
 
 
 @registered
-class CRAMForCausalLM(CRAMPreTrainedModel, GenerationMixin):
+class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
     """The language model: ``generate``, losses, budgets.
 
     In training, every token reads unless somebody leads (:meth:`lead`): :class:`torchcram.models.consolidation_callback.ConsolidationCallback` does so
@@ -299,8 +294,6 @@ class CRAMForCausalLM(CRAMPreTrainedModel, GenerationMixin):
         self.model = CRAMModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._led: tuple[RoutingControl, torch.Generator] | None = None
-        self._budget: ReadBudget | None = None
-        self._curve: RiskCurve | None = None
         self.post_init()
 
     def lead(self, control: RoutingControl | None, generator: torch.Generator | None = None) -> None:
@@ -316,52 +309,6 @@ class CRAMForCausalLM(CRAMPreTrainedModel, GenerationMixin):
         if control is not None and generator is None:
             raise ValueError("exploration draws noise: give lead() a torch.Generator beside the control")
         self._led = None if control is None else (control, cast(torch.Generator, generator))
-
-    def set_read_budget(self, budget: Budget) -> Restoration:
-        """Bound what the model reads from now on; used as a context manager, until its end.
-
-        Args:
-            budget: a float in [0, 1] (share of each sequence's tokens that may read, in every layer), an integer (number of such tokens), a
-                :class:`torchcram.ReadBudget`, or None for no bound.
-
-        Raises:
-            ValueError: for a budget that cannot be, a model without a router of ours, a risk tolerance without :meth:`calibrate_reads`.
-        """
-        wanted, former = as_budget(budget), self._budget
-        if wanted is not None:
-            _check_budget(self.config, self.model.mixers)
-            control_within(wanted, RoutingControl(), self._curve)
-        self._budget = wanted
-        return Restoration(lambda: setattr(self, "_budget", former))
-
-    def calibrate_reads(self, batches: Sequence[Tensor | Mapping[str, Tensor]], *, shifts: Sequence[float] | None = None) -> RiskCurve:
-        """Measure on documents never trained on what fewer reads change, so that a budget can be a risk tolerance. Kept until the next calibration.
-
-        The guarantee is for exchangeable documents and a frozen model: calibrate again after training. At least ``1 / risk_tolerance - 1`` are needed.
-
-        Args:
-            batches: token ids, or mappings with ``input_ids`` and perhaps ``attention_mask``; one row a document.
-            shifts: thresholds to try; None for those of :mod:`torchcram.calibration`.
-
-        Raises:
-            ValueError: if no layer predicts familiarity.
-        """
-        _check_budget(self.config, self.model.mixers)
-        pairs = [(batch, None) if isinstance(batch, Tensor) else (batch["input_ids"], batch.get("attention_mask")) for batch in batches]
-        mode = self.training
-        self.eval()
-        try:
-            given = [(tokens, None if mask is None else mask.bool()) for tokens, mask in pairs]
-            self._curve = token_risk_curve(self._predictions, given, **({} if shifts is None else {"shifts": shifts}))
-        finally:
-            self.train(mode)
-        return self._curve
-
-    def _predictions(self, tokens: Tensor, mask: Tensor | None, control: RoutingControl) -> tuple[Tensor, Sequence[BlockOutput]]:
-        output = self.model(tokens, attention_mask=mask, control=control, use_cache=False)
-        rows = lay_out(*tokens.shape, mask)
-        blocks = [replace(block, decision=_in_place(block, rows)) for block in output.blocks]
-        return self.lm_head(output.last_hidden_state).argmax(-1), blocks
 
     def generate(self, *args: Any, read_budget: Budget = None, **kwargs: Any) -> Any:
         """Generate as every model of Transformers does; ``read_budget`` holds for this call (None: what :meth:`set_read_budget` said)."""
@@ -397,10 +344,16 @@ class CRAMForCausalLM(CRAMPreTrainedModel, GenerationMixin):
         """Return logits, and with ``labels`` the loss; see :meth:`CRAMModel.forward` for what both have in common.
 
         Args:
-            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: see :meth:`CRAMModel.forward`.
+            input_ids: tokens, as the five following: see :meth:`CRAMModel.forward`.
+            attention_mask: real tokens.
+            position_ids: positions.
+            past_key_values: a cache.
+            inputs_embeds: in place of tokens.
+            use_cache: whether to return a cache.
             labels: ``[batch, time]`` tokens, shifted inside; -100 is not scored.
             logits_to_keep: last positions whose logits are wanted, 0 for all; or their indices.
-            output_hidden_states, output_routing: see :meth:`CRAMModel.forward`.
+            output_hidden_states: see :meth:`CRAMModel.forward`.
+            output_routing: see :meth:`CRAMModel.forward`.
             control: what may be read; None for what training or the budget says.
             kwargs: what ``Trainer`` and ``generate`` pass on, such as ``num_items_in_batch``.
         """
@@ -439,7 +392,7 @@ class CRAMForCausalLM(CRAMPreTrainedModel, GenerationMixin):
             logger.warning_once("Every token reads: nobody leads this training. Add torchcram's ConsolidationCallback to the Trainer, or call model.lead().")
             return RoutingControl(reads="all")
         default = RoutingControl(reads=cast(Any, self.config.reads), threshold_shift=self.config.threshold_shift)
-        return control_within(self._budget, default, self._curve)
+        return control_within(self.read_budget, default, self.risk_curve)
 
     def _noise(self, control: RoutingControl, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor | None:
         """Draw the noise of a training pass, outside of all layers: a checkpointed layer that runs again gets the same."""
@@ -466,42 +419,9 @@ class CRAMForCausalLM(CRAMPreTrainedModel, GenerationMixin):
         return losses["task"] + share * torch.stack(aside).sum() if aside else losses["task"]
 
 
-def _mask_of(attention_mask: Any, batch: int, time: int, past: int) -> Tensor | None:
-    """Return which of the present tokens are real, from a mask over all tokens so far."""
-    if attention_mask is None:
-        return None
-    if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2:
-        shape = tuple(attention_mask.shape) if isinstance(attention_mask, Tensor) else type(attention_mask).__name__
-        raise ValueError(f"attention_mask is {shape}: give [batch, tokens], 1 on tokens and 0 on padding; packed sequences are told by position_ids")
-    if attention_mask.shape[0] != batch or attention_mask.shape[1] not in (time, past + time):
-        raise ValueError(f"attention_mask is {tuple(attention_mask.shape)}: {batch} sequences of {past} + {time} tokens need ({batch}, {past + time})")
-    return attention_mask[:, -time:].bool()
-
-
-def _check_continuation(rows: Rows, before: Tensor, position_ids: Tensor | None) -> None:
-    """Check that positions go on where a cache stops."""
-    if rows.index is not None and len(rows.index) != rows.batch:
-        raise ValueError(f"position_ids hold {len(rows.index)} sequences in {rows.batch} rows: packed sequences have no cache, pass use_cache=False")
-    if position_ids is None:
-        return
-    first = rows.gathered(position_ids.expand(rows.batch, -1))[:, 0].cpu()
-    wrong = (rows.lengths > 0) & (first != before)
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise ValueError(f"position_ids of row {row} go on with {int(first[row])}, but the cache holds {int(before[row])} tokens of it: pass {int(before[row])}")
-
-
 def _check_routing(config: CRAMConfig, mixers: Sequence[Mixer]) -> None:
     if config.routing == "dense" and not all(isinstance(mixer, CRAMBlock | StaticBlock) for mixer in mixers):
         raise ValueError(f"routing 'dense' is not for mixer {config.mixer!r}, which leaves tokens out of its memory: use routing='sparse'")
-
-
-def _check_budget(config: CRAMConfig, mixers: Sequence[Mixer]) -> None:
-    for mixer in mixers:
-        if not isinstance(mixer, CRAMBlock):
-            raise ValueError(f"mixer {config.mixer!r} has no router that could keep a read budget: use mixer='cram'")
-        if mixer.consolidates and mixer.familiarity is None:
-            raise ValueError(f"quality 'observed' of mixer {config.mixer!r} needs the reads that a budget would save: use quality='predicted'")
 
 
 def _route(block: BlockOutput) -> Tensor:
@@ -513,9 +433,3 @@ def _read_rate(block: BlockOutput, rows: Rows) -> Tensor:
     assert block.decision is not None
     read = block.decision.read if rows.mask is None else block.decision.read[rows.mask]
     return read.float().mean()
-
-
-def _in_place(block: BlockOutput, rows: Rows) -> Any:
-    """A layer's decision, in the places of the batch."""
-    assert block.decision is not None
-    return replace(block.decision, **{name: rows.put_back(value) for name, value in vars(block.decision).items() if value is not None})

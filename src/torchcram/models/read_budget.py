@@ -6,28 +6,20 @@ needs a calibration on the user's own tokens before. See :class:`torchcram.types
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Protocol
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
 
-from torchcram.accounting import any_layer
 from torchcram.calibration import SHIFTS, RiskCurve, choose_shift, curve_of
-from torchcram.types import BlockOutput, ReadBudget, RoutingControl
+from torchcram.memory.block import CRAMBlock
+from torchcram.mixers import Mixer
+from torchcram.types import ReadBudget, Route, RoutingControl
 
 Budget = float | int | ReadBudget | None
-
-
-class Predictor(Protocol):
-    """From tokens, their mask and what may be read to predictions and the layers' outputs."""
-
-    def __call__(self, tokens: Tensor, mask: Tensor | None, control: RoutingControl) -> tuple[Tensor, Sequence[BlockOutput]]:
-        """Run one batch."""
-        ...
 
 
 def as_budget(budget: Budget) -> ReadBudget | None:
@@ -72,27 +64,93 @@ def control_within(budget: ReadBudget | None, control: RoutingControl, curve: Ri
     return replace(control, threshold_shift=choose_shift(curve, risk_tolerance=budget.risk_tolerance).threshold_shift)
 
 
-@torch.no_grad()
-def token_risk_curve(
-    predict: Predictor, batches: Sequence[tuple[Int[Tensor, "batch time"], Bool[Tensor, "batch time"] | None]], *, shifts: Sequence[float] = SHIFTS
-) -> RiskCurve:
-    """Measure what each shift of the thresholds does to the likeliest next tokens, against dense reads.
+def check_budget(mixers: Sequence[Mixer]) -> None:
+    """Check that every layer can keep a budget.
 
-    Args:
-        predict: the frozen model.
-        batches: token ids, and which of them are real (None for all); documents never trained on.
-        shifts: what to try.
+    Raises:
+        ValueError: for layers without our router, or whose router needs the read that it would save.
     """
-    dense = [predict(tokens, mask, RoutingControl(reads="all"))[0] for tokens, mask in batches]
+    for mixer in mixers:
+        if not isinstance(mixer, CRAMBlock):
+            raise ValueError(f"{type(mixer).__name__} has no router that could keep a read budget: use mixer='cram'")
+        if mixer.consolidates and mixer.familiarity is None:
+            raise ValueError("quality 'observed' needs the reads that a budget would save: use quality='predicted'")
 
-    def judge(shift: float) -> tuple[Tensor, Tensor]:
-        losses, skipped = [], []
-        for (tokens, mask), answers in zip(batches, dense, strict=True):
-            real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-            found, blocks = predict(tokens, mask, RoutingControl(threshold_shift=shift))
-            read = any_layer([block.decision for block in blocks if block.decision is not None])
-            losses.append(((found != answers) & real).sum(1) / real.sum(1))
-            skipped.append((~read & real).sum(1) / real.sum(1))
-        return torch.cat(losses), torch.cat(skipped)
 
-    return curve_of(judge, shifts=shifts)
+class BudgetedReads:
+    """What a language model has to do with budgets; its base, the model below the head, is ``self.model``.
+
+    Attributes:
+        read_budget: the budget in force, or None.
+        risk_curve: the last calibration, or None.
+    """
+
+    model: Any
+    lm_head: torch.nn.Linear
+    read_budget: ReadBudget | None = None
+    risk_curve: RiskCurve | None = None
+
+    def set_read_budget(self, budget: Budget) -> Restoration:
+        """Bound what the model reads from now on; used as a context manager, until its end.
+
+        Args:
+            budget: a float in [0, 1] (share of each sequence's tokens that may read, in every layer), an integer (number of such tokens), a
+                :class:`torchcram.ReadBudget`, or None for no bound.
+
+        Raises:
+            ValueError: for a budget that cannot be, a model without a router of ours, a risk tolerance without :meth:`calibrate_reads`.
+        """
+        wanted, former = as_budget(budget), self.read_budget
+        if wanted is not None:
+            check_budget(self.model.mixers)
+            control_within(wanted, RoutingControl(), self.risk_curve)
+        self.read_budget = wanted
+        return Restoration(lambda: setattr(self, "read_budget", former))
+
+    @torch.no_grad()
+    def calibrate_reads(self, batches: Sequence[Tensor | Mapping[str, Tensor]], *, shifts: Sequence[float] = SHIFTS) -> RiskCurve:
+        """Measure what fewer reads change, so that a budget can be a risk tolerance. Kept until the next calibration; not saved.
+
+        Loss of a document: the share of its likeliest next tokens that differ from those with dense reads. The guarantee is for exchangeable
+        documents and a frozen model: calibrate again after training. At least ``1 / risk_tolerance - 1`` documents are needed.
+
+        Args:
+            batches: token ids, or mappings with ``input_ids`` and perhaps ``attention_mask``; one row a document, none of them trained on.
+            shifts: thresholds to try.
+
+        Raises:
+            ValueError: if no layer predicts familiarity.
+        """
+        check_budget(self.model.mixers)
+        mode, given = self.model.training, [_tokens_and_mask(batch) for batch in batches]
+        self.model.eval()
+        try:
+            dense = [self._predictions(tokens, mask, RoutingControl(reads="all"))[0] for tokens, mask in given]
+
+            def judge(shift: float) -> tuple[Tensor, Tensor]:
+                parts = [
+                    _judged(answers, *self._predictions(*pair, RoutingControl(threshold_shift=shift)), pair[1])
+                    for pair, answers in zip(given, dense, strict=True)
+                ]
+                return torch.cat([loss for loss, _ in parts]), torch.cat([skipped for _, skipped in parts])
+
+            self.risk_curve = curve_of(judge, shifts=shifts)
+        finally:
+            self.model.train(mode)
+        return self.risk_curve
+
+    def _predictions(self, tokens: Tensor, mask: Tensor, control: RoutingControl) -> tuple[Tensor, Tensor]:
+        """Return the likeliest next tokens, and which tokens read in some layer."""
+        output = self.model(tokens, attention_mask=mask, control=control, use_cache=False, output_routing=True)
+        return self.lm_head(output.last_hidden_state).argmax(-1), (torch.stack(output.routes) == Route.EPISODIC).any(0)
+
+
+def _tokens_and_mask(batch: Tensor | Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    tokens = batch if isinstance(batch, Tensor) else batch["input_ids"]
+    mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
+    return tokens, torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
+
+
+def _judged(dense: Tensor, answers: Tensor, read: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each document's share of changed answers, and of tokens that skip their read."""
+    return ((answers != dense) & real).sum(1) / real.sum(1), (~read & real).sum(1) / real.sum(1)

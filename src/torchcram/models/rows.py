@@ -8,12 +8,29 @@ So left-padded equals unpadded, and nothing leaks between packed sequences, what
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from torchcram.ops.routed_attention.packing import pack
+
+
+def present_mask(attention_mask: Any, batch: int, time: int, past: int) -> Bool[Tensor, "batch time"] | None:
+    """Return which of the present tokens are real, from a mask over all tokens so far or over the present ones.
+
+    Raises:
+        ValueError: if it is no mask of two dimensions, or of another size.
+    """
+    if attention_mask is None:
+        return None
+    if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2:
+        shape = tuple(attention_mask.shape) if isinstance(attention_mask, Tensor) else type(attention_mask).__name__
+        raise ValueError(f"attention_mask is {shape}: give [batch, tokens], 1 on tokens and 0 on padding; packed sequences are told by position_ids")
+    if attention_mask.shape[0] != batch or attention_mask.shape[1] not in (time, past + time):
+        raise ValueError(f"attention_mask is {tuple(attention_mask.shape)}: {batch} sequences of {past} + {time} tokens need ({batch}, {past + time})")
+    return attention_mask[:, -time:].bool()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +67,12 @@ class Rows:
         return flat[:-1].unflatten(0, (self.batch, self.time))
 
 
-def lay_out(
-    batch: int, time: int, mask: Bool[Tensor, "batch time"] | None, positions: Int[Tensor, "batch time"] | None = None, *, fixed: bool = False
-) -> Rows:
+def lay_out(batch: int, time: int, mask: Bool[Tensor, "batch time"] | None, positions: Int[Tensor, "batch time"] | None = None, *, fixed: bool = False) -> Rows:
     """Return the layout of a batch.
 
     Args:
-        batch, time: its shape.
+        batch: its sequences.
+        time: their tokens, padding included.
         mask: which tokens are real; None if all are.
         positions: position of each token in its sequence: where it does not follow its forerunner's, another sequence begins.
         fixed: whether no shape may depend on the data; then every row of the batch is one sequence.
@@ -101,3 +117,21 @@ def _split(real: Tensor, order: Tensor, packed: Tensor, begins: Tensor) -> Rows:
     index = place.new_zeros(len(lengths), int(lengths.max()))
     index[sequence, step] = place
     return Rows(batch=batch, time=time, index=index, mask=torch.arange(index.shape[1], device=real.device) < lengths[:, None])
+
+
+def check_continuation(rows: Rows, before: Int[Tensor, " batch"], position_ids: Int[Tensor, "any time"] | None) -> None:
+    """Check that positions go on where a cache stops, after ``before`` tokens of each sequence.
+
+    Raises:
+        ValueError: naming the row, its position, and the one that would fit; for packed sequences, which have no cache.
+    """
+    if rows.index is not None and len(rows.index) != rows.batch:
+        raise ValueError(f"position_ids hold {len(rows.index)} sequences in {rows.batch} rows: packed sequences have no cache, pass use_cache=False")
+    if position_ids is None:
+        return
+    first = rows.gathered(position_ids.expand(rows.batch, -1))[:, 0].cpu()
+    wrong = (rows.lengths > 0) & (first != before)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        held = int(before[row])
+        raise ValueError(f"position_ids of row {row} go on with {int(first[row])}, but the cache holds {held} tokens of it: pass {held}")
