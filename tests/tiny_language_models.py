@@ -19,7 +19,7 @@ def tiny_config(mixer: str = "cram", *, options: dict | None = None, **fields) -
 def language_model(mixer: str = "cram", *, options: dict | None = None, **fields) -> CRAMForCausalLM:
     """In float64 and evaluation mode."""
     torch.manual_seed(0)
-    return live(CRAMForCausalLM(tiny_config(mixer, options=options, **fields)).double()).eval().requires_grad_(False)
+    return live(CRAMForCausalLM(tiny_config(mixer, options=options, **fields))).double().eval().requires_grad_(False)
 
 
 def tokens(batch: int = 2, time: int = 9, *, seed: int = 1) -> Tensor:

@@ -27,6 +27,7 @@ def trained(folder: Path, *, resume: str | None = None, mixer: str = "cram", res
         gradient_accumulation_steps=2,
         save_steps=3,
         use_cpu=True,
+        dataloader_pin_memory=False,
         disable_tqdm=True,
         logging_strategy="no",
         lr_scheduler_type="constant",

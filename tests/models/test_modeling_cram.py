@@ -37,12 +37,13 @@ def cram() -> CRAMForCausalLM:
 def test_padding_on_either_side_changes_nothing(model):
     real, lengths = tokens(3), [9, 4, 1]
     alone = [model(real[row : row + 1, :length]).logits[0] for row, length in enumerate(lengths)]
-    padded, mask = left_padded(real, lengths, more=2)
-    for ids, real_ones in ((padded, mask), (padded.flip(1), mask.flip(1))):
-        ids = torch.where(real_ones.bool(), real[:, :1], 5).masked_scatter(real_ones.bool(), torch.cat([real[r, :n] for r, n in enumerate(lengths)]))
-        logits = model(ids, attention_mask=real_ones).logits
+    _, mask = left_padded(real, lengths, more=2)
+    for side in (mask, mask.flip(1)):
+        rubbish = torch.full(side.shape, 5)
+        ids = rubbish.masked_scatter(side.bool(), torch.cat([real[row, :length] for row, length in enumerate(lengths)]))
+        logits = model(ids, attention_mask=side).logits
         for row, expected in enumerate(alone):
-            torch.testing.assert_close(logits[row][real_ones[row].bool()], expected, **EXACT)
+            torch.testing.assert_close(logits[row][side[row].bool()], expected, **EXACT)
         assert logits.isfinite().all()
 
 
@@ -67,11 +68,12 @@ def test_cached_equals_uncached(model, pieces):
         stop = start + length
         found.append(model(ids[:, start:stop], attention_mask=mask[:, :stop], past_key_values=cache).logits)
         start = stop
-    whole = model(ids, attention_mask=mask, use_cache=False, output_routing=True)
+    whole = model(ids, attention_mask=mask, use_cache=False)
     torch.testing.assert_close(torch.cat(found, 1)[mask.bool()], whole.logits[mask.bool()], **EXACT)
     meter = read_meter(cache)
     assert meter.tokens.tolist() == [9, 6, 2]
-    assert meter.reads.T.tolist() == [(routes == Route.EPISODIC).sum(1).tolist() for routes in whole.routes]
+    blocks = model.model(ids, attention_mask=mask, use_cache=False, control=RoutingControl()).blocks
+    assert meter.reads.T.tolist() == [block.decision.read.sum(1).tolist() for block in blocks]
     assert (cache.get_seq_length(), cache.layers[0].batch_size) == (9, 3)
 
 

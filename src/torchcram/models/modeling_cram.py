@@ -46,8 +46,10 @@ class CRAMModelOutput(BaseModelOutputWithPast):
         blocks: outputs of the layers, in rows.
     """
 
-    routes: tuple[torch.LongTensor, ...] | None = None
-    read_rates: torch.FloatTensor | None = None
+    # Transformers' own fields are annotated for one precision only.
+    __no_type_check__ = True
+    routes: tuple[Tensor, ...] | None = None
+    read_rates: Tensor | None = None
     blocks: tuple[BlockOutput, ...] | None = None
 
 
@@ -62,9 +64,11 @@ class CRAMCausalLMOutput(CausalLMOutputWithPast):
         blocks: while training is led (:meth:`CRAMForCausalLM.lead`): what the layers' memories have to learn after the optimizer's step.
     """
 
-    routes: tuple[torch.LongTensor, ...] | None = None
-    read_rates: torch.FloatTensor | None = None
-    losses: dict[str, torch.FloatTensor] | None = None
+    # Transformers' own fields are annotated for one precision only.
+    __no_type_check__ = True
+    routes: tuple[Tensor, ...] | None = None
+    read_rates: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
     blocks: tuple[BlockOutput, ...] | None = None
 
 
@@ -213,8 +217,8 @@ class CRAMModel(CRAMPreTrainedModel):
             last_hidden_state=self.norm(rows.put_back(hidden[-1])),
             past_key_values=cache,
             hidden_states=tuple(rows.put_back(one) for one in hidden) if output_hidden_states else None,
-            routes=tuple(cast(Any, rows.put_back(_route(block))) for block in blocks) if output_routing else None,
-            read_rates=cast(Any, torch.stack([_read_rate(block, rows) for block in blocks])) if output_routing else None,
+            routes=tuple(rows.put_back(_route(block)) for block in blocks) if output_routing else None,
+            read_rates=torch.stack([_read_rate(block, rows) for block in blocks]) if output_routing else None,
             blocks=blocks,
         )
 
@@ -380,7 +384,7 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
             hidden_states=output.hidden_states,
             routes=output.routes,
             read_rates=output.read_rates,
-            losses=cast(Any, losses),
+            losses=losses,
             blocks=output.blocks if self.training and self._led is not None else None,
         )
 
