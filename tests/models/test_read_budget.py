@@ -36,10 +36,10 @@ def test_a_budget_is_never_exceeded_in_any_layer_at_any_token(cram, budget):
 def test_generate_keeps_a_budget_for_one_call(cram):
     cache, free = DynamicCache(config=cram.config), DynamicCache(config=cram.config)
     options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": PAD}
-    cram.generate(tokens(), past_key_values=cache, read_budget=3, **options)
-    assert read_meter(cache).reads.max() == 3
+    cram.generate(tokens(), past_key_values=cache, read_budget=1, **options)
+    assert read_meter(cache).reads.max() == 1
     cram.generate(tokens(), past_key_values=free, **options)
-    assert read_meter(free).reads.max() > 3
+    assert read_meter(free).reads.max() > 1
 
 
 def test_the_former_budget_is_restored_even_after_an_error(cram):
