@@ -249,7 +249,7 @@ class CRAMModel(CRAMPreTrainedModel):
         mask = present_mask(attention_mask, batch, time, past)
         if torch.compiler.is_compiling():
             return lay_out(batch, time, mask, fixed=True)
-        if mask is not None and past == 0 and not bool(mask.any()):
+        if mask is not None and not bool(mask.any()):
             raise ValueError("attention_mask is zero everywhere: there is no token to work on")
         if position_ids is not None and position_ids.shape[-1] != time:
             raise ValueError(f"position_ids are for {position_ids.shape[-1]} tokens, the batch has {time}")

@@ -41,12 +41,14 @@ class Rows:
         batch, time: shape of the batch.
         index: place of each token in the flattened batch; None where the batch is as mixers want it.
         mask: which of them are real; None where all are.
+        packed: whether a row of the batch holds several sequences.
     """
 
     batch: int
     time: int
     index: Int[Tensor, "rows steps"] | None = None
     mask: Bool[Tensor, "rows steps"] | None = None
+    packed: bool = False
 
     @property
     def lengths(self) -> Int[Tensor, " rows"]:
@@ -116,7 +118,7 @@ def _split(real: Tensor, order: Tensor, packed: Tensor, begins: Tensor) -> Rows:
     step = torch.arange(len(place), device=real.device) - (lengths.cumsum(0) - lengths)[sequence]
     index = place.new_zeros(len(lengths), int(lengths.max()))
     index[sequence, step] = place
-    return Rows(batch=batch, time=time, index=index, mask=torch.arange(index.shape[1], device=real.device) < lengths[:, None])
+    return Rows(batch=batch, time=time, index=index, mask=torch.arange(index.shape[1], device=real.device) < lengths[:, None], packed=True)
 
 
 def check_continuation(rows: Rows, before: Int[Tensor, " batch"], position_ids: Int[Tensor, "any time"] | None) -> None:
@@ -125,8 +127,8 @@ def check_continuation(rows: Rows, before: Int[Tensor, " batch"], position_ids: 
     Raises:
         ValueError: naming the row, its position, and the one that would fit; for packed sequences, which have no cache.
     """
-    if rows.index is not None and len(rows.index) != rows.batch:
-        raise ValueError(f"position_ids hold {len(rows.index)} sequences in {rows.batch} rows: packed sequences have no cache, pass use_cache=False")
+    if rows.packed:
+        raise ValueError(f"position_ids hold {len(rows.lengths)} sequences in {rows.batch} rows: packed sequences have no cache, pass use_cache=False")
     if position_ids is None:
         return
     first = rows.gathered(position_ids.expand(rows.batch, -1))[:, 0].cpu()
