@@ -1,5 +1,7 @@
 """Budgets of a language model: kept in prompt and continuation, the same with a cache and without, restored when they end."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import DynamicCache
@@ -8,7 +10,8 @@ from tiny_language_models import PAD, language_model, left_padded, tokens
 from torchcram.memory.budget import allowance
 from torchcram.models.cache import read_meter
 from torchcram.models.modeling_cram import CRAMForCausalLM
-from torchcram.types import ReadBudget, Route
+from torchcram.models.read_budget import control_within
+from torchcram.types import ReadBudget, Route, RoutingControl
 
 BUDGETS = {"ratio": 0.15, "tokens": 2, "none": 0, "all": 1.0}
 
@@ -71,7 +74,9 @@ def test_a_risk_tolerance_needs_a_calibration_and_then_moves_the_thresholds(cram
     for tolerance in (0.1, 0.99):
         with cram.set_read_budget(ReadBudget(risk_tolerance=tolerance)):
             rates.append(cram(tokens(4, 12, seed=9), output_routing=True).read_rates.mean())
-    assert rates[1] < rates[0]
+    assert rates[1] < rates[0] <= 1
+    worst = replace(curve, losses=torch.ones_like(curve.losses))
+    assert control_within(ReadBudget(risk_tolerance=0.3), RoutingControl(), worst).reads == "all"
     with pytest.raises(ValueError, match=r"12 calibration sequences cannot certify a risk of 0\.01"):
         cram.set_read_budget(ReadBudget(risk_tolerance=0.01))
 

@@ -61,7 +61,11 @@ def control_within(budget: ReadBudget | None, control: RoutingControl, curve: Ri
         return replace(control, budget=budget)
     if curve is None:
         raise ValueError(f"risk_tolerance {budget.risk_tolerance} needs a calibration: call model.calibrate_reads(batches of token ids) first")
-    return replace(control, threshold_shift=choose_shift(curve, risk_tolerance=budget.risk_tolerance).threshold_shift)
+    chosen = choose_shift(curve, risk_tolerance=budget.risk_tolerance)
+    if (chosen.sequences * chosen.empirical_risk + 1) / (chosen.sequences + 1) > budget.risk_tolerance:
+        # No threshold keeps the tolerance, for what needs no retrieval differs already. Reading everything keeps any.
+        return replace(control, reads="all")
+    return replace(control, threshold_shift=chosen.threshold_shift)
 
 
 def check_budget(mixers: Sequence[Mixer]) -> None:
