@@ -104,7 +104,7 @@ class RoutingDecision:
     @property
     def used(self) -> Bool[Tensor, "batch time"]:
         """Tokens whose output uses a read of the key-value memory."""
-        return self.route == Route.EPISODIC
+        return self.route == int(Route.EPISODIC)
 
     @property
     def read(self) -> Bool[Tensor, "batch time"]:

@@ -264,12 +264,12 @@ class CRAMBlock(nn.Module):
         if control.reads == "all":
             route = torch.full_like(route, int(Route.EPISODIC))
         if control.reads == "none":
-            route = torch.where(route == Route.EPISODIC, int(Route.WORKING), route)
+            route = torch.where(route == int(Route.EPISODIC), int(Route.WORKING), route)
         if mask is not None:
             route = torch.where(mask, route, int(Route.WORKING))
         # What exploration draws is not in need: its route is known without its quality.
         observed = None if early is None else early & (need > 0.5)
-        read = route == Route.EPISODIC if observed is None else (route == Route.EPISODIC) | observed
+        read = route == int(Route.EPISODIC) if observed is None else (route == int(Route.EPISODIC)) | observed
         explored = torch.zeros_like(read)
         weight = read.to(need.dtype)
         if control.reads == "routed" and control.exploration > 0:
@@ -302,7 +302,7 @@ class CRAMBlock(nn.Module):
         weight = decision.weight.to(retrieval.dtype)
         told = weight * (asked & decision.computed)
         return straight_through_mix(retrieval, decision.used, for_retrieval, weight) + straight_through_mix(
-            known, decision.route == Route.SEMANTIC, for_answer, told
+            known, decision.route == int(Route.SEMANTIC), for_answer, told
         )
 
     def _consolidate(

@@ -127,7 +127,8 @@ class CRAMCacheLayer(CacheLayerMixin):
             self.state = _mapped(self.state, change)
 
 
-class CRAMStaticCacheLayer(CRAMCacheLayer, StaticLayer):
+# Transformers tells static layers by their base class; nothing of it is used.
+class CRAMStaticCacheLayer(CRAMCacheLayer, StaticLayer):  # type: ignore[misc, override]
     """The same with all of its room from the start.
 
     Args:

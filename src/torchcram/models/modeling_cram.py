@@ -21,7 +21,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DynamicCac
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple, logging
+from transformers.utils import logging
+from transformers.utils.generic import can_return_tuple
 
 from torchcram.baselines.static import StaticBlock
 from torchcram.memory.block import CRAMBlock
@@ -102,8 +103,8 @@ class CRAMPreTrainedModel(PreTrainedModel):
     config_class = CRAMConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("CRAMDecoderLayer",)
-    _skip_keys_device_placement = ("past_key_values",)
+    _no_split_modules = ["CRAMDecoderLayer"]  # noqa: RUF012 (Transformers wants lists here)
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _is_stateful = True
     _can_compile_fullgraph = False
 
@@ -168,7 +169,7 @@ class CRAMModel(CRAMPreTrainedModel):
         """Whether any layer has a router that learns."""
         return any(mixer.routed for mixer in self.mixers)
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -315,11 +316,17 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
         self._led = None if control is None else (control, cast(torch.Generator, generator))
 
     def generate(self, *args: Any, read_budget: Budget = None, **kwargs: Any) -> Any:
-        """Generate as every model of Transformers does; ``read_budget`` holds for this call (None: what :meth:`set_read_budget` said)."""
-        if read_budget is None:
-            return super().generate(*args, **kwargs)
-        with self.set_read_budget(read_budget):
-            return super().generate(*args, **kwargs)
+        """Generate as every model of Transformers does; ``read_budget`` holds for this call (None: what :meth:`set_read_budget` said).
+
+        Raises:
+            ValueError: for a budget that cannot be kept, or a row of padding alone.
+        """
+        mask = kwargs.get("attention_mask")
+        if mask is not None and mask.dim() == 2 and not bool(mask.any(1).all()):
+            raise ValueError(f"row {int((~mask.bool().any(1)).nonzero()[0])} of attention_mask is padding alone: leave it out, or give it a first token")
+        with self.set_read_budget(self.read_budget if read_budget is None else read_budget):
+            # Transformers annotates self by a class of its own that no model derives from.
+            return super().generate(*args, **kwargs)  # type: ignore[misc]
 
     def parameter_groups(self, *, learning_rate: float, fast_factor: float = 5.0) -> list[dict[str, Any]]:
         """Return groups for an optimizer: the trunk's, and a faster one for what routes and consolidates."""
@@ -329,7 +336,7 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
         groups: list[dict[str, Any]] = [{"params": trunk, "lr": learning_rate}]
         return [*groups, {"params": fast, "lr": fast_factor * learning_rate}] if fast else groups
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: Tensor | None = None,
