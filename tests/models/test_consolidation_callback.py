@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from tiny_language_models import VOCABULARY, tiny_config, tokens
 from torchcram.memory.consolidation import ControllerConfig
@@ -100,7 +100,9 @@ def test_a_model_without_a_router_is_not_led(tmp_path):
     assert model.config.reads == "routed"
 
 
-def test_other_models_are_refused():
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+def test_other_models_are_refused(tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": VOCABULARY}
     with pytest.raises(ValueError, match="leads a CRAMForCausalLM, not a LlamaForCausalLM"):
-        ConsolidationCallback().on_train_begin(None, None, None, model=LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **sizes)))
+        ConsolidationCallback().on_train_begin(
+            TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerState(), TrainerControl(), model=LlamaForCausalLM(LlamaConfig(**sizes))
+        )

@@ -92,8 +92,8 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Any:
     return tokenizer
 
 
-def windows(documents: Sequence[Int[Tensor, " tokens"]], length: int) -> Int[Tensor, "windows length"]:
-    """Cut each document into windows that do not overlap; what is left at its end is dropped. No window holds two documents."""
+def windows(documents: Sequence[Tensor], length: int) -> Int[Tensor, "windows length"]:
+    """Cut each document (its token ids) into windows that do not overlap; what is left at its end is dropped. No window holds two documents."""
     require_positive(length=length)
     cut = [document[: len(document) // length * length].view(-1, length) for document in documents]
     return torch.cat(cut) if cut else torch.zeros(0, length, dtype=torch.long)
