@@ -19,6 +19,11 @@ _PUBLIC = {
     "SequenceMixer": "torchcram.types",
     "CRAMBlock": "torchcram.memory.block",
     "SequenceModel": "torchcram.models.sequence",
+    "CRAMConfig": "torchcram.models.configuration_cram",
+    "CRAMModel": "torchcram.models.modeling_cram",
+    "CRAMForCausalLM": "torchcram.models.modeling_cram",
+    "ConsolidationCallback": "torchcram.models.consolidation_callback",
+    "ReadBudget": "torchcram.types",
     "SRCD": "torchcram.tasks.srcd",
     "SRCDConfig": "torchcram.tasks.srcd",
     "Task": "torchcram.tasks.base",
@@ -39,9 +44,14 @@ __all__ = [
     "BlockOutput",
     "CRAMBlock",
     "CRAMClassifier",
+    "CRAMConfig",
+    "CRAMForCausalLM",
+    "CRAMModel",
     "CRAMRegressor",
+    "ConsolidationCallback",
     "Head",
     "MemoryState",
+    "ReadBudget",
     "Route",
     "RoutingControl",
     "RoutingDecision",
@@ -62,6 +72,9 @@ __all__ = [
 if TYPE_CHECKING:
     from torchcram.estimators import CRAMClassifier, CRAMRegressor
     from torchcram.memory.block import CRAMBlock
+    from torchcram.models.configuration_cram import CRAMConfig
+    from torchcram.models.consolidation_callback import ConsolidationCallback
+    from torchcram.models.modeling_cram import CRAMForCausalLM, CRAMModel
     from torchcram.models.sequence import SequenceModel
     from torchcram.report.html import write_report
     from torchcram.tasks.base import Task
@@ -69,7 +82,7 @@ if TYPE_CHECKING:
     from torchcram.training.loop import Run, load_run, train
     from torchcram.training.presets import demo, full
     from torchcram.training.run_config import RunConfig
-    from torchcram.types import Batch, BlockOutput, Head, MemoryState, Route, RoutingControl, RoutingDecision, SequenceMixer
+    from torchcram.types import Batch, BlockOutput, Head, MemoryState, ReadBudget, Route, RoutingControl, RoutingDecision, SequenceMixer
 
 
 def __getattr__(name: str) -> Any:

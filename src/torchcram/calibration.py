@@ -8,7 +8,7 @@ frozen model: it is void while training and under drift. Skipping nothing satisf
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,14 +67,30 @@ def risk_curve(
         shifts: what to try.
         most: leave out the shifts beyond the first one whose mean loss exceeds this: no choice can fall on them.
     """
-    ordered = tuple(sorted(shifts, reverse=True))
     dense = [model(batch, control=RoutingControl(reads="all")).outputs[answer].argmax(-1) for batch in batches]
+
+    def judge(shift: float) -> tuple[Tensor, Tensor]:
+        parts = [_judge(model, batch, answers, answer=answer, shift=shift) for batch, answers in zip(batches, dense, strict=True)]
+        return torch.cat([loss for loss, _ in parts]), torch.cat([share for _, share in parts])
+
+    return curve_of(judge, shifts=shifts, most=most)
+
+
+def curve_of(judge: Callable[[float], tuple[Tensor, Tensor]], *, shifts: Sequence[float] = SHIFTS, most: float | None = None) -> RiskCurve:
+    """Build a risk curve from what each shift does.
+
+    Args:
+        judge: from a shift to each sequence's loss in [0, 1] and the share of its skippable reads that are skipped; NaN where nothing is scored.
+        shifts: what to try.
+        most: leave out the shifts beyond the first one whose mean loss exceeds this: no choice can fall on them.
+    """
+    ordered = tuple(sorted(shifts, reverse=True))
     losses, skipped = [], []
     for shift in ordered:
-        parts = [_judge(model, batch, answers, answer=answer, shift=shift) for batch, answers in zip(batches, dense, strict=True)]
+        loss, share = judge(shift)
         # A sequence without scored answers loses none.
-        losses.append(torch.cat([loss for loss, _ in parts]).nan_to_num(0.0))
-        skipped.append(torch.cat([share for _, share in parts]))
+        losses.append(loss.nan_to_num(0.0))
+        skipped.append(share)
         losses[-1] = torch.maximum(losses[-1], losses[-2]) if len(losses) > 1 else losses[-1]
         if most is not None and float(losses[-1].double().mean()) > most:
             break

@@ -143,8 +143,8 @@ def bench_command(
     import torch
     from rich.console import Console
 
-    from torchcram.bench.questions import Setting
     from torchcram.bench.run import ask, machine
+    from torchcram.bench.setting import Setting
     from torchcram.report.tables import bench_line, print_bench
     from torchcram.strict import require_choice
 

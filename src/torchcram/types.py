@@ -28,6 +28,32 @@ class Route(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadBudget:
+    """How much a trained model may read, at most: exactly one of the three is set.
+
+    Attributes:
+        ratio: in every layer, reads so far never exceed this share of the sequence's tokens so far, in [0, 1].
+        tokens: in every layer, at most so many tokens of a sequence read, over prompt and continuation together.
+        risk_tolerance: expected share of changed predictions, in (0, 1): the thresholds are moved as far as calibration allows.
+    """
+
+    ratio: float | None = None
+    tokens: int | None = None
+    risk_tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("ratio", "tokens", "risk_tolerance") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a read budget is one of ratio, tokens and risk_tolerance, got {' and '.join(given) or 'none of them'}")
+        if self.ratio is not None and not 0 <= self.ratio <= 1:
+            raise ValueError(f"ratio {self.ratio} must lie in [0, 1]; a number of tokens is an integer: tokens={max(0, round(self.ratio))}")
+        if self.tokens is not None and self.tokens < 0:
+            raise ValueError(f"tokens {self.tokens} must be at least 0")
+        if self.risk_tolerance is not None and not 0 < self.risk_tolerance < 1:
+            raise ValueError(f"risk_tolerance {self.risk_tolerance} must lie strictly between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoutingControl:
     """What a forward pass may read, decided by the training phase or by the user, never by the data.
 
@@ -38,6 +64,8 @@ class RoutingControl:
         threshold_shift: scalar added to every familiarity threshold, in logits: lower skips more (the conformal lambda).
         price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC.
         consolidate: whether semantic memory and familiarity learn from the reads of this pass.
+        budget: bound of the reads (a ratio or a number of tokens), or None; a read beyond it takes the likelier of the two other routes.
+        dense: compute every memory for every token and select afterwards: no shape depends on the data, so that a pass can be exported.
     """
 
     reads: Reads = "routed"
@@ -45,6 +73,8 @@ class RoutingControl:
     threshold_shift: float = 0.0
     price: float = 0.0
     consolidate: bool = False
+    budget: ReadBudget | None = None
+    dense: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +104,7 @@ class RoutingDecision:
     @property
     def used(self) -> Bool[Tensor, "batch time"]:
         """Tokens whose output uses a read of the key-value memory."""
-        return self.route == Route.EPISODIC
+        return self.route == int(Route.EPISODIC)
 
     @property
     def read(self) -> Bool[Tensor, "batch time"]:
@@ -95,8 +125,8 @@ class KeyValueState:
         keys: rotated keys in the order written; the first entry is the learned null key.
         values: what a read returns.
         time: time stamp of the last step, since the sequence began.
-        entries: of a memory that only some tokens are written to: how many entries each sequence has, the null entry among them; what lies
-            beyond them is zero. None if every token is written.
+        entries: how many entries each sequence has, the null entry among them, where sequences differ (only some tokens are written, or
+            there was padding) or there is room to spare; what lies beyond them is never read. None if all of them are entries.
     """
 
     keys: Float[Tensor, "batch heads length d_head"]
@@ -107,11 +137,15 @@ class KeyValueState:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryState:
-    """Everything a block carries from one step to the next. A memory that a block lacks is None."""
+    """Everything a block carries from one step to the next. A memory that a block lacks is None.
+
+    ``spent`` counts each sequence's tokens and reads so far, for budgets and meters; None where nobody counts.
+    """
 
     working: Tensor | None = None
     episodic: KeyValueState | None = None
     surprise: Float[Tensor, "batch slots"] | None = None
+    spent: Int[Tensor, "batch 2"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,18 +6,23 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from torchcram.bench import questions, run
-from torchcram.bench.questions import QUESTIONS, Setting
+from torchcram.bench import models, questions, run
+from torchcram.bench.questions import QUESTIONS
+from torchcram.bench.setting import Setting
 from torchcram.cli import app
+from torchcram.memory.block import CRAMBlock
 from torchcram.ops.scan import scan
+from torchcram.types import RoutingControl
 
 FIELDS = {"question", "device", "length", "read_rate", "peer", "ours_ms", "peer_ms", "ratio", "limit", "spread"}
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Sequences of 64 steps wherever a question would take its own lengths."""
+    """Sequences of 64 steps wherever a question would take its own lengths, and language models of a toy's size."""
     monkeypatch.setattr(Setting, "lengths", lambda self, *wanted: iter([64]))
+    for name, size in {"WIDTH": 16, "DEPTH": 2, "HEADS": 2, "VOCABULARY": 20}.items():
+        monkeypatch.setattr(models, name, size)
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -57,3 +62,12 @@ def test_an_unknown_question_is_an_error_before_anything_is_measured(tmp_path):
     with pytest.raises(ValueError, match=r"unknown question 'scam'.*scan"):
         run.ask(["scam"], setting=Setting(device=torch.device("cpu")), file=tmp_path / "bench.json")
     assert not (tmp_path / "bench.json").exists()
+
+
+def test_lots_decide_what_a_block_reads():
+    block = CRAMBlock(16, slots=8)
+    models.force(block, 0.25, torch.Generator().manual_seed(0))
+    output = block(torch.randn(4, 500, 16), torch.ones(4, 500), control=RoutingControl(exploration=0.1, consolidate=True))
+    # Five standard errors of a share of 2,000.
+    assert abs(output.decision.used.double().mean() - 0.25) < 5 * (0.25 * 0.75 / 2000) ** 0.5
+    assert set(output.decision.route.unique().tolist()) == {0, 2}

@@ -72,7 +72,7 @@ def test_what_is_not_read_is_not_computed(monkeypatch):
     """The attention is asked for reads and explored tokens only, and semantic memory for those in need and explored ones."""
     mixer, asked_for = block(), []
     read, recall = mixer.episodic.read, mixer.semantic.forward
-    monkeypatch.setattr(mixer.episodic, "read", lambda a, t, m, selected: asked_for.append(selected) or read(a, t, m, selected))
+    monkeypatch.setattr(mixer.episodic, "read", lambda a, t, m, selected, **how: asked_for.append(selected) or read(a, t, m, selected, **how))
     monkeypatch.setattr(mixer.semantic, "forward", lambda h, address: asked_for.append(len(address)) or recall(h, address))
     decision = mixer(**stream(), control=TRAINING).decision
     assert torch.equal(asked_for[-1], decision.computed)
@@ -311,7 +311,7 @@ def test_an_observed_quality_looks_into_the_key_value_memory():
 def test_an_observed_quality_reads_once_and_exactly_what_is_counted(monkeypatch, noisy, router, control):
     mixer, asked_for = block(quality="observed", surprise=False, router=router), []
     read = mixer.episodic.read
-    monkeypatch.setattr(mixer.episodic, "read", lambda a, t, m, selected: asked_for.append(selected) or read(a, t, m, selected))
+    monkeypatch.setattr(mixer.episodic, "read", lambda a, t, m, selected, **how: asked_for.append(selected) or read(a, t, m, selected, **how))
     output = mixer(**stream() if noisy else {**stream(), "noise": None}, control=control)
     assert len(asked_for) == 1
     assert torch.equal(asked_for[0], output.decision.computed)

@@ -168,3 +168,15 @@ def test_the_papers_expert_feels_the_gap_through_its_gate():
 def test_impossible_sizes_are_errors(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(8, **options)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", WORKING_MEMORIES.values(), ids=WORKING_MEMORIES)
+def test_padding_leaves_the_state_as_it_is(kind):
+    memory, x, gap = kind(16, state_size=6), torch.randn(2, 9, 16), torch.rand(2, 9)
+    mask = torch.arange(9) < torch.tensor([[5], [9]])
+    output, state = memory(x, gap, memory.init_state(2), None, mask)
+    for row, steps in enumerate((5, 9)):
+        alone, after = memory(x[row : row + 1, :steps], gap[row : row + 1, :steps], memory.init_state(1))
+        torch.testing.assert_close(output[row, :steps], alone[0], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(state[row], after[0], rtol=1e-9, atol=1e-9)

@@ -33,14 +33,15 @@ class ActivatedMemory(EpisodicMemory):
         gap: Float[Tensor, "batch time"],
         state: KeyValueState,
         activated: Bool[Tensor, "batch time"],
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "tokens d_model"], KeyValueState]:
-        """Write the activated tokens, and let each read those that were activated before it.
+        """Write the activated tokens, and let each read those that were activated before it. Padding takes no time.
 
         Returns:
             What each activated token found, heads side by side, not yet projected by ``out``; and the buffer afterwards.
         """
         assert state.entries is not None
-        time = state.time[:, None] + gap.cumsum(1)
+        time = state.time[:, None] + (gap if mask is None else gap * mask).cumsum(1)
         position, real = pack(activated)
         h = hidden_states.gather(1, position[..., None].expand(-1, -1, hidden_states.shape[-1]))
         moment = time.gather(1, position)

@@ -102,7 +102,7 @@ class MixtureOfDepthsBlock(nn.Module):
         top = top_share(score, self.capacity, mask)
         passed = self._passed(top, guess, control, mask)
 
-        found, memory = self.episodic.attend(h, gap, state.episodic, passed)
+        found, memory = self.episodic.attend(h, gap, state.episodic, passed, mask)
         gained = self._through_block(hidden_states[passed], found) * torch.sigmoid(score[passed])[:, None]
         x = hidden_states + torch.zeros_like(hidden_states).masked_scatter(passed[..., None], gained.to(hidden_states.dtype))
 

@@ -119,13 +119,13 @@ class SeqBoatBlock(nn.Module):
         del noise, token
         state = self.init_state(len(gap)) if state is None else state
         assert state.working is not None and state.episodic is not None
-        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working, horizon)
+        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working, horizon, mask)
         x = hidden_states + update
         h = self.memory_norm(x)
 
         probability = self.configurator(h)
         activated = self._activated(probability, control, mask)
-        found, memory = self.episodic.attend(h, gap, state.episodic, activated)
+        found, memory = self.episodic.attend(h, gap, state.episodic, activated, mask)
         gained = self.episodic.out(silu(self.gate(h[activated])) * found) * probability[activated][:, None]
         x = x + torch.zeros_like(x).masked_scatter(activated[..., None], gained.to(x.dtype))
         x = x + self.mlp(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -78,13 +79,13 @@ class StaticBlock(nn.Module):
         read = read if mask is None else read & mask
         if self.working is not None and self.working_norm is not None:
             assert working is not None
-            update, working = self.working(self.working_norm(x), gap, working, horizon)
+            update, working = self.working(self.working_norm(x), gap, working, horizon, mask)
             x = x + update
         if self.episodic is not None and self.memory_norm is not None:
             assert episodic is not None
             h = self.memory_norm(x)
-            memory, time = self.episodic.write(h, gap, episodic)
-            x = x + self.episodic.read(self.episodic.address(h), time, memory, read)
+            memory, time = self.episodic.write(h, gap, episodic, mask=mask)
+            x = x + self.episodic.read(self.episodic.address(h), time, memory, read, before=episodic, dense=control.dense)
             episodic = self.episodic.forget(memory)
         x = x + self.mlp(x)
-        return BlockOutput(hidden_states=x, state=MemoryState(working=working, episodic=episodic), decision=two_way_decision(read, read.to(gap.dtype)))
+        return BlockOutput(hidden_states=x, state=replace(state, working=working, episodic=episodic), decision=two_way_decision(read, read.to(gap.dtype)))

@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from torchcram.bench import models
 from torchcram.bench.measurement import Measurement
+from torchcram.bench.setting import Setting
 from torchcram.bench.timing import take_turns
 from torchcram.ops.routed_attention import routed_attention
 from torchcram.ops.scan import scan
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """Where and how much to measure.
-
-    Attributes:
-        device: to run on.
-        rounds: turns of ours and of the peer.
-        longest: questions leave out longer sequences; None for no bound.
-        generator: of the inputs.
-    """
-
-    device: torch.device
-    rounds: int = 7
-    longest: int | None = None
-    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
-
-    @property
-    def name(self) -> str:
-        """The device in words."""
-        return f"cpu ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
-
-    def randn(self, *shape: int) -> Tensor:
-        """Return standard normal numbers on the device."""
-        return torch.randn(*shape, generator=self.generator).to(self.device)
-
-    def lengths(self, *wanted: int) -> Iterator[int]:
-        """Yield those of the lengths that are not too long."""
-        yield from (length for length in wanted if self.longest is None or length <= self.longest)
-
 
 DENSE = "scaled_dot_product_attention, dense and causal"
 READ_RATES = (0.016, 0.1, 0.5)
@@ -111,4 +81,7 @@ QUESTIONS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
     "routed-attention": routed_attention_forward,
     "routed-attention-backward": routed_attention_backward,
     "scan": scan_forward_backward,
+    "train-step": models.train_step,
+    "decode": models.decode,
+    "generate": models.generate,
 }

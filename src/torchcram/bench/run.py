@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from torchcram.bench.measurement import Measurement
-from torchcram.bench.questions import QUESTIONS, Setting
+from torchcram.bench.questions import QUESTIONS
+from torchcram.bench.setting import Setting
 from torchcram.strict import require_choice
 
 

@@ -14,6 +14,7 @@ consolidates nothing.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from torchcram.accounting import attention_cost
+from torchcram.memory.budget import affordable, counted
 from torchcram.memory.consolidation import consolidation_quality, relative_error
 from torchcram.memory.episodic import EpisodicMemory
 from torchcram.memory.familiarity import FamiliarityEstimator
@@ -130,27 +132,29 @@ class CRAMBlock(nn.Module):
         state = self.init_state(len(gap)) if state is None else state
         assert state.working is not None and state.episodic is not None
 
-        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working, horizon)
+        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working, horizon, mask)
         x = hidden_states + update
         h = self.memory_norm(x)
 
-        trace = self._follow_bindings(h, state, mask)
-        memory, time = self.episodic.write(h, gap, state.episodic, surprise=None if trace is None else trace.surprise)
+        trace = self._follow_bindings(h, state, mask, control)
+        memory, time = self.episodic.write(h, gap, state.episodic, surprise=None if trace is None else trace.surprise, mask=mask)
         address = self.episodic.address(h)
 
         seen = self._seen_by_router(h, hidden_states if token is None else token)
         need = self.router.need(seen, None if noise is None else noise[..., 0])
         asked = self._asked(need, control, noise, mask)
-        recalled = self.semantic(self._shielded(h[asked]), address[asked].detach())
+        at, own = _taken(h, asked, control), _taken(address, asked, control)
+        recalled = self.semantic(self._shielded(at), own.detach())
         early = self._reads_to_decide(asked, control, mask)
-        retrieval = None if early is None else self.episodic.read(address, time, memory, early)
-        expected = self._expected(h[asked], recalled, None if retrieval is None else retrieval[asked])
-        familiarity = self._familiarity(expected, recalled, trace, asked, need)
-        decision = self._decide(seen, need, familiarity, asked, early, control, noise, mask)
+        read = partial(self.episodic.read, address, time, memory, before=state.episodic, dense=control.dense)
+        retrieval = None if early is None else read(early)
+        expected = self._expected(at, recalled, None if retrieval is None else _taken(retrieval, asked, control))
+        familiarity = self._familiarity(expected, recalled, trace, asked, need, control)
+        decision = self._within_budget(self._decide(seen, need, familiarity, asked, early, control, noise, mask), state, control, mask)
 
         if retrieval is None:
-            retrieval = self.episodic.read(address, time, memory, decision.computed)
-        known = torch.zeros_like(x).masked_scatter(asked[..., None], recalled.value.to(x.dtype))
+            retrieval = read(decision.computed)
+        known = _placed(recalled.value.to(x.dtype), asked, torch.zeros_like(x), control)
         x = x + self._mix(retrieval, known, decision, asked)
         x = x + self.mlp(x)
 
@@ -166,7 +170,12 @@ class CRAMBlock(nn.Module):
         if control.reads == "routed":
             signals["need"] = need.detach() if mask is None else need.detach().masked_fill(~mask, torch.nan)
         losses["price"] = step_mean(decision.probabilities[..., Route.EPISODIC], mask)
-        new_state = MemoryState(working=working_state, episodic=self.episodic.forget(memory), surprise=None if trace is None else trace.state)
+        new_state = MemoryState(
+            working=working_state,
+            episodic=self.episodic.forget(memory),
+            surprise=None if trace is None else trace.state,
+            spent=self._spent(state, decision, control, mask),
+        )
         return BlockOutput(hidden_states=x, state=new_state, decision=decision, losses=losses, signals=signals, lesson=lesson)
 
     def cost(self) -> MixingCost:
@@ -198,15 +207,16 @@ class CRAMBlock(nn.Module):
     def _shielded(self, hidden_states: Tensor) -> Tensor:
         return hidden_states.detach() if self.detach else hidden_states
 
-    def _follow_bindings(self, h: Tensor, state: MemoryState, mask: Tensor | None) -> Trace | None:
+    def _follow_bindings(self, h: Tensor, state: MemoryState, mask: Tensor | None, control: RoutingControl) -> Trace | None:
         """Ask semantic memory about every binding as it is written, and flag the slots that it contradicts."""
         if self.surprise is None:
             return None
         assert state.surprise is not None
         with torch.no_grad():
             written = self.surprise.writes(h, mask)
-            bindings = h[written]
-            return self.surprise.follow(state.surprise, written, self.semantic(bindings, self.surprise.align(bindings)), self.episodic.written_value(bindings))
+            bindings = _taken(h, written, control)
+            read, value = self.semantic(bindings, self.surprise.align(bindings)), self.episodic.written_value(bindings)
+            return self.surprise.follow(state.surprise, written, read, value, dense=control.dense)
 
     def _asked(self, need: Tensor, control: RoutingControl, noise: Tensor | None, mask: Tensor | None) -> Tensor:
         """Which tokens semantic memory is asked about: those in need, and those that exploration draws."""
@@ -232,12 +242,12 @@ class CRAMBlock(nn.Module):
         return torch.logit(consolidation_quality(relative_error(recalled.value, found), variance=self.quality_variance), eps=1e-6)
 
     @staticmethod
-    def _familiarity(expected: Tensor, recalled: SemanticRead, trace: Trace | None, asked: Tensor, need: Tensor) -> Tensor:
+    def _familiarity(expected: Tensor, recalled: SemanticRead, trace: Trace | None, asked: Tensor, need: Tensor, control: RoutingControl) -> Tensor:
         """Quality of the asked tokens (from its logits), after the veto of the surprise trace; zero for the others."""
         predicted = torch.sigmoid(expected).to(need.dtype)
         if trace is not None:
             predicted = predicted * (1 - trace.veto(recalled, asked).to(need.dtype))
-        return torch.zeros_like(need).masked_scatter(asked, predicted)
+        return _placed(predicted, asked, torch.zeros_like(need), control)
 
     def _decide(
         self,
@@ -256,12 +266,12 @@ class CRAMBlock(nn.Module):
         if control.reads == "all":
             route = torch.full_like(route, int(Route.EPISODIC))
         if control.reads == "none":
-            route = torch.where(route == Route.EPISODIC, int(Route.WORKING), route)
+            route = torch.where(route == int(Route.EPISODIC), int(Route.WORKING), route)
         if mask is not None:
             route = torch.where(mask, route, int(Route.WORKING))
         # What exploration draws is not in need: its route is known without its quality.
         observed = None if early is None else early & (need > 0.5)
-        read = route == Route.EPISODIC if observed is None else (route == Route.EPISODIC) | observed
+        read = route == int(Route.EPISODIC) if observed is None else (route == int(Route.EPISODIC)) | observed
         explored = torch.zeros_like(read)
         weight = read.to(need.dtype)
         if control.reads == "routed" and control.exploration > 0:
@@ -272,13 +282,29 @@ class CRAMBlock(nn.Module):
             route=route, probabilities=probabilities, familiarity=familiarity.detach(), explored=explored, weight=weight, asked=asked, observed=observed
         )
 
+    @staticmethod
+    def _within_budget(decision: RoutingDecision, state: MemoryState, control: RoutingControl, mask: Tensor | None) -> RoutingDecision:
+        """Send the reads that the budget does not pay for the likelier of the two other ways."""
+        if control.budget is None:
+            return decision
+        denied = decision.used & ~affordable(control.budget, decision.used, mask, _count(state, decision))
+        free = decision.probabilities[..., Route.SEMANTIC] > decision.probabilities[..., Route.WORKING]
+        free = torch.where(free & decision.asked, int(Route.SEMANTIC), int(Route.WORKING))
+        return replace(decision, route=torch.where(denied, free, decision.route), weight=decision.weight * ~denied)
+
+    @staticmethod
+    def _spent(state: MemoryState, decision: RoutingDecision, control: RoutingControl, mask: Tensor | None) -> Tensor | None:
+        """The count of tokens and reads, where somebody counts."""
+        counts = control.budget is not None or state.spent is not None
+        return counted(_count(state, decision), decision.read, mask) if counts else None
+
     def _mix(self, retrieval: Tensor, known: Tensor, decision: RoutingDecision, asked: Tensor) -> Tensor:
         """What the chosen memory adds to each token."""
         for_retrieval, for_answer = self.router.credit(decision.probabilities.to(retrieval.dtype))
         weight = decision.weight.to(retrieval.dtype)
         told = weight * (asked & decision.computed)
         return straight_through_mix(retrieval, decision.used, for_retrieval, weight) + straight_through_mix(
-            known, decision.route == Route.SEMANTIC, for_answer, told
+            known, decision.route == int(Route.SEMANTIC), for_answer, told
         )
 
     def _consolidate(
@@ -318,6 +344,21 @@ class CRAMBlock(nn.Module):
         asked_for = torch.zeros_like(read)
         asked_for[row, source] = True
         return self.surprise.loss(h, asked_for, h[row, source], address[row, step], mask)
+
+
+def _count(state: MemoryState, decision: RoutingDecision) -> Tensor:
+    return decision.route.new_zeros(len(decision.route), 2) if state.spent is None else state.spent
+
+
+def _taken(values: Float[Tensor, "batch time d_model"], chosen: Bool[Tensor, "batch time"], control: RoutingControl) -> Float[Tensor, "tokens d_model"]:
+    """The chosen tokens, or all of them where no shape may depend on the choice."""
+    return values.flatten(0, 1) if control.dense else values[chosen]
+
+
+def _placed(values: Tensor, chosen: Bool[Tensor, "batch time"], blank: Tensor, control: RoutingControl) -> Tensor:
+    """Put values of :func:`_taken` tokens where they belong, into ``blank``."""
+    where = chosen.view(*chosen.shape, *[1] * (blank.dim() - 2))
+    return torch.where(where, values.unflatten(0, chosen.shape), blank) if control.dense else blank.masked_scatter(where, values)
 
 
 def _drawn(need: Tensor, control: RoutingControl, noise: Tensor | None) -> Tensor:

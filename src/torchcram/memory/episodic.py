@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad, rms_norm
 
-from torchcram.ops.routed_attention import routed_attention
+from torchcram.ops.routed_attention import dense_attention, routed_attention
 from torchcram.ops.routed_attention.packing import pack, visible_entries
 from torchcram.strict import require_positive
 from torchcram.types import KeyValueState
@@ -74,10 +74,17 @@ class EpisodicMemory(nn.Module):
         state: KeyValueState,
         *,
         surprise: Float[Tensor, "batch time"] | None = None,
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[KeyValueState, Float[Tensor, "batch time"]]:
-        """Append every token; entries that surprise are marked in their keys. Returns the buffer and the tokens' time stamps."""
-        time = state.time[:, None] + gap.cumsum(1)
+        """Append every token; entries that surprise are marked in their keys. Returns the buffer and the tokens' time stamps.
+
+        Padding takes no time. It is appended, too, unless ``state`` counts its entries: then it is left out, and without gradients the new entries
+        go into the room that is there, in place.
+        """
+        time = state.time[:, None] + (gap if mask is None else gap * mask).cumsum(1)
         keys, values = self._keys_and_values(hidden_states, time, surprise)
+        if state.entries is not None:
+            return self._filled(state, keys, values, time[:, -1], torch.ones_like(gap, dtype=torch.bool) if mask is None else mask), time
         memory = KeyValueState(keys=torch.cat([state.keys, keys], 2), values=torch.cat([state.values, values], 2), time=time[:, -1])
         return memory, time
 
@@ -87,10 +94,26 @@ class EpisodicMemory(nn.Module):
         time: Float[Tensor, "batch time"],
         memory: KeyValueState,
         selected: Bool[Tensor, "batch time"],
+        *,
+        before: KeyValueState | None = None,
+        dense: bool = False,
     ) -> Float[Tensor, "batch time d_model"]:
-        """Return the retrieval of the selected tokens, zero for the others. ``memory`` already holds these tokens' own entries."""
-        offset = memory.keys.shape[2] - address.shape[1]
-        found = routed_attention(self._queries(address, time), memory.keys, memory.values, selected, offset=offset, window=self.window)
+        """Return the retrieval of the selected tokens, zero for the others. ``memory`` already holds these tokens' own entries.
+
+        Args:
+            address: where the tokens look.
+            time: their time stamps.
+            memory: what is to be read.
+            selected: tokens that read.
+            before: the buffer before these tokens, needed where entries are counted.
+            dense: compute all reads, and drop those that are not selected.
+        """
+        offset: int | Tensor = memory.keys.shape[2] - address.shape[1]
+        if memory.entries is not None:
+            assert before is not None and before.entries is not None
+            offset = before.entries
+        attend = dense_attention if dense else routed_attention
+        found = attend(self._queries(address, time), memory.keys, memory.values, selected, offset=offset, window=self.window)
         return self.out(found.transpose(1, 2).flatten(2))
 
     @torch.no_grad()
@@ -127,16 +150,50 @@ class EpisodicMemory(nn.Module):
         """Return what a token's entry would give to a query that reads it alone."""
         return self.out(self.value(hidden_states))
 
+    @staticmethod
+    def _filled(state: KeyValueState, keys: Tensor, values: Tensor, time: Tensor, real: Bool[Tensor, "batch time"]) -> KeyValueState:
+        """Write the real steps behind each sequence's entries."""
+        assert state.entries is not None
+        row, step = real.nonzero(as_tuple=True)
+        place = state.entries[row] + real.cumsum(1)[row, step] - 1
+        entries = state.entries + real.sum(1)
+        needed = int(entries.max()) if len(entries) else 0
+
+        def put(buffer: Tensor, new: Tensor) -> Tensor:
+            if needed > buffer.shape[2]:
+                buffer = pad(buffer, (0, 0, 0, max(needed, 2 * buffer.shape[2]) - buffer.shape[2]))
+            elif torch.is_grad_enabled() and (buffer.requires_grad or new.requires_grad):
+                buffer = buffer.clone()
+            buffer[row, :, place] = new[row, :, step].to(buffer.dtype)
+            return buffer
+
+        return replace(state, keys=put(state.keys, keys), values=put(state.values, values), time=time, entries=entries)
+
     def forget(self, memory: KeyValueState) -> KeyValueState:
         """Drop the entries that no later token can read; the null entry stays."""
         window = self.window
         if window is None or memory.keys.shape[2] <= window + 1:
             return memory
+        if memory.entries is not None:
+            return self._moved_up(memory, memory.entries, window)
 
         def kept(entries: Tensor) -> Tensor:
             return torch.cat([entries[:, :, :1], entries[:, :, -window:]], 2)
 
         return replace(memory, keys=kept(memory.keys), values=kept(memory.values))
+
+    @staticmethod
+    def _moved_up(memory: KeyValueState, entries: Int[Tensor, " batch"], window: int) -> KeyValueState:
+        """Move the last entries of each sequence up to its null entry. Done rarely enough to cost each step next to nothing."""
+        if int(entries.max()) <= 2 * (window + 1):
+            return memory
+        latest = (entries - window).clamp_min(1)[:, None] + torch.arange(window, device=entries.device)
+        index = pad(latest, (1, 0)).clamp_max(memory.keys.shape[2] - 1)[:, None, :, None].expand(-1, memory.keys.shape[1], -1, memory.keys.shape[3])
+
+        def kept(buffer: Tensor) -> Tensor:
+            return pad(buffer.gather(2, index), (0, 0, 0, window + 2))
+
+        return replace(memory, keys=kept(memory.keys), values=kept(memory.values), entries=entries.clamp_max(window + 1))
 
     def _split(self, projection: nn.Linear, hidden_states: Tensor) -> Tensor:
         return self._heads(projection(hidden_states))

@@ -143,8 +143,12 @@ class GumbelRouter(nn.Module):
 
 def full_precision(net: nn.Module, hidden_states: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time out"]:
     """Run a router's network in fp32 (or fp64) under autocast, too: a decision must not hang on a rounding."""
+    dtype = torch.promote_types(hidden_states.dtype, torch.float32)
     with torch.autocast(hidden_states.device.type, enabled=False):
-        return net(hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32)))
+        if next(net.parameters()).dtype == dtype:
+            return net(hidden_states.to(dtype))
+        # A model in half precision: its weights are what they are, the arithmetic is not.
+        return torch.func.functional_call(net, {name: weight.to(dtype) for name, weight in net.named_parameters()}, (hidden_states.to(dtype),))
 
 
 ROUTERS: dict[str, type[NeedFamiliarityRouter] | type[GumbelRouter]] = {"need_familiarity": NeedFamiliarityRouter, "gumbel3": GumbelRouter}

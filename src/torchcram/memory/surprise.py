@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -29,18 +29,25 @@ class Trace:
 
     Attributes:
         before: the flags that each step finds, from strictly earlier writes.
+        index: for each step, which row of ``before`` it finds.
         state: the flags after the last step.
         surprise: per step, how much its own binding contradicts semantic memory; 0 for steps that bind nothing familiar.
     """
 
     before: Float[Tensor, "batch writes slots"]
-    index: torch.Tensor
+    index: Int[Tensor, "batch time"]
     state: Float[Tensor, "batch slots"]
     surprise: Float[Tensor, "batch time"]
 
     def veto(self, read: SemanticRead, asked: Bool[Tensor, "batch time"]) -> Float[Tensor, " tokens"]:
-        """Return, for the asked tokens, how far the slots that answer are flagged, in [0, 1]."""
+        """Return, for the asked tokens, how far the slots that answer are flagged, in [0, 1].
+
+        Where semantic memory was asked about every token, asked or not, the answer is for all of them.
+        """
         assert read.weights is not None
+        if len(read.weights) == asked.numel():
+            found = self.before.take_along_dim(self.index[..., None], 1)
+            return (read.weights.detach() * found.flatten(0, 1)).sum(-1)
         row = asked.nonzero()[:, 0]
         return (read.weights.detach() * self.before[row, self.index[asked]]).sum(-1)
 
@@ -79,6 +86,8 @@ class SurpriseTrace(nn.Module):
         written: Bool[Tensor, "batch time"],
         read: SemanticRead,
         value: Float[Tensor, "tokens d_model"],
+        *,
+        dense: bool = False,
     ) -> Trace:
         """Update the flags along the steps.
 
@@ -87,8 +96,11 @@ class SurpriseTrace(nn.Module):
             written: steps that bind, ``tokens`` in all.
             read: what semantic memory says at the addresses of the bindings.
             value: what the bindings' own entries would give to a reader.
+            dense: ``read`` and ``value`` are those of every step, binding or not.
         """
         assert read.weights is not None and read.recognition is not None
+        if dense:
+            return self._follow_all(state, written, read, value)
         contradiction = 1 - torch.exp(-relative_error(read.value, value) / 0.5)
         share = read.recognition[:, None] * read.weights
         order, real = pack(written)
@@ -99,6 +111,18 @@ class SurpriseTrace(nn.Module):
         surprise = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
         surprise[written] = (read.recognition * contradiction).to(state.dtype)
         return Trace(before=before, index=written.cumsum(1) - written.long(), state=before[:, -1], surprise=surprise)
+
+    @staticmethod
+    def _follow_all(state: Tensor, written: Tensor, read: SemanticRead, value: Tensor) -> Trace:
+        """The same, as if every step bound something: those that do not leave the flags as they are."""
+        assert read.weights is not None and read.recognition is not None
+        contradiction = 1 - torch.exp(-relative_error(read.value, value) / 0.5)
+        weight = written.flatten()[:, None] * read.recognition[:, None] * read.weights
+        inputs = (weight * contradiction[:, None]).unflatten(0, written.shape).to(state.dtype)
+        flags = scan((1 - weight).unflatten(0, written.shape).to(state.dtype), inputs, state)
+        index = torch.arange(written.shape[1], device=written.device).expand(written.shape)
+        surprise = (read.recognition * contradiction).unflatten(0, written.shape).to(state.dtype) * written
+        return Trace(before=torch.cat([state[:, None], flags], 1), index=index, state=flags[:, -1], surprise=surprise)
 
     def loss(
         self,

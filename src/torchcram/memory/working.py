@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu, softplus
 
@@ -67,12 +67,15 @@ class TimeAwareSSM(nn.Module):
         gap: Float[Tensor, "batch time"],
         state: Float[Tensor, "batch state 2"],
         horizon: Float[Tensor, "batch time"] | None = None,
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch state 2"]]:
-        """Return the outputs and the state after the last step. The recurrence runs in fp32 under autocast."""
+        """Return the outputs and the state after the last step. The recurrence runs in fp32 under autocast; padding leaves the state as it is."""
         rate, drive = softplus(self.rate(x)), self.drive(x)
         with torch.autocast(x.device.type, enabled=False):
             rate = rate.to(torch.promote_types(gap.dtype, torch.float32))
             drive = torch.sqrt(-torch.expm1(-2 * rate))[..., None] * drive.to(rate.dtype).unflatten(-1, (-1, 2))
+            if mask is not None:
+                gap, drive = gap * mask, drive * mask[..., None, None]
             real, imaginary = scan_planes(self._transition(rate, gap), drive.unbind(-1), state.to(rate.dtype).unbind(-1))
             parts = torch.stack([real, imaginary], -1)
             ahead = parts if horizon is None else torch.stack(_turned(self._transition(rate, horizon), (real, imaginary)), -1)
@@ -126,21 +129,26 @@ class CTODEMemory(nn.Module):
         gap: Float[Tensor, "batch time"],
         state: Float[Tensor, "batch state 1"],
         horizon: Float[Tensor, "batch time"] | None = None,
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch state 1"]]:
-        """Return the outputs and the state after the last step. The integration runs in fp32 under autocast; the paper has no horizon."""
+        """Return the outputs and the state after the last step. The integration runs in fp32 under autocast; the paper has no horizon.
+
+        Padding leaves the state as it is.
+        """
         del horizon
         drive, gate = self.drive(x), self.gate(torch.log1p(gap)[..., None].to(x.dtype))
         with torch.autocast(x.device.type, enabled=False):
-            states = self._integrate(drive.to(gap.dtype), gate.to(gap.dtype), state[..., 0].to(gap.dtype))
+            states = self._integrate(drive.to(gap.dtype), gate.to(gap.dtype), state[..., 0].to(gap.dtype), mask)
         return self.out(states.to(x.dtype)), states[:, -1:].mT
 
-    def _integrate(self, drive: Tensor, gate: Tensor, state: Tensor) -> Tensor:
+    def _integrate(self, drive: Tensor, gate: Tensor, state: Tensor, mask: Tensor | None) -> Tensor:
         weight = self.recurrent.weight.to(drive.dtype)
         if self.start == "zero":
             return ct_ode_step(torch.zeros_like(drive), drive, gate, weight, steps=self.steps)
         states = []
         for t in range(drive.shape[1]):
-            state = ct_ode_step(state, drive[:, t], gate[:, t], weight, steps=self.steps)
+            following = ct_ode_step(state, drive[:, t], gate[:, t], weight, steps=self.steps)
+            state = following if mask is None else torch.where(mask[:, t, None], following, state)
             states.append(state)
         return torch.stack(states, 1)
 

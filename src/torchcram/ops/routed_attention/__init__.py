@@ -1,6 +1,11 @@
-"""Causal attention for a chosen subset of queries: ``reference`` defines it, ``gathered`` and ``tiled`` compute the chosen ones only, ``choice`` picks."""
+"""Causal attention for a chosen subset of queries.
+
+``reference`` defines it; ``gathered``, ``tiled`` and (for a single step) ``rows`` compute the chosen ones only, and ``choice`` picks among them; ``dense`` is
+for export.
+"""
 
 from torchcram.ops.routed_attention.choice import routed_attention, routed_attention_lse
+from torchcram.ops.routed_attention.dense import dense_attention
 from torchcram.ops.routed_attention.reference import routed_attention_reference
 
-__all__ = ["routed_attention", "routed_attention_lse", "routed_attention_reference"]
+__all__ = ["dense_attention", "routed_attention", "routed_attention_lse", "routed_attention_reference"]

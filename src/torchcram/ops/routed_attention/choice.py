@@ -9,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from torchcram.ops.routed_attention.gathered import gathered_attention
 from torchcram.ops.routed_attention.packing import pack
+from torchcram.ops.routed_attention.rows import row_attention
 from torchcram.ops.routed_attention.tiled import tiled_attention
 
 # Share of selected steps above which all of them are computed, and length of the memory from which tiles pay on a CPU: measured, see benchmarks/.
@@ -28,6 +29,8 @@ def routed_attention(
     """Fast form of :func:`torchcram.ops.routed_attention.routed_attention_reference`: same arguments, same result, same gradients."""
     if isinstance(offset, int) and offset == 1 and window is None and selected.numel() and bool((selected.sum(1) > DENSE_SHARE * query.shape[2]).all()):
         return _dense(query, key, value, selected)
+    if query.shape[2] == 1:
+        return row_attention(query, key, value, selected, offset=offset, window=window)
     position, real = pack(selected)
     packed, end = _queries(query, position), _ends(position, real, offset)
     tiled = query.device.type == "cpu" and key.shape[2] >= TILED_LENGTH

@@ -1,0 +1,112 @@
+"""Make results.csv, the figure, the page of coloured text and the tables of the README from finished runs.
+
+python experiments/09_text_lm/collect.py
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from torchcram.report.text_routes import Passage, text_page
+from torchcram.types import Route
+
+HERE = Path(__file__).parent
+RUNS = Path("runs") / HERE.name
+BEGIN, END = "<!-- results: written by experiments/09_text_lm/collect.py -->", "<!-- /results -->"
+COLOURS = {"cram": "#D55E00", "dense": "#222222"}
+
+
+def read_runs(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Summary and progress of every finished run, by name and seed."""
+    found = {}
+    for file in sorted(folder.glob("*-seed*/summary.json")):
+        name, seed = file.parent.name.rsplit("-seed", 1)
+        progress = [json.loads(line) for line in (file.parent / "progress.jsonl").read_text().splitlines()]
+        found[name, int(seed)] = {"summary": json.loads(file.read_text()), "progress": progress, "folder": file.parent}
+    return found
+
+
+def write_csv(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
+    """One line for each point of each run's frontier; the routed point is called "routed"."""
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(["model", "seed", "budget", "loss", "attention_share", "any_layer_read_rate", "parameters", "steps", "training_cpu_seconds"])
+        for (name, seed), run in runs.items():
+            summary = run["summary"]
+            for point in ({"budget": "routed", **summary}, *summary["frontier"]):
+                figures = [f"{point[key]:.5f}" for key in ("loss", "attention_share", "any_layer_read_rate")]
+                writer.writerow([name, seed, point["budget"], *figures, summary["parameters"], summary["steps"], f"{summary['training_cpu_seconds']:.0f}"])
+
+
+def draw(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
+    """Held-out loss and attention share over training, and the frontier at the end."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    loss, share, ends = figure.subplots(1, 3)
+    for (name, seed), run in runs.items():
+        style = {"color": COLOURS[name], "alpha": 0.8, "label": name if seed == 0 else None}
+        steps = [record["step"] for record in run["progress"]]
+        loss.plot(steps, [record["loss"] for record in run["progress"]], **style)
+        share.plot(steps, [100 * record["attention_share"] for record in run["progress"]], **style)
+        points = sorted((100 * point["attention_share"], point["loss"]) for point in (run["summary"], *run["summary"]["frontier"]))
+        ends.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
+    loss.set(title="Held-out loss", xlabel="step", ylabel="nats a token")
+    share.set(title="Keys scanned, of dense attention's", xlabel="step", ylabel="%", ylim=(0, 105))
+    ends.set(title="Frontier at the end, over budgets", xlabel="attention share, %", ylabel="held-out loss")
+    loss.legend(frameon=False)
+    figure.savefig(file, dpi=150)
+
+
+def tables(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
+    """The two tables of the README."""
+    lines = ["| model | parameters | held-out loss | attention share | any-layer reads | training seconds (CPU) | seeds |", "|---|---|---|---|---|---|---|"]
+    for name in COLOURS:
+        own = [run["summary"] for (model, _), run in runs.items() if model == name]
+        if own:
+            cells = [_spread(own, "loss"), _spread(own, "attention_share", 100), _spread(own, "any_layer_read_rate", 100), _spread(own, "training_cpu_seconds")]
+            lines.append(f"| {name} | {own[0]['parameters']:,} | {' | '.join(cells)} | {len(own)} |")
+    kinds = [run["summary"]["routes_by_class"] for (model, _), run in runs.items() if model == "cram"]
+    if kinds:
+        lines += ["", "| tokens (CRAM) | working | semantic | episodic: a read |", "|---|---|---|---|"]
+        for kind in kinds[0]:
+            totals = [sum(counts[kind][route] for counts in kinds) for route in Route]
+            lines.append(f"| {kind} | " + " | ".join(f"{100 * total / max(1, sum(totals)):.1f}%" for total in totals) + " |")
+    return "\n".join(lines)
+
+
+def _spread(summaries: list[dict[str, Any]], key: str, factor: float = 1.0) -> str:
+    values, unit = [factor * summary[key] for summary in summaries], "%" if factor == 100 else ""
+    form = ".0f" if key == "training_cpu_seconds" else ".1f" if unit else ".3f"
+    return f"{statistics.mean(values):{form}}{unit} ({min(values):{form}} to {max(values):{form}})"
+
+
+def write_page(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
+    """Held-out text in the colours of its routes, from the first CRAM run."""
+    chosen = [run["folder"] for (name, _), run in sorted(runs.items()) if name == "cram"]
+    if chosen:
+        shown = json.loads((chosen[0] / "routes.json").read_text())
+        passages = [Passage(heading=f"Held-out passage {number}", tokens=passage["tokens"]) for number, passage in enumerate(shown, 1)]
+        caption = "Each token in the colour of the dearest memory that it used in any layer. What is underlined in orange was looked up in the context."
+        file.write_text(text_page("What a small language model still reads", caption, passages), encoding="utf-8")
+
+
+def main() -> None:
+    """Collect what is there."""
+    runs = read_runs(RUNS)
+    if not runs:
+        raise SystemExit(f"no finished run in {RUNS}: start with python {HERE.name}/run.py")
+    write_csv(runs, HERE / "results.csv")
+    draw(runs, HERE / "figure.png")
+    write_page(runs, RUNS / "report.html")
+    page = HERE / "README.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    page.write_text(before + BEGIN + "\n" + tables(runs) + "\n" + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The questions about whole layers and models: a training step, decoding, and ``generate``.
+
+Routes are forced by seeded draws, so that a question's read rate is what it says: untrained routers would decide something else. Everything else is what
+users run: the blocks, the caches and the language model of the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torchcram.bench.measurement import Measurement
+from torchcram.bench.setting import Setting
+from torchcram.bench.timing import take_turns
+from torchcram.memory.block import CRAMBlock
+from torchcram.memory.episodic import EpisodicMemory
+from torchcram.models.sequence import SequenceModel
+from torchcram.strict import optional
+from torchcram.types import Batch, Head, KeyValueState, Route, RoutingControl
+
+FLOOR = 0.016
+# Of the two language models.
+WIDTH, DEPTH, HEADS, VOCABULARY = 512, 8, 8, 32_000
+
+
+class DrawnRouter(nn.Module):
+    """A router that draws lots: a share of the tokens reads, the others need nothing. It takes the place of a block's own router.
+
+    Args:
+        rate: share of the tokens that read.
+        generator: of the draws, on the CPU.
+    """
+
+    def __init__(self, rate: float, generator: torch.Generator):
+        super().__init__()
+        self.rate, self.generator = rate, generator
+
+    def need(self, hidden_states: Float[Tensor, "batch time d_model"], uniform: Float[Tensor, "batch time"] | None) -> Float[Tensor, "batch time"]:
+        """Return one for the tokens that are drawn, zero for the others."""
+        del uniform
+        return (torch.rand(hidden_states.shape[:2], generator=self.generator) < self.rate).to(hidden_states)
+
+    def decide(
+        self,
+        hidden_states: Float[Tensor, "batch time d_model"],
+        need: Float[Tensor, "batch time"],
+        familiarity: Float[Tensor, "batch time"],
+        uniform: Float[Tensor, "batch time 3"] | None,
+        *,
+        shift: float = 0.0,
+    ) -> tuple[Float[Tensor, "batch time 3"], Int[Tensor, "batch time"]]:
+        """Let the drawn ones read."""
+        del hidden_states, familiarity, uniform, shift
+        route = torch.where(need > 0.5, int(Route.EPISODIC), int(Route.WORKING))
+        return torch.stack([1 - need, torch.zeros_like(need), need], -1), route
+
+    def credit(self, probabilities: Float[Tensor, "batch time 3"]) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
+        """Return what the gradients of retrieval and answer move: nothing that learns."""
+        return probabilities[..., Route.EPISODIC], probabilities[..., Route.SEMANTIC]
+
+
+def force(block: CRAMBlock, rate: float, generator: torch.Generator) -> None:
+    """Let lots decide what a block reads."""
+    block.router = cast(Any, DrawnRouter(rate, generator))
+
+
+def train_step(setting: Setting) -> Iterator[Measurement]:
+    """A training step at the floor of SRCD against the same step with every read: two layers of width 64, 4,096 tokens."""
+    for length in setting.lengths(2048, 8192):
+        model = SequenceModel([Head(name="next", kind="regression", size=36)], input_size=36).to(setting.device)
+        for block in model.blocks:
+            force(cast(CRAMBlock, block), FLOOR, setting.generator)
+        batch = _batch(setting, model, length)
+        controls = (RoutingControl(exploration=0.02, price=0.1, consolidate=True), RoutingControl(reads="all"))
+        noise = torch.rand(*batch.gap.shape, len(model.blocks), 4, generator=setting.generator).to(setting.device)
+        # The routers draw lots: exploration stays at its least rate, as in a router that is sure.
+        both = [partial(_step, model, batch, control, noise if control.reads == "routed" else None) for control in controls]
+        timing = take_turns(*both, rounds=setting.rounds)
+        peer = "the same step with every read (acquisition)"
+        yield Measurement(question="train-step", device=setting.name, length=length, read_rate=FLOOR, peer=peer, timing=timing, limit=None)
+
+
+def _batch(setting: Setting, model: SequenceModel, length: int) -> Batch:
+    size = max(1, 4096 // length)
+    inputs = setting.randn(size, length, int(model.input_size or 0))
+    return Batch(inputs=inputs, gap=torch.ones(size, length, device=setting.device), targets={"next": inputs})
+
+
+def _step(model: SequenceModel, batch: Batch, control: RoutingControl, noise: Tensor | None) -> None:
+    output = model(batch, control=control, noise=noise)
+    aside = [value for block in output.blocks for value in block.losses.values()]
+    total = torch.stack([*model.task_losses(output.outputs, batch).values(), *aside]).sum()
+    total.backward()
+    model.zero_grad()
+    for block, said in zip(model.blocks, output.blocks, strict=True):
+        block.after_step(said)
+
+
+@torch.no_grad()
+def decode(setting: Setting) -> Iterator[Measurement]:
+    """The attention of one token for each of eight sequences, over a memory of 8,192 entries, some of them reading, against all of them reading."""
+    for length in setting.lengths(8192):
+        memory, state = _filled(setting, length)
+        draws = torch.rand(64, 8, 1, generator=setting.generator)
+        calls = [partial(_tokens, memory, state, (draws < rate).to(setting.device), setting.randn(8, 1, 512)) for rate in (0.05, 1.0)]
+        timing = take_turns(*calls, rounds=setting.rounds)
+        peer = "the same attention with every read"
+        yield Measurement(question="decode", device=setting.name, length=length, read_rate=0.05, peer=peer, timing=timing, limit=20.0)
+
+
+def _filled(setting: Setting, length: int) -> tuple[EpisodicMemory, KeyValueState]:
+    """Eight sequences' buffers of eight heads of 64, full but for the token to come."""
+    memory = EpisodicMemory(512, heads=8).to(setting.device)
+    shape, count = (8, 8, length + 1, 64), torch.full((8,), length, device=setting.device)
+    return memory, KeyValueState(keys=setting.randn(*shape), values=setting.randn(*shape), time=count.float(), entries=count)
+
+
+def _tokens(memory: EpisodicMemory, state: KeyValueState, draws: Tensor, address: Tensor) -> None:
+    """One token after the other, each with its own draw of who reads; nothing is written, so that the memory stays as long as it is."""
+    for selected in draws:
+        memory.read(address, state.time[:, None], state, selected, before=state)
+
+
+@torch.no_grad()
+def generate(setting: Setting) -> Iterator[Measurement]:
+    """``generate`` of 500 tokens after 2,048, width 512, 8 layers, vocabulary 32,000, against a dense Llama of equal width and depth."""
+    for length in setting.lengths(2048):
+        for batch in (1, 8):
+            prompt = torch.randint(VOCABULARY, (batch, length), generator=setting.generator).to(setting.device)
+            new = max(2, 500 * length // 2048)
+            both = [partial(_generated, model, prompt, new) for model in (_ours(setting), _llama(setting))]
+            timing = take_turns(*both, rounds=max(2, min(setting.rounds, 3)))
+            peer = f"Llama of Transformers, batch {batch}"
+            yield Measurement(question="generate", device=setting.name, length=length, read_rate=0.1, peer=peer, timing=timing, limit=None)
+
+
+def _generated(model: Any, prompt: Tensor, new: int) -> None:
+    model.generate(prompt, max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(prompt))
+
+
+def _ours(setting: Setting) -> nn.Module:
+    optional("transformers", extra="hf")
+    from torchcram.models.configuration_cram import CRAMConfig
+    from torchcram.models.modeling_cram import CRAMForCausalLM
+
+    config = CRAMConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=DEPTH, mixer_options={"heads": HEADS})
+    model = CRAMForCausalLM(config).eval().to(setting.device)
+    for block in model.model.mixers:
+        force(cast(CRAMBlock, block), 0.1, setting.generator)
+    return model
+
+
+def _llama(setting: Setting) -> nn.Module:
+    transformers = optional("transformers", extra="hf")
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH}
+    config = transformers.LlamaConfig(vocab_size=VOCABULARY, **sizes, max_position_embeddings=4096, bos_token_id=None, eos_token_id=None)
+    return transformers.LlamaForCausalLM(config).eval().to(setting.device)

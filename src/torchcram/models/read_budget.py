@@ -1,0 +1,160 @@
+"""How much a trained language model may read, set for good, for a while, or for one call of ``generate``.
+
+A ratio or a number of tokens is a bound that is never exceeded, whatever it does to the quality; a risk tolerance is a bound on changed predictions, and
+needs a calibration on the user's own tokens before. See :class:`torchcram.types.ReadBudget` and :mod:`torchcram.memory.budget`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchcram.calibration import SHIFTS, RiskCurve, choose_shift, curve_of
+from torchcram.memory.block import CRAMBlock
+from torchcram.mixers import Mixer
+from torchcram.types import ReadBudget, Route, RoutingControl
+
+Budget = float | int | ReadBudget | None
+
+
+def as_budget(budget: Budget) -> ReadBudget | None:
+    """Return a budget in full: a float is a ratio, an integer a number of tokens.
+
+    Raises:
+        ValueError: for a truth value, or a ratio or number that is out of range.
+    """
+    if budget is None or isinstance(budget, ReadBudget):
+        return budget
+    if isinstance(budget, bool):
+        raise ValueError(f"read_budget {budget} is neither a ratio (a float in [0, 1]) nor a number of tokens (an integer)")
+    return ReadBudget(tokens=budget) if isinstance(budget, int) else ReadBudget(ratio=float(budget))
+
+
+class Restoration:
+    """What :meth:`torchcram.CRAMForCausalLM.set_read_budget` returns: as a context manager it restores the former budget, also after an error."""
+
+    def __init__(self, restore: Callable[[], None]):
+        self._restore = restore
+
+    def __enter__(self) -> None:
+        """Nothing to do: the budget holds already."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Restore the former budget."""
+        self._restore()
+
+
+def control_within(budget: ReadBudget | None, control: RoutingControl, curve: RiskCurve | None) -> RoutingControl:
+    """Return a control that keeps a budget.
+
+    Raises:
+        ValueError: if a risk tolerance is asked for without a calibration, or with too few sequences.
+    """
+    if budget is None:
+        return control
+    if budget.risk_tolerance is None:
+        return replace(control, budget=budget)
+    if curve is None:
+        raise ValueError(f"risk_tolerance {budget.risk_tolerance} needs a calibration: call model.calibrate_reads(batches of token ids) first")
+    chosen = choose_shift(curve, risk_tolerance=budget.risk_tolerance)
+    if (chosen.sequences * chosen.empirical_risk + 1) / (chosen.sequences + 1) > budget.risk_tolerance:
+        # No threshold keeps the tolerance, for what needs no retrieval differs already. Reading everything keeps any.
+        return replace(control, reads="all")
+    return replace(control, threshold_shift=chosen.threshold_shift)
+
+
+def check_budget(mixers: Sequence[Mixer]) -> None:
+    """Check that every layer can keep a budget.
+
+    Raises:
+        ValueError: for layers without our router, or whose router needs the read that it would save.
+    """
+    for mixer in mixers:
+        if not isinstance(mixer, CRAMBlock):
+            raise ValueError(f"{type(mixer).__name__} has no router that could keep a read budget: use mixer='cram'")
+        if mixer.consolidates and mixer.familiarity is None:
+            raise ValueError("quality 'observed' needs the reads that a budget would save: use quality='predicted'")
+
+
+class BudgetedReads:
+    """What a language model has to do with budgets; its base, the model below the head, is ``self.model``.
+
+    Attributes:
+        read_budget: the budget in force, or None.
+        risk_curve: the last calibration, or None.
+    """
+
+    model: Any
+    lm_head: torch.nn.Linear
+    read_budget: ReadBudget | None = None
+    risk_curve: RiskCurve | None = None
+
+    def set_read_budget(self, budget: Budget) -> Restoration:
+        """Bound what the model reads from now on; used as a context manager, until its end.
+
+        Args:
+            budget: a float in [0, 1] (share of each sequence's tokens that may read, in every layer), an integer (number of such tokens), a
+                :class:`torchcram.ReadBudget`, or None for no bound.
+
+        Raises:
+            ValueError: for a budget that cannot be, a model without a router of ours, a risk tolerance without :meth:`calibrate_reads`.
+        """
+        wanted, former = as_budget(budget), self.read_budget
+        if wanted is not None:
+            check_budget(self.model.mixers)
+            control_within(wanted, RoutingControl(), self.risk_curve)
+        self.read_budget = wanted
+        return Restoration(lambda: setattr(self, "read_budget", former))
+
+    @torch.no_grad()
+    def calibrate_reads(self, batches: Sequence[Tensor | Mapping[str, Tensor]], *, shifts: Sequence[float] = SHIFTS) -> RiskCurve:
+        """Measure what fewer reads change, so that a budget can be a risk tolerance. Kept until the next calibration; not saved.
+
+        Loss of a document: the share of its likeliest next tokens that differ from those with dense reads. The guarantee is for exchangeable
+        documents and a frozen model: calibrate again after training. At least ``1 / risk_tolerance - 1`` documents are needed.
+
+        Args:
+            batches: token ids, or mappings with ``input_ids`` and perhaps ``attention_mask``; one row a document, none of them trained on.
+            shifts: thresholds to try.
+
+        Raises:
+            ValueError: if no layer predicts familiarity.
+        """
+        check_budget(self.model.mixers)
+        mode, given = self.model.training, [_tokens_and_mask(batch) for batch in batches]
+        self.model.eval()
+        try:
+            dense = [self._predictions(tokens, mask, RoutingControl(reads="all"))[0] for tokens, mask in given]
+
+            def judge(shift: float) -> tuple[Tensor, Tensor]:
+                parts = [
+                    _judged(answers, *self._predictions(*pair, RoutingControl(threshold_shift=shift)), pair[1])
+                    for pair, answers in zip(given, dense, strict=True)
+                ]
+                return torch.cat([loss for loss, _ in parts]), torch.cat([skipped for _, skipped in parts])
+
+            self.risk_curve = curve_of(judge, shifts=shifts)
+        finally:
+            self.model.train(mode)
+        return self.risk_curve
+
+    def _predictions(self, tokens: Tensor, mask: Tensor, control: RoutingControl) -> tuple[Tensor, Tensor]:
+        """Return the likeliest next tokens, and which tokens read in some layer."""
+        output = self.model(tokens, attention_mask=mask, control=control, use_cache=False, output_routing=True)
+        return self.lm_head(output.last_hidden_state).argmax(-1), (torch.stack(output.routes) == Route.EPISODIC).any(0)
+
+
+def _tokens_and_mask(batch: Tensor | Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    tokens = batch if isinstance(batch, Tensor) else batch["input_ids"]
+    mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
+    return tokens, torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
+
+
+def _judged(dense: Tensor, answers: Tensor, read: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each document's share of changed answers, and of tokens that skip their read."""
+    return ((answers != dense) & real).sum(1) / real.sum(1), (~read & real).sum(1) / real.sum(1)
