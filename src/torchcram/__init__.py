@@ -30,11 +30,14 @@ _PUBLIC = {
     "train": "torchcram.training.loop",
     "CRAMClassifier": "torchcram.estimators",
     "CRAMRegressor": "torchcram.estimators",
+    "AnalysisConfig": "torchcram.analysis.settings",
+    "analyze": "torchcram.analysis.analyze",
     "write_report": "torchcram.report.html",
 }
 
 __all__ = [
     "SRCD",
+    "AnalysisConfig",
     "Batch",
     "BlockOutput",
     "CRAMBlock",
@@ -52,6 +55,7 @@ __all__ = [
     "SequenceModel",
     "Task",
     "__version__",
+    "analyze",
     "demo",
     "full",
     "load_run",
@@ -60,6 +64,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from torchcram.analysis.analyze import analyze
+    from torchcram.analysis.settings import AnalysisConfig
     from torchcram.estimators import CRAMClassifier, CRAMRegressor
     from torchcram.memory.block import CRAMBlock
     from torchcram.models.sequence import SequenceModel

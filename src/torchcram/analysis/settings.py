@@ -21,6 +21,7 @@ class AnalysisConfig(StrictConfig):
         route_tokens: test tokens on which single tokens are routed.
         replace: numbers of layers to replace together.
         skip_rates: shares of the reads that are skipped by routing.
+        state_directions: directions in which a replacing probe sees the tokens before; 0 for the input alone.
         mlp_width: hidden units of the MLP probe; 0 leaves it out.
     """
 
@@ -34,4 +35,5 @@ class AnalysisConfig(StrictConfig):
     route_tokens: int = Field(4096, gt=0)
     replace: tuple[int, ...] = (1, 2, 4, 8, 12, 16)
     skip_rates: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+    state_directions: int = Field(128, ge=0)
     mlp_width: int = Field(128, ge=0)

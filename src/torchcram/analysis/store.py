@@ -52,7 +52,8 @@ class Store:
         if not file.exists():
             return None
         try:
-            return torch.load(file, weights_only=True)
+            # Mapped, not read: of the sums of all layers only those in use are in memory.
+            return torch.load(file, weights_only=True, mmap=True)
         except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
             raise ValueError(f"{file} is damaged ({str(error).splitlines()[0]}): delete it, and this stage is computed again") from None
 
