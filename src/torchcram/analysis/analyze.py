@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from torchcram.analysis.findings import write_findings
+from torchcram.analysis.findings import kept_findings, write_findings
 from torchcram.analysis.progress import AnalysisProgress
 from torchcram.analysis.ridge import require_tokens
 from torchcram.analysis.settings import AnalysisConfig
@@ -78,7 +78,11 @@ def analyze(
         progress = stack.enter_context(AnalysisProgress(show=show_progress))
         stack.enter_context(at_rest(model))
         stages = Stages(model=model, tokenizer=tokenizer, sites=sites, corpus=corpus, settings=settings, store=store, progress=progress)
-        found = write_findings(stages, stages.measure(), name=name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__))
+        found = kept_findings(store.files)
+        if found is None:
+            found = write_findings(stages, stages.measure(), name=name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__))
+            # The sums of all layers are large, and nothing needs them any more.
+            stages.tidy()
         return Analysis(summary=found["summary"], plan=found["plan"], details=found["details"], path=folder if out is not None else None)
 
 

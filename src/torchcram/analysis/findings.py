@@ -13,7 +13,7 @@ from torchcram.analysis.redundancy import DEFINITIONS, THRESHOLDS, class_table, 
 from torchcram.analysis.stages import Measured, Stages
 from torchcram.analysis.texts import SPLITS
 from torchcram.analysis.token_classes import token_classes
-from torchcram.training.run_dir import environment
+from torchcram.training.run_dir import RunDir, environment
 
 SUMMARY, PLAN, DETAILS = "summary.json", "plan.json", "details.json"
 # The plan may cost so much, in nats per token.
@@ -32,6 +32,12 @@ def write_findings(stages: Stages, measured: Measured, *, name: str) -> dict[str
     for file, content in found.items():
         stages.store.files.write_json(file, content)
     return {file.removesuffix(".json"): content for file, content in found.items()}
+
+
+def kept_findings(files: RunDir) -> dict[str, Record] | None:
+    """Return what a finished analysis wrote, None if it is not finished."""
+    names = (SUMMARY, PLAN, DETAILS)
+    return {name.removesuffix(".json"): files.read_json(name) for name in names} if all((files.path / name).is_file() for name in names) else None
 
 
 def _summary(stages: Stages, measured: Measured, details: Record) -> Record:

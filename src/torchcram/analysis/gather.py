@@ -30,7 +30,13 @@ KEEP_EVERY = 20
 
 @dataclass(kw_only=True)
 class SiteSums:
-    """What is summed up for one attention block; outputs are its heads side by side."""
+    """What is summed up for one attention block; outputs are its heads side by side.
+
+    Attributes:
+        moments: of inputs and outputs.
+        controls: of the classes of each control.
+        shuffled: products of the inputs with some channels of the outputs of other tokens, less their window's mean.
+    """
 
     moments: Moments
     controls: dict[str, ClassSums]
@@ -176,7 +182,9 @@ def _take_in(model: nn.Module, sites: Sequence[AttentionSite], ids: Tensor, *, c
         before = _now(ids.device)
         for name, sum_of_classes in sums.controls.items():
             sum_of_classes.add(of[name], y)
-        sums.shuffled.addmm_(x.double().T, y[permutation, : sums.shuffled.shape[1]].double())
+        # Less the window's mean: tokens of one window share its document, and that is no nothing.
+        some = y[:, : sums.shuffled.shape[1]].double()
+        sums.shuffled.addmm_(x.double().T, (some - some.mean(0))[permutation])
         between = _now(ids.device)
         if state.probes:
             state.probes[number].learn(x, y)

@@ -102,7 +102,6 @@ def _shuffled(fit: SiteSums, select: SiteSums, test: SiteSums) -> float:
 
 def _shuffled_covariances(sums: SiteSums) -> Covariances:
     plain, channels = covariances(sums.moments), sums.shuffled.shape[1]
-    cross = sums.shuffled / plain.count - torch.outer(plain.mean_x, plain.mean_y[:channels])
-    return Covariances(
-        count=plain.count, mean_x=plain.mean_x, mean_y=plain.mean_y[:channels], xx=plain.xx, xy=cross, yy=plain.yy[:channels, :channels]
-    )
+    nothing = torch.zeros_like(plain.mean_y[:channels])
+    cross = sums.shuffled / plain.count
+    return Covariances(count=plain.count, mean_x=plain.mean_x, mean_y=nothing, xx=plain.xx, xy=cross, yy=plain.yy[:channels, :channels])

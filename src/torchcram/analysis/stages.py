@@ -112,6 +112,11 @@ class Stages:
             routed=routed,
         )
 
+    def tidy(self) -> None:
+        """Remove what only an unfinished analysis needs."""
+        for split in SPLITS:
+            self.store.forget(f"gather-{split}")
+
     def _kept(self, stage: str, compute: Callable[[], Any]) -> Any:
         """Return what a stage kept, or compute and keep it."""
         found = self.store.load(stage)

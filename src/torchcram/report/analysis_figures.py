@@ -82,9 +82,9 @@ def threshold_figure(details: Details) -> Figure:
         axes.axhline(0.88, color=MUTED, linewidth=1, linestyle=(0, (5, 3)))
         axes.set(title=title, xlabel="threshold of the score", ylim=(-0.02, 1.04), xlim=(0.1, 1))
         percent_labels(axes.yaxis)
-    left.text(0.12, 0.895, "the paper's 88%", color=MUTED, fontsize=8.5)
+    right.text(0.99, 0.895, "the paper's 88%", color=MUTED, fontsize=8.5, ha="right")
     left.set_ylabel("operations counted as redundant")
-    right.legend(fontsize=8.5, loc="upper right", bbox_to_anchor=(1.0, 0.86))
+    left.legend(fontsize=8.5, loc="lower left")
     return figure
 
 
