@@ -76,7 +76,7 @@ print(len(names))
 
 def test_importing_the_package_is_light(installed: Path, tmp_path: Path):
     """The command line answers at once: what takes seconds to import comes when it is first used."""
-    code = "import sys, torchcram; print(sorted({'torch', 'accelerate', 'matplotlib', 'scipy', 'pydantic'} & set(sys.modules)))"
+    code = "import sys, torchcram; print(sorted({'torch', 'accelerate', 'matplotlib', 'scipy', 'pydantic', 'transformers'} & set(sys.modules)))"
     assert python(code, site=installed, cwd=tmp_path) == "[]"
 
 

@@ -102,7 +102,10 @@ def _details(stages: Stages, measured: Measured, *, name: str) -> Record:
         "model": {"name": name, "class": type(stages.model).__name__, "parameters": parameters, "layers": len(stages.sites)},
         "settings": stages.settings.model_dump(mode="json"),
         "environment": environment(),
-        "text": {split: {"tokens": stages.corpus.tokens(split), "windows": len(stages.corpus.windows[split]), "documents": _documents(stages, split)} for split in SPLITS},
+        "text": {
+            split: {"tokens": stages.corpus.tokens(split), "windows": len(stages.corpus.windows[split]), "documents": _documents(stages, split)}
+            for split in SPLITS
+        },
         "cost": _cost(stages, measured),
         "redundant_share": curves,
         "redundant_share_by_head": {key: _head_curve(stages, values.numpy()) for key, values in measured.scored.head_shares.items()},

@@ -104,7 +104,12 @@ class Pass:
 
     def tensors(self) -> dict[str, Any]:
         """Return the content for a file."""
-        return {"sums": [sums.tensors() for sums in self.sums], "probes": [probe.state() for probe in self.probes], "clock": vars(self.clock), "done": self.done}
+        return {
+            "sums": [sums.tensors() for sums in self.sums],
+            "probes": [probe.state() for probe in self.probes],
+            "clock": vars(self.clock),
+            "done": self.done,
+        }
 
     def restore(self, content: dict[str, Any]) -> None:
         """Go on from :meth:`tensors`."""

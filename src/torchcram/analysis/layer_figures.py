@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from torchcram.analysis.controls import STRENGTHS, ClassSums, class_error
+from torchcram.analysis.controls import STRENGTHS, class_error
 from torchcram.analysis.gather import SiteSums
 from torchcram.analysis.moments import Covariances, covariances
 from torchcram.analysis.ridge import LinearProbe, canonical_correlations, cca_bound, channel_errors, chosen_on, error, explained, rank_curve
@@ -67,7 +67,7 @@ def layer_figures(site: AttentionSite, probes: SiteProbes, fit: SiteSums, select
 
 
 def _ranks(width: int) -> tuple[int, ...]:
-    return tuple(rank for rank in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if rank < width) + (width,)
+    return (*(rank for rank in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if rank < width), width)
 
 
 def _by_head(site: AttentionSite, probe: LinearProbe, held: Covariances) -> list[float]:
@@ -86,7 +86,6 @@ def _controls(fit: SiteSums, select: SiteSums, test: SiteSums, weight: Tensor, b
     of_fit, of_test = (covariances(sums.moments) for sums in (fit, test))
     found["mean"] = -float(((of_test.mean_y - of_fit.mean_y) @ weight).square().sum()) / variance
     return found
-
 
 
 def _squares(sums: SiteSums, weight: Float[Tensor, "heads_width width"]) -> float:

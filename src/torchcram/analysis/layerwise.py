@@ -61,7 +61,9 @@ class Layerwise:
         self._tuples = isinstance(returned[0], tuple)
         calls = self.embed(ids)
         if not torch.allclose(self.logits(self.run(calls.embedded, calls), calls), expected[0], rtol=1e-3, atol=1e-3):
-            raise ValueError(f"{type(self.model).__name__} hands more than hidden states from layer to layer: the cost of replacing attention cannot be measured")
+            raise ValueError(
+                f"{type(self.model).__name__} hands more than hidden states from layer to layer: the cost of replacing attention cannot be measured"
+            )
 
     def embed(self, ids: Int[Tensor, " tokens"]) -> Calls:
         """Return what the first layer gets, and how each layer is called."""

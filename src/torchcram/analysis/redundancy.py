@@ -10,10 +10,9 @@ An operation is the attention of one block (or of one head) for one token. It co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -23,11 +22,11 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.9
 RESAMPLES = 1000
 TINY = 1e-12
 
-Scores = dict[str, Float[Tensor, " tokens"]]
+Scores = dict[str, Float[Tensor, "..."]]
 
 
-def operation_scores(output: Float[Tensor, "tokens width"], predicted: Float[Tensor, "tokens width"], mean: Float[Tensor, " width"]) -> Scores:
-    """Return the score of each operation under each definition."""
+def operation_scores(output: Float[Tensor, "*tokens width"], predicted: Float[Tensor, "*tokens width"], mean: Float[Tensor, "*broad width"]) -> Scores:
+    """Return the score of each operation under each definition; the mean is that of all tokens (of each head, where tokens have heads)."""
     wrong = (output - predicted).square().sum(-1)
     spread, size = (output - mean).square().sum(-1), output.square().sum(-1)
     return {
@@ -74,12 +73,8 @@ def class_table(
 
 def threshold_for(share: float, curve: dict[str, list[float]]) -> float | None:
     """Return the threshold at which a curve of shares passes ``share``, None if it never does."""
-    pairs = list(zip(curve["threshold"], curve["share"], strict=True))
-    return next((_between(share, *pair) for pair in _neighbours(pairs) if pair[0][1] >= share >= pair[1][1]), None)
-
-
-def _neighbours(pairs: Sequence[tuple[float, float]]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    return list(zip(pairs[:-1], pairs[1:], strict=True))
+    pairs = zip(curve["threshold"], curve["share"], strict=True)
+    return next((_between(share, upper, lower) for upper, lower in pairwise(pairs) if upper[1] >= share >= lower[1]), None)
 
 
 def _between(share: float, upper: tuple[float, float], lower: tuple[float, float]) -> float:

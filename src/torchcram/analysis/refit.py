@@ -8,6 +8,7 @@ layer; sets that agree so far share their hidden states, which are kept for the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ Past = frozenset[int]
 Chosen = dict[int, StateProbe]
 
 
-class _Seen(Exception):
+class _SeenError(Exception):
     """The input of a block has been seen: the rest of its layer need not run."""
 
 
@@ -141,13 +142,10 @@ def _input(layerwise: Layerwise, site: AttentionSite, layer: int, hidden: Tensor
 
     def see(_: int, x: Tensor, heads: Tensor) -> None:
         seen.append(x)
-        raise _Seen
+        raise _SeenError
 
-    with capture([site], see=see):
-        try:
-            layerwise.run(hidden, calls, start=layer, end=layer + 1)
-        except _Seen:
-            pass
+    with capture([site], see=see), suppress(_SeenError):
+        layerwise.run(hidden, calls, start=layer, end=layer + 1)
     return seen[0]
 
 

@@ -59,7 +59,12 @@ class Scored:
 
 @torch.no_grad()
 def score(
-    model: nn.Module, sites: Sequence[AttentionSite], windows: Sequence[Tensor], views: Sequence[SiteView], *, advance: Callable[[int], None] = lambda tokens: None
+    model: nn.Module,
+    sites: Sequence[AttentionSite],
+    windows: Sequence[Tensor],
+    views: Sequence[SiteView],
+    *,
+    advance: Callable[[int], None] = lambda tokens: None,
 ) -> Scored:
     """Score every operation of the windows."""
     heads = max(site.heads for site in sites)

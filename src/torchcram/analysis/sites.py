@@ -110,7 +110,9 @@ def vocabulary_size(model: nn.Module) -> int:
 
 def _candidates(model: nn.Module, config: Any) -> dict[str, nn.Module]:
     kinds = list(getattr(config, "layer_types", None) or [])
-    named = {name: module for name, module in model.named_modules() if "attention" in type(module).__name__.lower() and next(module.parameters(), None) is not None}
+    named = {
+        name: module for name, module in model.named_modules() if "attention" in type(module).__name__.lower() and next(module.parameters(), None) is not None
+    }
     innermost = {name: module for name, module in named.items() if not any(other.startswith(f"{name}.") for other in named)}
     return {name: module for name, module in innermost.items() if not _is_other_layer(_layer_number(name), kinds)}
 
@@ -186,9 +188,7 @@ def _site(name: str, module: nn.Module, calls: _Calls, model: nn.Module) -> Atte
     if entered.shape[-1] % heads:
         raise refuse(f"has {entered.shape[-1]} channels, not a multiple of its {heads} heads")
     size = entered.shape[-1] // heads
-    return AttentionSite(
-        name=name, layer=_layer_number(name), module=module, projection=projection, heads=heads, head_size=size, width=given.shape[-1]
-    )
+    return AttentionSite(name=name, layer=_layer_number(name), module=module, projection=projection, heads=heads, head_size=size, width=given.shape[-1])
 
 
 def _projects(child: nn.Module) -> bool:

@@ -138,7 +138,15 @@ class Stages:
             width = self.settings.mlp_width if split == "fit" else 0
             advance = self.progress.stage(f"look at the {split} split", total=self.corpus.tokens(split))
             passes[split] = gather(
-                self.model, self.sites, windows[split], classes=classes, store=self.store, split=split, mlp_width=width, seed=self.settings.seed, advance=advance
+                self.model,
+                self.sites,
+                windows[split],
+                classes=classes,
+                store=self.store,
+                split=split,
+                mlp_width=width,
+                seed=self.settings.seed,
+                advance=advance,
             )
             passes[split].sums = []
         return passes["fit"].clock, passes["fit"].probes

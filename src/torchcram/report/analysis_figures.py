@@ -59,7 +59,12 @@ def causal_figure(details: Details) -> Figure:
 
 def _whole_layers(axes: Axes, details: Details) -> None:
     """Replaced, and dropped, with intervals over documents."""
-    kinds = (("replace", BLUE, "replaced, refitted"), ("plain", GREEN, "replaced, plain ridge"), ("drop_best", OCHRE, "dropped, best for it"), ("drop_same", VERMILION, "dropped, the same"))
+    kinds = (
+        ("replace", BLUE, "replaced, refitted"),
+        ("plain", GREEN, "replaced, plain ridge"),
+        ("drop_best", OCHRE, "dropped, best for it"),
+        ("drop_same", VERMILION, "dropped, the same"),
+    )
     for kind, colour, word in kinds:
         chosen = {int(name.rpartition("-")[2]): one for name, one in details["judged"]["variants"].items() if name.rpartition("-")[0] == kind}
         sizes = sorted(chosen)
@@ -99,7 +104,14 @@ def layer_figure(details: Details) -> Figure:
     if all(row["explained_variance_mlp"] is not None for row in layers):
         above.plot(x, [row["explained_variance_mlp"] for row in layers], "o--", color=VERMILION, markersize=4, linewidth=1.2, label="small MLP")
     for control, (colour, marker) in CONTROL_STYLE.items():
-        above.plot(x, [max(row["controls"][control], -0.1) for row in layers], marker, color=colour, markersize=4.5, label=f"{control} alone" if control != "shuffled" else control)
+        above.plot(
+            x,
+            [max(row["controls"][control], -0.1) for row in layers],
+            marker,
+            color=colour,
+            markersize=4.5,
+            label=f"{control} alone" if control != "shuffled" else control,
+        )
     above.axhline(0, color=INK, linewidth=0.8)
     above.set(title="How predictable is each layer?", ylim=(-0.13, 1.03), ylabel="explained variance")
     percent_labels(above.yaxis)
@@ -143,7 +155,9 @@ def measures_figure(details: Details) -> Figure:
     cost = [max(row["replaced_alone"]["divergence"], 1e-5) for row in layers]
     bound.plot([row["cca_bound"] for row in layers], cost, "o", color=BLUE, markersize=5)
     bound.set(title="NBL's bound", xlabel="error bound per channel", ylabel="divergence, replaced alone", yscale="log")
-    influence.plot([row["block_influence_cosine"] for row in layers], [max(row["dropped_alone"]["divergence"], 1e-5) for row in layers], "o", color=VERMILION, markersize=5)
+    influence.plot(
+        [row["block_influence_cosine"] for row in layers], [max(row["dropped_alone"]["divergence"], 1e-5) for row in layers], "o", color=VERMILION, markersize=5
+    )
     influence.set(title="LLM-Drop's cosine", xlabel="cosine before and after", ylabel="divergence, dropped alone", yscale="log")
     for row in layers:
         curve = sorted((int(rank), value) for rank, value in row["rank_curve"].items())
@@ -171,7 +185,13 @@ def class_figure(details: Details) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.36 * len(names) + 1.3))
     axes = figure.subplots()
     for key, shift in (("centred_cosine", 0.18), ("explained", -0.18)):
-        axes.barh([place + shift for place in range(len(names))], [table[name][key] for name in names], height=0.34, color=DEFINITION_COLOURS[key], label=DEFINITION_WORDS[key])
+        axes.barh(
+            [place + shift for place in range(len(names))],
+            [table[name][key] for name in names],
+            height=0.34,
+            color=DEFINITION_COLOURS[key],
+            label=DEFINITION_WORDS[key],
+        )
     axes.set_yticks(range(len(names)), [f"{name} ({100 * table[name]['tokens']:.1f}%)" for name in names])
     axes.set(title="Operations above 0.8, by class of token", xlim=(0, 1.02))
     axes.grid(axis="y", visible=False)

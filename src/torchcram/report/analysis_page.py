@@ -35,9 +35,9 @@ SECTIONS = (
     Section(
         name="causal",
         heading="What does it cost to skip reads?",
-        caption="The change of the loss on test text against the share of all attention reads that are skipped. Left: whole layers, the best ones by select text; "
-        "blue: replaced by probes that were refitted behind the layers replaced before, and see a summary of fixed size of the tokens before; green: by plain "
-        "ridge probes of the input; red: the same layers dropped; ochre: the layers that are best to drop. Bands are 95% intervals over documents. "
+        caption="The change of the loss on test text against the share of all attention reads that are skipped. Left: whole layers, the best ones by "
+        "select text; blue: replaced by probes that were refitted behind the layers replaced before, and see a summary of fixed size of the tokens "
+        "before; green: by plain ridge probes of the input; red: the same layers dropped; ochre: the layers that are best to drop. Bands are 95% intervals over documents. "
         "Right: single tokens of all layers, picked by the true error (which needs the read), by predicted error, by predicted downstream harm; dotted: by "
         "predicted harm, but dropped. The scale is linear below 0.02 nats.",
         draw=drawn.causal_figure,
@@ -45,15 +45,16 @@ SECTIONS = (
     Section(
         name="thresholds",
         heading="How much is redundant? That depends on the definition",
-        caption="The share of operations whose score reaches a threshold, under four definitions: one operation is the attention of one block (left) or of one head "
-        "(right) for one token. Bands are 95% intervals over documents. Where a curve crosses the dashed line, 88% would be redundant.",
+        caption="The share of operations whose score reaches a threshold, under four definitions: one operation is the attention of one block (left) or of one "
+        "head (right) for one token. Bands are 95% intervals over documents. Where a curve crosses the dashed line, 88% would be redundant.",
         draw=drawn.threshold_figure,
     ),
     Section(
         name="layers",
         heading="Which layers are predictable, and which can go?",
-        caption="Above: explained variance on test text of the ridge probe, the small MLP, and of controls that know only the token, the token before it, or the "
-        "position (class means), or whose targets were shuffled. Below: how far the predictions move when one layer alone is replaced or dropped, on select text.",
+        caption="Above: explained variance on test text of the ridge probe, the small MLP, and of controls that know only the token, the token before it, "
+        "or the position (class means), or whose targets were shuffled. Below: how far the predictions move when one layer alone is replaced or "
+        "dropped, on select text.",
         draw=drawn.layer_figure,
     ),
     Section(
@@ -65,8 +66,8 @@ SECTIONS = (
     Section(
         name="classes",
         heading="Which tokens are predictable?",
-        caption="The share of operations, over all layers, whose score reaches 0.8, for kinds of tokens; in brackets their share of the test text. Frequent tokens "
-        "make up the first half of the fit text, rare ones its last tenth.",
+        caption="The share of operations, over all layers, whose score reaches 0.8, for kinds of tokens; in brackets their share of the test text. Frequent "
+        "tokens make up the first half of the fit text, rare ones its last tenth.",
         draw=drawn.class_figure,
     ),
     Section(

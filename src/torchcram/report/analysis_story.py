@@ -20,14 +20,11 @@ def analysis_story(summary: Details, details: Details, plan: Details) -> list[st
     """Return a few sentences, the most important one first."""
     values = summary["explained_variance_by_layer"]
     share = summary["redundant_share"]["centred_cosine"]["0.8"]
-    return [
-        _headline(summary, details),
+    predictable = (
         f"From its input alone a linear probe explains {percent(min(values))} to {percent(max(values))} of the variance of a layer's attention output on text "
-        f"that it never saw (mean {percent(sum(values) / len(values))}). {percent(share)} of the operations reach a centred cosine of 0.8.",
-        _plan_words(plan, details),
-        eighty_eight(details),
-        _certainty(details),
-    ]
+        f"that it never saw (mean {percent(sum(values) / len(values))}). {percent(share)} of the operations reach a centred cosine of 0.8."
+    )
+    return [_headline(summary, details), predictable, _plan_words(plan, details), eighty_eight(details), _certainty(details)]
 
 
 def _headline(summary: Details, details: Details) -> str:
@@ -55,9 +52,8 @@ def eighty_eight(details: Details) -> str:
     places = {key: value for key, value in details["paper_share_at"].items() if value is not None}
     rest = [DEFINITION_WORDS[key] for key, value in details["paper_share_at"].items() if value is None]
     found = ", ".join(f"{DEFINITION_WORDS[key]} above {value:.2f}" for key, value in places.items())
-    words = f"The paper counts 88% of GPT-2's attention operations as redundant and leaves the definition open. Here 88% are reached by {found}" if places else (
-        "The paper counts 88% of GPT-2's attention operations as redundant and leaves the definition open. Here no definition reaches 88% between 0.1 and 0.99"
-    )
+    words = "The paper counts 88% of GPT-2's attention operations as redundant and leaves the definition open. Here "
+    words += f"88% are reached by {found}" if places else "no definition reaches 88% between 0.1 and 0.99"
     missing = f"; {' and '.join(rest)} pass 88% at no threshold from 0.1 to 0.99" if rest and places else ""
     return f"{words}{missing}. The definition decides, so all of them are shown; and predictable is not removable, so the cost stands beside them."
 
@@ -75,9 +71,18 @@ def _certainty(details: Details) -> str:
 def analysis_tiles(summary: Details, details: Details) -> list[tuple[str, str, str]]:
     """Return (figure, what it is, remark) of the most important figures."""
     cost = details["cost"]
-    tiles = [(nats(summary["replace_best"][size]), f"nats: {size} of {details['model']['layers']} layers replaced", f"dropped: {nats(summary['drop_same'][size])}") for size in _sizes(summary)]
+    tiles = [
+        (nats(summary["replace_best"][size]), f"nats: {size} of {details['model']['layers']} layers replaced", f"dropped: {nats(summary['drop_same'][size])}")
+        for size in _sizes(summary)
+    ]
     values = summary["explained_variance_by_layer"]
-    tiles.append((percent(round(sum(values) / len(values), 3)), "explained variance, mean over layers", f"{percent(round(min(values), 2))} to {percent(round(max(values), 2))}"))
+    tiles.append(
+        (
+            percent(round(sum(values) / len(values), 3)),
+            "explained variance, mean over layers",
+            f"{percent(round(min(values), 2))} to {percent(round(max(values), 2))}",
+        )
+    )
     tiles.append((f"{cost['ridge_over_forward']:.2f}x", "time of statistics and probes", "over plain forward passes"))
     tiles.append((f"{cost['memory_over_model']:.2f}x", "memory with statistics", "over the model's own"))
     return tiles

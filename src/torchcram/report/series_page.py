@@ -113,8 +113,8 @@ def answer(records: Sequence[Mapping[str, Any]]) -> str:
     moved = "fell" if redundant(last) < redundant(first) else "rose"
     return (
         f"From step {first['step']:,} to step {last['step']:,} the share of operations with a centred cosine of 0.8 or more {moved} from "
-        f"{percent(redundant(first))} to {percent(redundant(last))}; the explained variance went from {percent(explained(first))} to {percent(explained(last))}, "
-        f"the loss from {first['summary']['base_loss']:.3f} to {last['summary']['base_loss']:.3f}."
+        f"{percent(redundant(first))} to {percent(redundant(last))}; the explained variance went from {percent(explained(first))} to "
+        f"{percent(explained(last))}, the loss from {first['summary']['base_loss']:.3f} to {last['summary']['base_loss']:.3f}."
     )
 
 
