@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 
 import pytest
 import torch
@@ -100,6 +101,21 @@ def test_an_interrupted_analysis_goes_on_and_ends_with_the_same_figures(finished
     # 17 windows were taken in before the interruption, the 3 that were not kept are taken in again.
     assert again.summary["explained_variance_by_layer"] == pytest.approx(finished.summary["explained_variance_by_layer"], rel=1e-9)
     assert again.summary["replace_best"] == pytest.approx(finished.summary["replace_best"], abs=1e-5)
+
+
+def test_ctrl_c_waits_for_the_window_and_keeps_it(small, tmp_path, monkeypatch):
+    taken = gathering._take_in
+
+    def interrupted(*arguments, **options):
+        if options["state"].done == 4:
+            signal.raise_signal(signal.SIGINT)
+        taken(*arguments, **options)
+
+    monkeypatch.setattr(gathering, "_take_in", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        analyze(tiny_model("gpt2"), CharTokenizer(), documents(), settings=small, out=tmp_path / "run")
+    identity = json.loads((tmp_path / "run" / "analysis.json").read_text())
+    assert Store(tmp_path / "run", identity=identity).load("gather-fit")["done"] == 5
 
 
 def test_another_model_text_or_setting_in_the_folder_is_refused(finished, small):

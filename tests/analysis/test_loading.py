@@ -2,12 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from tiny_models import tiny_model
 from torchcram.analysis import loading
 from torchcram.analysis.loading import load_model, require_memory
+from torchcram.analysis.sites import find_sites
 
 
 def test_too_large_a_model_is_refused_before_loading_with_the_estimate(monkeypatch, tmp_path):
@@ -40,6 +42,47 @@ def test_a_hub_id_without_a_connection_says_what_to_do(monkeypatch):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the folder holds no complete model of Transformers"):
         load_model(str(tmp_path))
+
+
+def write_gguf(path):
+    """Write a llama of one layer with random weights and a byte tokenizer, as converters do."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(64)
+    letters = [chr(code) for code in range(33, 97)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(letters)
+    writer.add_token_types([1] * 64)
+    writer.add_token_merges(["A B"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    shapes = {"token_embd": (64, 32), "output_norm": (32,), "output": (64, 32)}
+    block = {"attn_norm": (32,), "ffn_norm": (32,), "attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32)}
+    block |= {"ffn_gate": (48, 32), "ffn_up": (48, 32), "ffn_down": (32, 48)}
+    generator = np.random.default_rng(0)
+    for name, shape in (shapes | {f"blk.0.{name}": shape for name, shape in block.items()}).items():
+        writer.add_tensor(f"{name}.weight", generator.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_is_a_model_with_its_tokenizer(tmp_path):
+    write_gguf(tmp_path / "tiny.gguf")
+    model, tokenizer = load_model(str(tmp_path / "tiny.gguf"))
+    (site,) = find_sites(model)
+    assert (site.heads, site.head_size, site.width) == (4, 8, 32)
+    assert next(model.parameters()).dtype == torch.float32
+    assert len(tokenizer("ABC", add_special_tokens=False)["input_ids"]) >= 1
 
 
 def test_a_missing_gguf_file_is_refused():

@@ -56,6 +56,26 @@ def test_nothing_but_blanks_is_refused():
         make_corpus(["  ", "\n"], Stripping(), tokens=10, context=4, vocabulary=64)
 
 
+class Padding(CharTokenizer):
+    """A tokenizer that pads every document to 400 tokens."""
+
+    pad_token_id, eos_token_id = 0, 1
+
+    def __call__(self, text, **options):
+        ids = super().__call__(text)["input_ids"]
+        return {"input_ids": ids + [0] * (400 - len(ids))}
+
+
+def test_padding_is_no_text():
+    options = {"tokens": 800, "context": 32, "vocabulary": 64}
+    assert make_corpus(documents(), Padding(), **options).digest == make_corpus(documents(), CharTokenizer(), **options).digest
+
+
+def test_nothing_but_padding_is_refused():
+    with pytest.raises(ValueError, match="the text has no tokens"):
+        make_corpus([""] * 20, Padding(), tokens=800, context=32, vocabulary=64)
+
+
 def test_the_tokenizer_of_another_model_is_refused():
     with pytest.raises(ValueError, match=r"token \d+ is unknown to the model, which knows 30: this is the tokenizer of another model"):
         corpus(documents(), vocabulary=30)

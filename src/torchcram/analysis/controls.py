@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 # The most frequent tokens have a class each; all the others share one, so that memory stays bounded.
-TOKEN_CLASSES = 512
+TOKEN_CLASSES = 256
 POSITION_CLASSES = 24
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 

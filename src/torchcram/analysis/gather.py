@@ -1,4 +1,4 @@
-"""One pass over a split: the sufficient statistics of all attention blocks at once, kept now and then so that Ctrl-C costs minutes at most.
+"""One pass over a split: the sufficient statistics of all attention blocks at once, kept now and then, and at Ctrl-C.
 
 Beside them run the sums of the controls, the MLP probe (on the fit split alone), and, on every tenth window, a plain forward pass for comparison.
 """
@@ -21,6 +21,7 @@ from torchcram.analysis.moments import Moments, moments_from, no_moments
 from torchcram.analysis.sites import AttentionSite, at_rest
 from torchcram.analysis.store import Store
 from torchcram.analysis.texts import Window
+from torchcram.training.interruption import Interruption
 
 # Output channels of the control with shuffled targets.
 SHUFFLED = 16
@@ -156,16 +157,18 @@ def gather(
     if kept is not None:
         state.restore(kept)
         advance(sum(len(window.ids) for window in windows[: state.done]))
-    with at_rest(model):
+    with at_rest(model), Interruption() as stop:
         for window in windows[state.done :]:
             for probe in state.probes:
                 probe.anneal(state.done / len(windows))
             _take_in(model, sites, window.ids.to(device), classes=classes, state=state)
             state.done += 1
             advance(len(window.ids))
-            if state.done % KEEP_EVERY == 0 or state.done == len(windows):
+            if state.done % KEEP_EVERY == 0 or state.done == len(windows) or stop.requested:
                 _require_finite(state, sites, model)
                 store.keep(f"gather-{split}", state.tensors())
+            if stop.requested:
+                raise KeyboardInterrupt
     return state
 
 

@@ -40,9 +40,10 @@ class MLPProbe:
         with torch.enable_grad():
             for some_x, some_y in zip(x.split(STEP), y.split(STEP), strict=True):
                 loss = (self.net(self._entered(some_x)) - (some_y - self.scale["y_mean"]) / self.scale["y_std"]).square().mean()
-                self.optimiser.zero_grad()
                 loss.backward()
                 self.optimiser.step()
+                # At once, so that only the probe of one layer holds gradients.
+                self.optimiser.zero_grad()
 
     @torch.no_grad()
     def predict(self, x: Float[Tensor, "tokens inputs"]) -> Float[Tensor, "tokens outputs"]:

@@ -19,15 +19,16 @@ class Moments:
     Attributes:
         count: number of tokens.
         x, y: sums.
-        xx, xy, yy: sums of products.
+        xy: sums of products.
+        squares: sums of products of x with itself, below the diagonal and shifted down by a row, and of y with itself, above: symmetric matrices need
+            half of their room, and of all that is kept these are the largest.
     """
 
     count: int
     x: Float64[Tensor, " inputs"]
     y: Float64[Tensor, " outputs"]
-    xx: Float64[Tensor, "inputs inputs"]
     xy: Float64[Tensor, "inputs outputs"]
-    yy: Float64[Tensor, "outputs outputs"]
+    squares: Float64[Tensor, "larger+1 larger"]
 
     def add(self, x: Float[Tensor, "tokens inputs"], y: Float[Tensor, "tokens outputs"]) -> None:
         """Take in some tokens."""
@@ -35,17 +36,29 @@ class Moments:
         self.count += len(x)
         self.x += x.sum(0)
         self.y += y.sum(0)
-        self.xx.addmm_(x.T, x)
         self.xy.addmm_(x.T, y)
-        self.yy.addmm_(y.T, y)
+        self.squares[1 : x.shape[1] + 1, : x.shape[1]] += (x.T @ x).tril_()
+        self.squares[: y.shape[1], : y.shape[1]] += (y.T @ y).triu_()
+
+    @property
+    def xx(self) -> Float64[Tensor, "inputs inputs"]:
+        """Sums of products of x with itself."""
+        lower = self.squares[1 : len(self.x) + 1, : len(self.x)].tril()
+        return lower + lower.tril(-1).T
+
+    @property
+    def yy(self) -> Float64[Tensor, "outputs outputs"]:
+        """Sums of products of y with itself."""
+        upper = self.squares[: len(self.y), : len(self.y)].triu()
+        return upper + upper.triu(1).T
 
     def finite(self) -> bool:
         """Whether no value overflowed so far."""
-        return bool(torch.isfinite(self.x).all() and torch.isfinite(self.y).all() and torch.isfinite(self.yy.diagonal()).all())
+        return bool(torch.isfinite(self.x).all() and torch.isfinite(self.y).all() and torch.isfinite(self.squares).all())
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the content as tensors, for a file."""
-        return {name: getattr(self, name) for name in ("x", "y", "xx", "xy", "yy")} | {"count": torch.tensor(self.count)}
+        return {name: getattr(self, name) for name in ("x", "y", "xy", "squares")} | {"count": torch.tensor(self.count)}
 
 
 def no_moments(inputs: int, outputs: int, *, device: torch.device | None = None) -> Moments:
@@ -54,12 +67,13 @@ def no_moments(inputs: int, outputs: int, *, device: torch.device | None = None)
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float64, device=device)
 
-    return Moments(count=0, x=zeros(inputs), y=zeros(outputs), xx=zeros(inputs, inputs), xy=zeros(inputs, outputs), yy=zeros(outputs, outputs))
+    larger = max(inputs, outputs)
+    return Moments(count=0, x=zeros(inputs), y=zeros(outputs), xy=zeros(inputs, outputs), squares=zeros(larger + 1, larger))
 
 
 def moments_from(tensors: dict[str, Tensor]) -> Moments:
     """Return what :meth:`Moments.tensors` gave."""
-    return Moments(count=int(tensors["count"]), **{name: tensors[name] for name in ("x", "y", "xx", "xy", "yy")})
+    return Moments(count=int(tensors["count"]), **{name: tensors[name] for name in ("x", "y", "xy", "squares")})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,4 +36,4 @@ class AnalysisConfig(StrictConfig):
     replace: tuple[int, ...] = (1, 2, 4, 8, 12, 16)
     skip_rates: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
     state_directions: int = Field(128, ge=0)
-    mlp_width: int = Field(128, ge=0)
+    mlp_width: int = Field(64, ge=0)

@@ -124,7 +124,9 @@ def _encode(tokenizer: Any, text: str, vocabulary: int) -> Tensor:
     ids = torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)
     if len(ids) and int(ids.max()) >= vocabulary:
         raise ValueError(f"token {int(ids.max())} is unknown to the model, which knows {vocabulary}: this is the tokenizer of another model")
-    return ids
+    # A tokenizer that was told to pad does so here, too; padding is no text. Where one token pads and ends, it may be text.
+    padding = getattr(tokenizer, "pad_token_id", None)
+    return ids if padding is None or padding == getattr(tokenizer, "eos_token_id", None) else ids[ids != padding]
 
 
 def _enough_documents(encoded: list[Tensor], *, context: int) -> list[Tensor]:
@@ -137,7 +139,7 @@ def _enough_documents(encoded: list[Tensor], *, context: int) -> list[Tensor]:
     return [part for ids in encoded for part in ids.split(size)]
 
 
-def _split(order: np.ndarray[Any, Any]) -> dict[Split, list[int]]:
+def _split(order: Int[np.ndarray, " documents"]) -> dict[Split, list[int]]:
     held = max(round(SHARES["test"] * len(order)), 1)
     return {"fit": order[2 * held :].tolist(), "select": order[:held].tolist(), "test": order[held : 2 * held].tolist()}
 

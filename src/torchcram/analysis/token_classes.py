@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from torchcram.analysis.texts import Window
 
@@ -47,7 +47,7 @@ def token_classes(windows: Sequence[Window], tokenizer: Any, counts: Int[np.ndar
     }
 
 
-def _frequency(ids: Int[np.ndarray, " tokens"], counts: Int[np.ndarray, " vocabulary"]) -> np.ndarray[Any, Any]:
+def _frequency(ids: Int[np.ndarray, " tokens"], counts: Int[np.ndarray, " vocabulary"]) -> Float[np.ndarray, " tokens"]:
     """The share of the text that more frequent tokens make up: below 0.5 for those that make up the first half of it."""
     order = np.argsort(-counts, kind="stable")
     before = np.empty(len(counts))
