@@ -141,7 +141,7 @@ def test_first_order_harm_is_the_gradient_times_the_error(llama):
     with torch.no_grad(), capture([blocks[1]], replace=lambda number, x, output: target):
         moved = token_losses_in_float64(exact, ids) - base
     assert float(harm[5]) == pytest.approx(float(moved) ** 2 / 2, rel=0.02)
-    assert harm[[0, 4, 6]].abs().max() == 0
+    assert harm[[0, 4, 6]].abs().max() < 1e-20
 
 
 def token_losses_in_float64(model, ids):
@@ -156,14 +156,15 @@ def test_harm_is_even_in_its_arguments():
     assert relative_error(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)).item() == pytest.approx(1.0)
 
 
-def test_forecasts_have_the_right_mean_and_order(llama):
+def test_forecasts_have_the_right_order_on_their_text_and_the_right_mean_on_held_out_text(llama):
     model, sites, _, probes = llama
-    forecasts = learn_harm(model, sites, windows(24, seed=12), probes=probes)
-    x, error, harm = measured(model, sites, windows(1, seed=13, tokens=60)[0], probes=probes)[2]
-    predicted = forecasts[2](x)
-    assert torch.corrcoef(torch.stack((predicted[:, 0], error.log())))[0, 1] > 0
-    # Harm is heavy-tailed: its mean over a window is met within a factor of five.
-    assert 0.2 < float(forecasts[2].harm(x).mean() / harm.mean()) < 5
+    text = windows(24, seed=12)
+    forecasts = learn_harm(model, sites, text, probes=probes)
+    found = [measured(model, sites, ids, probes=probes)[2] for ids in text]
+    fitted = torch.cat([torch.stack((forecasts[2](x)[:, 0], error.log())) for place, (x, error, _) in enumerate(found) if place % 4 < 3], 1)
+    assert torch.corrcoef(fitted)[0, 1] > 0.2
+    predicted, harm = (torch.cat(parts).mean() for parts in zip(*[(forecasts[2].harm(x), harm) for x, _, harm in found[3::4]], strict=True))
+    assert float(predicted) == pytest.approx(float(harm), rel=1e-3)
 
 
 def forecast(weight: float) -> Forecast:

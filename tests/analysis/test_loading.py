@@ -91,8 +91,8 @@ def test_a_missing_gguf_file_is_refused():
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="unknown dtype 'float8': did you mean 'float16'"):
-        load_model("anything", dtype="float8")
+    with pytest.raises(ValueError, match="unknown dtype 'flot16': did you mean 'float16'"):
+        load_model("anything", dtype="flot16")
 
 
 def test_without_transformers_the_extra_is_named(monkeypatch):

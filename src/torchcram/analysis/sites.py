@@ -136,7 +136,7 @@ def _survey(model: nn.Module, candidates: dict[str, nn.Module]) -> dict[str, _Ca
         with _watched(candidates, calls):
             before = model(input_ids=ids[None], use_cache=False).logits
         after = model(input_ids=changed[None], use_cache=False).logits
-    if not torch.allclose(before[:, :-1], after[:, :-1], rtol=1e-3, atol=1e-4):
+    if not torch.allclose(before[:, :-1], after[:, :-1], rtol=1e-3, atol=1e-4, equal_nan=True):
         raise ValueError(f"{type(model).__name__} looks at later tokens: only causal language models can be analysed")
     return calls
 
@@ -179,7 +179,7 @@ def _site(name: str, module: nn.Module, calls: _Calls, model: nn.Module) -> Atte
     given, output = calls.inputs[0], calls.outputs[0]
     if not isinstance(given, Tensor) or not isinstance(output, Tensor) or given.ndim != 3 or given.shape != output.shape:
         raise refuse("does not turn hidden states into hidden states of the same shape")
-    ends = [(child, entered) for child, entered, left in calls.children if _projects(child) and left.shape == output.shape and torch.allclose(left, output)]
+    ends = [(child, entered) for child, entered, left in calls.children if _projects(child) and left.shape == output.shape and torch.allclose(left, output, equal_nan=True)]
     if not ends:
         raise refuse("does not end in a linear projection of its heads")
     projection, entered = ends[0]
