@@ -222,6 +222,7 @@ class Stages:
         documents = [window.document for window in chosen]
         return asdict(judge(layerwise, self.sites, self._on_device(chosen), variants, documents=documents, advance=advance))
 
+    @torch.no_grad()
     def _route(self, layerwise: Layerwise, probes: Sequence[SiteProbes], forecasts: Sequence[Forecast]) -> list[dict[str, Any]]:
         select, test = self._ids("select", self.settings.route_tokens), self._ids("test", self.settings.route_tokens)
         advance = self.progress.stage("route single tokens", total=len(POLICIES) * len(self.settings.skip_rates), unit="settings")
