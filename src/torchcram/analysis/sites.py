@@ -179,7 +179,8 @@ def _site(name: str, module: nn.Module, calls: _Calls, model: nn.Module) -> Atte
     given, output = calls.inputs[0], calls.outputs[0]
     if not isinstance(given, Tensor) or not isinstance(output, Tensor) or given.ndim != 3 or given.shape != output.shape:
         raise refuse("does not turn hidden states into hidden states of the same shape")
-    ends = [(child, entered) for child, entered, left in calls.children if _projects(child) and left.shape == output.shape and torch.allclose(left, output, equal_nan=True)]
+    alike = [(child, entered, left) for child, entered, left in calls.children if _projects(child) and left.shape == output.shape]
+    ends = [(child, entered) for child, entered, left in alike if torch.allclose(left, output, equal_nan=True)]
     if not ends:
         raise refuse("does not end in a linear projection of its heads")
     projection, entered = ends[0]
