@@ -220,7 +220,8 @@ def analyze_command(
     for assignment in set_ or []:
         settings = settings.updated(*parse_assignment(assignment))
     documents = read_texts(texts)
-    place = out or Path("runs") / f"analyze-{Path(model).stem}"
+    name = Path(model).name.removesuffix(".gguf")
+    place = out or Path("runs") / f"analyze-{name}"
     if checkpoints is not None:
         from torchcram.analysis.series import analyze_series
         from torchcram.report.series_page import write_series_page
@@ -232,7 +233,7 @@ def analyze_command(
     from torchcram.analysis.loading import load_model
 
     loaded, tokenizer = load_model(model, dtype=dtype)
-    analyze(loaded, tokenizer, documents, settings=settings, out=place, name=Path(model).stem, show_progress=not quiet)
+    analyze(loaded, tokenizer, documents, settings=settings, out=place, name=name, show_progress=not quiet)
     typer.echo(str(write_analysis_page(place)))
 
 
