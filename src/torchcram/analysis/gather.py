@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchcram.analysis.capture import capture
 from torchcram.analysis.controls import Classes, ClassSums, no_class_sums
@@ -122,7 +122,7 @@ class Pass:
 
 @torch.no_grad()
 def gather(
-    model: nn.Module,
+    model: Any,
     sites: Sequence[AttentionSite],
     windows: Sequence[Window],
     *,
@@ -172,7 +172,7 @@ def gather(
     return state
 
 
-def _take_in(model: nn.Module, sites: Sequence[AttentionSite], ids: Tensor, *, classes: Classes, state: Pass) -> None:
+def _take_in(model: Any, sites: Sequence[AttentionSite], ids: Tensor, *, classes: Classes, state: Pass) -> None:
     """Run one window with hooks, and now and then without them, before it."""
     clock = state.clock
     if state.done % PLAIN_EVERY == 0:
@@ -207,7 +207,7 @@ def _take_in(model: nn.Module, sites: Sequence[AttentionSite], ids: Tensor, *, c
     clock.memory = max(clock.memory, _resident())
 
 
-def hidden_states(model: nn.Module, ids: Tensor) -> Tensor:
+def hidden_states(model: Any, ids: Tensor) -> Tensor:
     """Run the model without its output layer, which no statistics need, and return the last hidden states."""
     body = getattr(model, "base_model", model)
     return body(input_ids=ids[None], use_cache=False)[0]
@@ -223,7 +223,7 @@ def _resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _require_finite(state: Pass, sites: Sequence[AttentionSite], model: nn.Module) -> None:
+def _require_finite(state: Pass, sites: Sequence[AttentionSite], model: Any) -> None:
     for site, sums in zip(sites, state.sums, strict=True):
         if not sums.moments.finite():
             dtype = str(next(model.parameters()).dtype).removeprefix("torch.")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchcram.analysis.capture import capture
 from torchcram.analysis.layerwise import token_losses
@@ -57,7 +58,7 @@ def first_order_harm(gradient: Float[Tensor, "tokens width"], change: Float[Tens
 
 
 def learn_harm(
-    model: nn.Module,
+    model: Any,
     sites: Sequence[AttentionSite],
     windows: Sequence[Tensor],
     *,
@@ -86,7 +87,7 @@ def learn_harm(
 
 
 def measured(
-    model: nn.Module, sites: Sequence[AttentionSite], ids: Tensor, *, probes: Sequence[LinearProbe]
+    model: Any, sites: Sequence[AttentionSite], ids: Tensor, *, probes: Sequence[LinearProbe]
 ) -> list[tuple[Tensor, Float[Tensor, " tokens"], Float[Tensor, " tokens"]]]:
     """Return input, relative error and first-order harm of each block on one window."""
     inputs: list[Tensor] = []

@@ -39,7 +39,7 @@ class Layerwise:
         ValueError: if layer by layer is not the same as the model's forward pass.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[AttentionSite]):
+    def __init__(self, model: Any, sites: Sequence[AttentionSite]):
         self.model = model
         stack = next((name for name in _prefixes(sites[0].name) if isinstance(model.get_submodule(name), nn.ModuleList)), None)
         if stack is None or not all(site.name.startswith(f"{stack}.") for site in sites):

@@ -24,10 +24,11 @@ class MLPProbe:
     """
 
     def __init__(self, inputs: int, outputs: int, *, width: int, generator: torch.Generator):
-        self.net = nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, outputs))
-        for layer in (self.net[0], self.net[2]):
+        first, last = nn.Linear(inputs, width), nn.Linear(width, outputs)
+        for layer in (first, last):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
             nn.init.zeros_(layer.bias)
+        self.net = nn.Sequential(first, nn.GELU(), last)
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=LEARNING_RATE)
         self.scale: dict[str, Tensor] = {}
 

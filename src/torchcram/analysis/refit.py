@@ -24,6 +24,7 @@ from torchcram.analysis.state_probe import StateProbe, Summary
 # What was replaced so far, by number of the site: the key of shared hidden states.
 Past = frozenset[int]
 Chosen = dict[int, StateProbe]
+UNTOUCHED: Past = frozenset()
 
 
 class _SeenError(Exception):
@@ -67,67 +68,73 @@ def refit(
     """
     streams = _streams(layerwise, [*fit, *select])
     probes: dict[Past, StateProbe] = {}
+    number_at = {layer: number for number, layer in enumerate(layerwise.layer_of)}
     for layer in range(len(layerwise.layers)):
-        number = layerwise.layer_of.index(layer) if layer in layerwise.layer_of else None
-        before = {size: frozenset(site for site in chosen if layerwise.layer_of[site] < layer) for size, chosen in sets.items()}
-        targets = _advance_untouched(layerwise, sites, streams, layer, number if number in {site for chosen in sets.values() for site in chosen} else None)
-        replaced = {before[size] for size, chosen in sets.items() if number in chosen}
-        kept = {before[size] for size, chosen in sets.items() if number not in chosen}
-        moved: dict[Past, list[Tensor]] = {frozenset(): streams.hidden[frozenset()]}
-        for past in replaced if number is not None else ():
-            now = past | {number}
-            entered = targets.old if not past else streams.hidden[past]
-            probes[now] = _fit_one(layerwise, sites[number], layer, streams.calls, entered, targets.outputs, first[number], summaries[number], len(fit))
-            moved[now] = _moved(layerwise, sites[number], layer, streams.calls, entered, probes[now])
-        for past in kept - {frozenset()}:
-            moved[past] = [layerwise.run(h, calls, start=layer, end=layer + 1) for h, calls in zip(streams.hidden[past], streams.calls, strict=True)]
-        streams.hidden = moved
+        number = number_at.get(layer)
+        past = {size: frozenset(site for site in chosen if layerwise.layer_of[site] < layer) for size, chosen in sets.items()}
+        replaced = {past[size] for size, chosen in sets.items() if number in chosen}
+        kept = {past[size] for size, chosen in sets.items() if number not in chosen} | {UNTOUCHED}
+        entered = streams.hidden
+        streams.hidden, outputs = _advanced(layerwise, sites[number] if number is not None and replaced else None, streams, layer, kept)
+        if number is not None:
+            for one in replaced:
+                block = _Block(layerwise=layerwise, site=sites[number], layer=layer, calls=streams.calls, entered=entered[one])
+                probes[one | {number}] = probe = _fit_one(block, outputs, first[number], summaries[number], len(fit))
+                streams.hidden[one | {number}] = _moved(block, probe)
         advance(1)
     return {size: _probes_of(chosen, probes, layerwise) for size, chosen in sets.items()}, _select_changes(layerwise, streams, sets, len(fit))
 
 
 def _streams(layerwise: Layerwise, windows: Sequence[Tensor]) -> _Streams:
     calls = [layerwise.embed(ids) for ids in windows]
-    return _Streams(calls=calls, hidden={frozenset(): [call.embedded for call in calls]})
+    return _Streams(calls=calls, hidden={UNTOUCHED: [call.embedded for call in calls]})
 
 
-@dataclass(kw_only=True)
-class _Targets:
-    """Hidden states of the untouched model before a layer, and the outputs of its attention there."""
-
-    old: list[Tensor]
-    outputs: list[Tensor]
-
-
-def _advance_untouched(layerwise: Layerwise, sites: Sequence[AttentionSite], streams: _Streams, layer: int, number: int | None) -> _Targets:
-    """Move the untouched model on by a layer; keep the outputs of its attention if they are wanted."""
-    old, outputs = streams.hidden[frozenset()], []
+def _advanced(
+    layerwise: Layerwise, site: AttentionSite | None, streams: _Streams, layer: int, kept: set[Past]
+) -> tuple[dict[Past, list[Tensor]], list[Tensor]]:
+    """Run a layer as it is in the streams that keep it; note the outputs of its attention in the untouched model if there is a site."""
+    outputs: list[Tensor] = []
 
     def keep(_: int, x: Tensor, output: Tensor) -> Tensor:
         outputs.append(output)
         return output
 
-    with capture([] if number is None else [sites[number]], replace=keep):
-        new = [layerwise.run(h, calls, start=layer, end=layer + 1) for h, calls in zip(old, streams.calls, strict=True)]
-    streams.hidden[frozenset()] = new
-    return _Targets(old=old, outputs=outputs)
+    moved: dict[Past, list[Tensor]] = {}
+    for past in kept:
+        with capture([] if site is None or past != UNTOUCHED else [site], replace=keep):
+            moved[past] = [layerwise.run(h, calls, start=layer, end=layer + 1) for h, calls in zip(streams.hidden[past], streams.calls, strict=True)]
+    return moved, outputs
 
 
-def _fit_one(
-    layerwise: Layerwise,
-    site: AttentionSite,
-    layer: int,
-    calls: Sequence[Calls],
-    entered: Sequence[Tensor],
-    targets: Sequence[Tensor],
-    first: LinearProbe,
-    summary: Summary,
-    fits: int,
-) -> StateProbe:
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """A block that is replaced in one stream: ``entered`` are the hidden states before its layer, of every window."""
+
+    layerwise: Layerwise
+    site: AttentionSite
+    layer: int
+    calls: Sequence[Calls]
+    entered: Sequence[Tensor]
+
+    def input(self, hidden: Tensor, calls: Calls) -> Tensor:
+        """Return the block's input on one window."""
+        seen: list[Tensor] = []
+
+        def see(_: int, x: Tensor, heads: Tensor) -> None:
+            seen.append(x)
+            raise _SeenError
+
+        with capture([self.site], see=see), suppress(_SeenError):
+            self.layerwise.run(hidden, calls, start=self.layer, end=self.layer + 1)
+        return seen[0]
+
+
+def _fit_one(block: _Block, targets: Sequence[Tensor], first: LinearProbe, summary: Summary, fits: int) -> StateProbe:
     """Fit the deviation from the first probe on the windows up to ``fits``; those behind choose the strength."""
-    parts = [no_moments(summary.features, site.width, device=targets[0].device) for _ in range(2)]
-    for index, (hidden, call, target) in enumerate(zip(entered, calls, targets, strict=True)):
-        x = _input(layerwise, site, layer, hidden, call)
+    parts = [no_moments(summary.features, block.site.width, device=targets[0].device) for _ in range(2)]
+    for index, (hidden, call, target) in enumerate(zip(block.entered, block.calls, targets, strict=True)):
+        x = block.input(hidden, call)
         parts[index >= fits].add(summary(x), target.float() - first(x))
     fit, select = (covariances(part) for part in parts)
     change = chosen_on(select, fit)
@@ -137,21 +144,11 @@ def _fit_one(
     return StateProbe(summary=summary, linear=linear.float())
 
 
-def _input(layerwise: Layerwise, site: AttentionSite, layer: int, hidden: Tensor, calls: Calls) -> Tensor:
-    seen: list[Tensor] = []
-
-    def see(_: int, x: Tensor, heads: Tensor) -> None:
-        seen.append(x)
-        raise _SeenError
-
-    with capture([site], see=see), suppress(_SeenError):
-        layerwise.run(hidden, calls, start=layer, end=layer + 1)
-    return seen[0]
-
-
-def _moved(layerwise: Layerwise, site: AttentionSite, layer: int, calls: Sequence[Calls], entered: Sequence[Tensor], probe: StateProbe) -> list[Tensor]:
-    with capture([site], replace=lambda _, x, output: probe(x).to(output.dtype)):
-        return [layerwise.run(h, call, start=layer, end=layer + 1) for h, call in zip(entered, calls, strict=True)]
+def _moved(block: _Block, probe: StateProbe) -> list[Tensor]:
+    """Return the hidden states behind the block's layer, with the probe in its place."""
+    with capture([block.site], replace=lambda _, x, output: probe(x).to(output.dtype)):
+        pairs = zip(block.entered, block.calls, strict=True)
+        return [block.layerwise.run(h, call, start=block.layer, end=block.layer + 1) for h, call in pairs]
 
 
 def _probes_of(chosen: Sequence[int], probes: Mapping[Past, StateProbe], layerwise: Layerwise) -> Chosen:
@@ -164,5 +161,5 @@ def _select_changes(layerwise: Layerwise, streams: _Streams, sets: Mapping[int, 
         losses = [layerwise.losses(h, calls) for h, calls in zip(streams.hidden[past][fits:], streams.calls[fits:], strict=True)]
         return torch.cat(losses).mean()
 
-    base = loss(frozenset())
+    base = loss(UNTOUCHED)
     return {size: float(loss(frozenset(chosen)) - base) for size, chosen in sets.items()}

@@ -59,7 +59,7 @@ class Scored:
 
 @torch.no_grad()
 def score(
-    model: nn.Module,
+    model: Any,
     sites: Sequence[AttentionSite],
     windows: Sequence[Tensor],
     views: Sequence[SiteView],
@@ -105,7 +105,7 @@ def score(
     )
 
 
-def _decoder_layer(model: nn.Module, site: AttentionSite) -> nn.Module:
+def _decoder_layer(model: Any, site: AttentionSite) -> nn.Module:
     """The module of the list of layers that holds the block: what it is called with is the stream before the block."""
     parts = site.name.split(".")
     end = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts) - 1)

@@ -84,7 +84,7 @@ def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return kwargs["hidden_states"] if "hidden_states" in kwargs else (args[0] if args else None)
 
 
-def find_sites(model: nn.Module) -> list[AttentionSite]:
+def find_sites(model: Any) -> list[AttentionSite]:
     """Return the attention blocks of a causal language model, first layer first.
 
     Raises:
@@ -103,12 +103,12 @@ def find_sites(model: nn.Module) -> list[AttentionSite]:
     return sites
 
 
-def vocabulary_size(model: nn.Module) -> int:
+def vocabulary_size(model: Any) -> int:
     """Return the number of tokens that a model of Transformers knows."""
     return int(model.get_input_embeddings().num_embeddings)
 
 
-def _candidates(model: nn.Module, config: Any) -> dict[str, nn.Module]:
+def _candidates(model: Any, config: Any) -> dict[str, nn.Module]:
     kinds = list(getattr(config, "layer_types", None) or [])
     named = {
         name: module for name, module in model.named_modules() if "attention" in type(module).__name__.lower() and next(module.parameters(), None) is not None
@@ -125,7 +125,7 @@ def _layer_number(name: str) -> int:
     return next((int(part) for part in name.split(".") if part.isdigit()), 0)
 
 
-def _survey(model: nn.Module, candidates: dict[str, nn.Module]) -> dict[str, _Calls]:
+def _survey(model: Any, candidates: dict[str, nn.Module]) -> dict[str, _Calls]:
     """Run a few tokens twice, the last one changed in between, and note what the candidates do."""
     size = vocabulary_size(model)
     device = model.get_input_embeddings().weight.device
@@ -170,7 +170,7 @@ def _note_child(calls: _Calls) -> Callable[..., None]:
     return hook
 
 
-def _site(name: str, module: nn.Module, calls: _Calls, model: nn.Module) -> AttentionSite:
+def _site(name: str, module: nn.Module, calls: _Calls, model: Any) -> AttentionSite:
     def refuse(why: str) -> ValueError:
         return ValueError(f"{type(model).__name__}: the attention {name!r} ({type(module).__name__}) {why}; families known to work are {FAMILIES}")
 
