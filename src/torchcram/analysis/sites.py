@@ -184,7 +184,7 @@ def _site(name: str, module: nn.Module, calls: _Calls, model: Any) -> AttentionS
     if not ends:
         raise refuse("does not end in a linear projection of its heads")
     projection, entered = ends[0]
-    config = getattr(module, "config", None) or model.config
+    config: Any = getattr(module, "config", None) or model.config
     heads = int(config.get_text_config().num_attention_heads)
     if entered.shape[-1] % heads:
         raise refuse(f"has {entered.shape[-1]} channels, not a multiple of its {heads} heads")
