@@ -57,11 +57,11 @@ def write_gguf(path):
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(8)
     writer.add_vocab_size(64)
-    letters = [chr(code) for code in range(33, 97)]
+    letters = [*(chr(code) for code in range(33, 95)), "AB", "CD"]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(letters)
     writer.add_token_types([1] * 64)
-    writer.add_token_merges(["A B"])
+    writer.add_token_merges(["A B", "C D"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     shapes = {"token_embd": (64, 32), "output_norm": (32,), "output": (64, 32)}

@@ -32,7 +32,7 @@ def test_windows_are_consecutive_tokens_of_their_document():
 def test_text_shorter_than_one_window_gives_shorter_windows_and_is_said():
     with pytest.warns(UserWarning, match="the longest document has 20 tokens, less than one window of 32"):
         made = corpus(documents(60, 20))
-    assert {len(window.ids) for window in made.windows["fit"]} == {20}
+    assert max(len(window.ids) for window in made.windows["fit"]) == 20
 
 
 def test_few_documents_are_cut_and_it_is_said():

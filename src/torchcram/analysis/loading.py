@@ -30,13 +30,20 @@ def load_model(name: str, *, dtype: str = "float32") -> tuple[Any, Any]:
     precision = DTYPES[require_choice("dtype", dtype, DTYPES)]
     place, options = _place(name)
     try:
-        config = transformers.AutoConfig.from_pretrained(place, **options)
-        require_memory(name, _parameters(config), precision)
+        parameters = _parameters(transformers.AutoConfig.from_pretrained(place, **options))
+    except (OSError, ValueError) as error:
+        raise _unloadable(name, error) from None
+    require_memory(name, parameters, precision)
+    try:
         model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=precision, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
-    except OSError as error:
-        raise ValueError(f"cannot load {name!r}: {_hint(name)} ({str(error).splitlines()[0]})") from None
+    except (OSError, ValueError) as error:
+        raise _unloadable(name, error) from None
     return model.eval(), tokenizer
+
+
+def _unloadable(name: str, error: Exception) -> ValueError:
+    return ValueError(f"cannot load {name!r}: {_hint(name)} ({str(error).splitlines()[0]})")
 
 
 def _place(name: str) -> tuple[str, dict[str, str]]:

@@ -28,7 +28,7 @@ class Moments:
     x: Float64[Tensor, " inputs"]
     y: Float64[Tensor, " outputs"]
     xy: Float64[Tensor, "inputs outputs"]
-    squares: Float64[Tensor, "larger+1 larger"]
+    squares: Float64[Tensor, "rows larger"]
 
     def add(self, x: Float[Tensor, "tokens inputs"], y: Float[Tensor, "tokens outputs"]) -> None:
         """Take in some tokens."""

@@ -241,8 +241,9 @@ class Stages:
 
     def _windows(self, split: Split, tokens: int | None = None, *, least: int = 1) -> list[Window]:
         """The first windows of a split that together have so many tokens."""
-        windows, chosen, count = self.corpus.windows[split], [], 0
-        for window in windows:
+        chosen: list[Window] = []
+        count = 0
+        for window in self.corpus.windows[split]:
             if tokens is None or count < tokens or len(chosen) < least:
                 chosen.append(window)
                 count += len(window.ids)
