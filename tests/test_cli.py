@@ -55,6 +55,7 @@ def shell(*arguments: str, **options: object) -> subprocess.CompletedProcess:
         (["calibrate"], ["RUN", "--tolerance", "--sequences", "--splits", "conformal guarantee"]),
         (["report"], ["RUN", "self-contained HTML"]),
         (["reproduce"], ["CLAIM", "--scale", "--seeds", "--jobs", "--dry-run", "--refresh", "02_transition"]),
+        (["analyze"], ["MODEL", "TEXT...", "--tokens", "--context", "--out", "--checkpoints", "--set", "--dtype", "GGUF file"]),
         (["tasks"], ["srcd"]),
         (["tasks", "srcd"], ["--set", "--seed", "--out", "--sequences", "Draw one SRCD sequence"]),
     ],
@@ -68,8 +69,8 @@ def test_help_tells_what_there_is(command, words):
 
 def test_help_and_mistakes_answer_without_torch():
     code = "import sys; from torchcram.cli import app\ntry: app([{}])\nexcept SystemExit: pass\n"
-    code += "print(sorted({{'torch', 'accelerate', 'matplotlib'}} & set(sys.modules)))"
-    for arguments in ("'--help'", "'train', '--help'", "'trian'"):
+    code += "print(sorted({{'torch', 'accelerate', 'matplotlib', 'transformers'}} & set(sys.modules)))"
+    for arguments in ("'--help'", "'train', '--help'", "'analyze', '--help'", "'trian'"):
         result = subprocess.run([sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, check=True, timeout=600)
         assert result.stdout.splitlines()[-1] == "[]"
 
@@ -188,6 +189,41 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed():
     assert "Traceback" not in result.stderr
     assert sorted(file.name for file in Path("run").iterdir()) == ["config.json", "environment.json", "metrics.jsonl"]
     assert shell("train", "tiny.yaml", "--out", "run", "--quiet", "--resume").returncode == 0
+
+
+def test_analyze_goes_from_a_folder_and_text_to_a_report(monkeypatch, capsys):
+    from tiny_models import CharTokenizer, documents, tiny_model
+
+    tiny_model("gpt2").save_pretrained("model")
+    for number, text in enumerate(documents()):
+        Path(f"text{number}.txt").write_text(text)
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda place, **options: CharTokenizer())
+    less = [
+        f"--set={name}={value}" for name, value in (("replace", "[1]"), ("skip_rates", "[0.5]"), ("mlp_width", 0), ("refit_tokens", 160), ("judge_tokens", 64))
+    ]
+    texts = [str(path) for path in sorted(Path().glob("text*.txt"))]
+    arguments = ["analyze", "model", *texts, "--tokens", "640", "--context", "32", "--out", "found", *less, "--quiet"]
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "found/report.html"
+    assert "<html" in Path("found/report.html").read_text()
+    assert json.loads(Path("found/summary.json").read_text())["fit_tokens"] >= 640
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model", "nowhere.txt"], "there is no text nowhere.txt"),
+        (["nowhere.gguf", "tiny.yaml"], "there is no GGUF file nowhere.gguf"),
+        (["model", "tiny.yaml", "--set", "judge_token=3"], "unknown key 'judge_token'"),
+        (["model", "tiny.yaml", "--checkpoints", "step*"], "no folder in model matches 'step*'"),
+    ],
+)
+def test_a_mistake_of_analyze_is_one_line_on_stderr(monkeypatch, capsys, arguments, message):
+    assert run("analyze", *arguments, monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 1
 
 
 def test_an_interruption_is_130(monkeypatch):

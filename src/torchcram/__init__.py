@@ -35,11 +35,14 @@ _PUBLIC = {
     "train": "torchcram.training.loop",
     "CRAMClassifier": "torchcram.estimators",
     "CRAMRegressor": "torchcram.estimators",
+    "AnalysisConfig": "torchcram.analysis.settings",
+    "analyze": "torchcram.analysis.analyze",
     "write_report": "torchcram.report.html",
 }
 
 __all__ = [
     "SRCD",
+    "AnalysisConfig",
     "Batch",
     "BlockOutput",
     "CRAMBlock",
@@ -62,6 +65,7 @@ __all__ = [
     "SequenceModel",
     "Task",
     "__version__",
+    "analyze",
     "demo",
     "full",
     "load_run",
@@ -70,6 +74,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from torchcram.analysis.analyze import analyze
+    from torchcram.analysis.settings import AnalysisConfig
     from torchcram.estimators import CRAMClassifier, CRAMRegressor
     from torchcram.memory.block import CRAMBlock
     from torchcram.models.configuration_cram import CRAMConfig

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, calibrate, report, tasks, bench, reproduce. Each command imports what it needs when it runs."""
+"""The command line: train, evaluate, calibrate, report, tasks, bench, reproduce, analyze. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-from torchcram.strict import MissingExtraError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Sequence models that learn to stop paying for attention.")
 
@@ -206,6 +204,45 @@ def reproduce_command(
                 typer.echo(f"{one.name}: {status} ({out / one.folder / 'README.md'})")
 
 
+@app.command("analyze")
+def analyze_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, a folder, or a GGUF file of a causal language model.")],
+    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Text files, or folders of text files; each file is a document.")],
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to fit on; an eighth of it to select and to test.")] = 200_000,
+    context: Annotated[int, typer.Option(min=2, help="Longest window.")] = 1024,
+    out: Annotated[Path | None, typer.Option(help="Folder of the analysis, also to resume it; runs/analyze-MODEL if not given.")] = None,
+    checkpoints: Annotated[str | None, typer.Option(metavar="GLOB", help="Folders in MODEL to analyse one after the other, e.g. 'checkpoint-*'.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a setting, e.g. --set judge_tokens=4096.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Measure how predictable the attention of a pretrained model is, and what replacing it costs. Run it again to resume it."""
+    from torchcram.analysis.settings import AnalysisConfig
+    from torchcram.analysis.texts import read_texts
+    from torchcram.report.analysis_page import write_analysis_page
+
+    settings = AnalysisConfig.parse({"tokens": tokens, "context": context, "seed": seed})
+    for assignment in set_ or []:
+        settings = settings.updated(*parse_assignment(assignment))
+    documents = read_texts(texts)
+    name = Path(model).name.removesuffix(".gguf")
+    place = out or Path("runs") / f"analyze-{name}"
+    if checkpoints is not None:
+        from torchcram.analysis.series import analyze_series
+        from torchcram.report.series_page import write_series_page
+
+        analyze_series(Path(model), checkpoints, documents, settings=settings, out=place, dtype=dtype, show_progress=not quiet)
+        typer.echo(str(write_series_page(place)))
+        return
+    from torchcram.analysis.analyze import analyze
+    from torchcram.analysis.loading import load_model
+
+    loaded, tokenizer = load_model(model, dtype=dtype)
+    analyze(loaded, tokenizer, documents, settings=settings, out=place, name=name, show_progress=not quiet)
+    typer.echo(str(write_analysis_page(place)))
+
+
 def _show_json(content: Any, file: Path | None) -> None:
     import json
 
@@ -236,7 +273,7 @@ def main() -> None:
     """Run the command line; what the user can mend is one line on stderr and exit status 2, an interruption is 130."""
     try:
         app()
-    except (ValueError, FloatingPointError, OSError, MissingExtraError) as error:
+    except (ValueError, FloatingPointError, ImportError, OSError) as error:
         typer.secho(f"error: {'; '.join(str(error).splitlines())}", err=True, fg=typer.colors.RED)
         sys.exit(2)
     except KeyboardInterrupt:

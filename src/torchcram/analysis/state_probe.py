@@ -1,0 +1,73 @@
+"""A probe with a memory of fixed size: the input of this token, and a summary of the inputs before it.
+
+Attention reads the context; a linear function of one token cannot know it. Two preceding inputs, two fading averages and the average of all so far, each
+projected to a few directions, cost the same at every length of the context, so they are no read. The directions are those from which the plain probe
+predicts most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchcram.analysis.moments import Covariances
+from torchcram.analysis.ridge import LinearProbe
+
+LAGS = (1, 2)
+DECAYS = (0.8, 0.97)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Features of a window: its inputs, then the projected summaries of what came before. ``directions`` may be empty: then there are no summaries."""
+
+    directions: Float[Tensor, "inputs directions"]
+
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        inputs, directions = self.directions.shape
+        return inputs + (len(LAGS) + len(DECAYS) + 1) * directions
+
+    def __call__(self, x: Float[Tensor, "tokens inputs"]) -> Float[Tensor, "tokens features"]:
+        """Return the features of the tokens of one window, in order. None looks at a later token."""
+        x = x.to(self.directions.dtype)
+        if self.directions.shape[1] == 0:
+            return x
+        short = x @ self.directions
+        before = torch.cat((torch.zeros_like(short[:1]), short[:-1]))
+        lagged = [torch.cat((torch.zeros_like(short[:lag]), short[:-lag]))[: len(short)] for lag in LAGS]
+        fading = [_fading(len(short), decay, like=short) @ before for decay in DECAYS]
+        count = torch.arange(1, len(short) + 1, dtype=short.dtype, device=short.device)
+        return torch.cat((x, *lagged, *fading, short.cumsum(0) / count[:, None]), 1)
+
+
+def _fading(tokens: int, decay: float, *, like: Tensor) -> Float[Tensor, "tokens tokens"]:
+    """The matrix that turns a sequence into its fading averages."""
+    place = torch.arange(tokens, dtype=like.dtype, device=like.device)
+    age = place[:, None] - place
+    return torch.where(age >= 0, (1 - decay) * decay ** age.clamp(min=0), 0.0)
+
+
+def summary_of(probe: LinearProbe, fit: Covariances, *, directions: int) -> Summary:
+    """Return the summary along the directions of the input from which a probe predicts most of the outputs' variance."""
+    values, basis = torch.linalg.eigh(fit.xx)
+    root = basis * values.clamp(min=0).sqrt()
+    left, _, _ = torch.linalg.svd(root.T @ probe.weight, full_matrices=False)
+    chosen = basis / values.clamp(min=1e-12 * float(values[-1])).sqrt() @ left[:, :directions]
+    return Summary(directions=chosen.float())
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateProbe:
+    """A linear probe on the features of a summary."""
+
+    summary: Summary
+    linear: LinearProbe
+
+    def __call__(self, x: Float[Tensor, "tokens inputs"]) -> Float[Tensor, "tokens outputs"]:
+        """Return the prediction for the tokens of one window, in order."""
+        return self.linear(self.summary(x))
