@@ -345,7 +345,7 @@ def test_without_consolidation_it_is_a_cram_to_which_nothing_is_ever_familiar():
 def test_without_consolidation_nothing_is_asked_learned_or_moved_by_the_threshold():
     mixer = block(semantic="none", surprise=False)
     output = mixer(**stream(), control=TRAINING)
-    assert (set(output.losses), output.lesson, set(output.signals)) == ({"price"}, None, set())
+    assert (set(output.losses), output.lesson, set(output.signals)) == ({"price"}, None, {"need"})
     assert not output.decision.asked.any()
     for shift in (-1e3, 1e3):
         assert torch.equal(mixer(**stream(), control=RoutingControl(threshold_shift=shift)).decision.read, needed(output.decision))

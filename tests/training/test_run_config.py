@@ -25,7 +25,7 @@ from torchcram.training.run_config import CustomTaskConfig, RunConfig, TrainingC
         ("training.length_curriculum", [[-1, 40]], "Input should be greater than or equal to 0 (got -1)"),
         ("task.patterns", 0, "recurrence 0.7 needs patterns, but patterns is 0: set recurrence to 0 or patterns to at least 1"),
         ("task.length", 19, "use a length of 25 or more, or larger shares"),
-        ("task.kind", "srdc", "Input tag 'srdc' found using 'kind' does not match any of the expected tags: 'srcd', 'custom'"),
+        ("task.kind", "srdc", "Input tag 'srdc' found using 'kind' does not match any of the expected tags: 'srcd', 'transfer', 'custom'"),
         ("controller.exploration", 1.5, "controller.exploration: Input should be less than or equal to 1"),
         ("evaluation.calibration_sequences", 100, "100 calibration sequences cannot certify a risk of 0.005: at least 199 are needed"),
         ("name", "a/b", "name: String should match pattern"),
