@@ -24,6 +24,8 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+# As in a terminal: a shell that runs the tests in the background has its children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {here!r})
 from tiny_runs import tiny_config
 from torchcram.training import checkpoint, loop, summary

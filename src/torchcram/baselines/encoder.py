@@ -6,6 +6,7 @@ Legend: ``variables`` columns of a series; times are in the task's unit.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,7 +51,7 @@ class Encoding:
     whole: Float[Tensor, "batch d_model"] | None = None
 
 
-class SeriesEncoder(nn.Module):
+class SeriesEncoder(nn.Module, ABC):
     """Turns masked vectors into an :class:`Encoding`. Padding changes nothing that is said of real steps and of the whole.
 
     It has what training asks of a block, and no more: nothing is routed, nothing is read step by step.
@@ -77,9 +78,9 @@ class SeriesEncoder(nn.Module):
         """Return what attention of the same width would cost: the measure of a share, though no key is read here."""
         return attention_cost(self.d_model)
 
+    @abstractmethod
     def forward(self, series: MaskedVectors, *, steps: bool, whole: bool) -> Encoding:
         """Return what is asked: about each step, about the whole sequence, or both."""
-        raise NotImplementedError
 
 
 def no_reads(series: MaskedVectors, d_model: int) -> BlockOutput:

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
-
 from torchcram.report import analysis_figures as drawn
 from torchcram.report.analysis_story import analysis_rows, analysis_story, analysis_tiles, cost_words
-from torchcram.report.style import png
+from torchcram.report.page import REPORT, Section, draw_sections, pretty, render_file
 from torchcram.training.run_dir import RunDir
-
-REPORT, FIGURES = "report.html", "figures"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A figure with its heading and the caption that tells a newcomer how to read it. ``name`` is that of its PNG file."""
-
-    name: str
-    heading: str
-    caption: str
-    draw: Callable[[Mapping[str, Any]], Figure]
-
 
 SECTIONS = (
     Section(
@@ -95,34 +75,20 @@ def write_analysis_page(folder: Path) -> Path:
     if not (folder / "details.json").is_file():
         raise ValueError(f"{folder} holds no finished analysis: it has no details.json; run torchcram analyze again to finish it")
     summary, details, plan = (run.read_json(f"{name}.json") for name in ("summary", "details", "plan"))
-    (folder / FIGURES).mkdir(exist_ok=True)
-    shown = []
-    for section in SECTIONS:
-        image = png(section.draw(details))
-        (folder / FIGURES / f"{section.name}.png").write_bytes(image)
-        shown.append((section, base64.b64encode(image).decode("ascii")))
-    run.write_text(REPORT, _page(summary, details, plan, shown))
+    run.write_text(REPORT, _page(summary, details, plan, draw_sections(SECTIONS, details, folder=folder)))
     return folder / REPORT
 
 
 def _page(summary: Mapping[str, Any], details: Mapping[str, Any], plan: Mapping[str, Any], shown: list[tuple[Section, str]]) -> str:
-    template = files("torchcram.report").joinpath("analysis.html.jinja").read_text(encoding="utf-8")
-    return (
-        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(
-            title=details["model"]["name"],
-            model=details["model"],
-            story=analysis_story(summary, details, plan),
-            tiles=analysis_tiles(summary, details),
-            figures=shown,
-            rows=analysis_rows(summary, details),
-            tokens=[(one["token"], max(0.0, min(1.0, one["score"]))) for one in details["shown"]],
-            cost=cost_words(details),
-            files={"plan.json": _pretty(plan), "Settings": _pretty(details["settings"]), "Environment": _pretty(details["environment"])},
-        )
+    return render_file(
+        "analysis.html.jinja",
+        title=details["model"]["name"],
+        model=details["model"],
+        story=analysis_story(summary, details, plan),
+        tiles=analysis_tiles(summary, details),
+        figures=shown,
+        rows=analysis_rows(summary, details),
+        tokens=[(one["token"], max(0.0, min(1.0, one["score"]))) for one in details["shown"]],
+        cost=cost_words(details),
+        files={"plan.json": pretty(plan), "Settings": pretty(details["settings"]), "Environment": pretty(details["environment"])},
     )
-
-
-def _pretty(content: object) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False)

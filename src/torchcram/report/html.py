@@ -5,36 +5,15 @@ Input is the files of a run, never a model; a run that was killed is reported as
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
-
 from torchcram.report import maps, plots
+from torchcram.report.page import REPORT, Section, draw_sections, pretty, render_file
 from torchcram.report.records import RunRecord, read_run
 from torchcram.report.story import story, tiles, unfinished_message
-from torchcram.report.style import png
 from torchcram.report.tables import summary_rows
 from torchcram.report.wording import GLOSSARY
-
-REPORT, FIGURES = "report.html", "figures"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A figure with its heading and the caption that tells a newcomer how to read it. ``name`` is that of its PNG file."""
-
-    name: str
-    heading: str
-    caption: str
-    draw: Callable[[RunRecord], Figure | None]
-
 
 SECTIONS = (
     Section(
@@ -103,41 +82,23 @@ def write_report(run_dir: Path) -> Path:
         ValueError: if the directory is no run, or a file of it is damaged.
     """
     record = read_run(run_dir)
-    figures = record.directory / FIGURES
-    figures.mkdir(exist_ok=True)
-    shown = []
-    for section in SECTIONS:
-        # A figure of an earlier report must not outlive what it showed.
-        (figures / f"{section.name}.png").unlink(missing_ok=True)
-        figure = section.draw(record)
-        if figure is not None:
-            image = png(figure)
-            (figures / f"{section.name}.png").write_bytes(image)
-            shown.append((section, base64.b64encode(image).decode("ascii")))
+    shown = draw_sections(SECTIONS, record, folder=record.directory)
     path = record.directory / REPORT
     path.write_text(_page(record, shown), encoding="utf-8")
     return path
 
 
 def _page(record: RunRecord, shown: list[tuple[Section, str]]) -> str:
-    template = files("torchcram.report").joinpath("report.html.jinja").read_text(encoding="utf-8")
     rows = summary_rows(record.summary or {})
-    return (
-        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(
-            title=record.config.get("name") or record.directory.resolve().name,
-            seed=record.config.get("seed"),
-            unfinished=unfinished_message(record),
-            story=story(record),
-            tiles=tiles(record),
-            figures=shown,
-            groups=[(group, list(members)) for group, members in groupby(rows, key=lambda row: row.group)],
-            glossary=GLOSSARY,
-            details={"Configuration": _pretty(record.config), "Environment": _pretty(record.environment)},
-        )
+    return render_file(
+        "report.html.jinja",
+        title=record.config.get("name") or record.directory.resolve().name,
+        seed=record.config.get("seed"),
+        unfinished=unfinished_message(record),
+        story=story(record),
+        tiles=tiles(record),
+        figures=shown,
+        groups=[(group, list(members)) for group, members in groupby(rows, key=lambda row: row.group)],
+        glossary=GLOSSARY,
+        details={"Configuration": pretty(record.config), "Environment": pretty(record.environment)},
     )
-
-
-def _pretty(content: dict[str, object]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from torchcram.analysis.series import SERIES
 from torchcram.report.analysis_story import nats
+from torchcram.report.page import embedded, render_file
 from torchcram.report.style import BLUE, MUTED, VERMILION, WIDTH, percent_labels, png, styled
 from torchcram.report.wording import percent
 
@@ -96,12 +94,8 @@ def write_series_page(folder: Path) -> Path:
     records = json.loads((folder / SERIES).read_text())
     image = png(series_figure({"training": records}))
     (folder / FIGURE).write_bytes(image)
-    template = files("torchcram.report").joinpath("series.html.jinja").read_text(encoding="utf-8")
-    page = (
-        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(title=folder.resolve().name, answer=answer(records), image=base64.b64encode(image).decode("ascii"), rows=[_row(record) for record in records])
-    )
+    rows = [_row(record) for record in records]
+    page = render_file("series.html.jinja", title=folder.resolve().name, answer=answer(records), image=embedded(image), rows=rows)
     path = folder / PAGE
     path.write_text(page, encoding="utf-8")
     return path

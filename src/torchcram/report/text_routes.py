@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, StrictUndefined
-
+from torchcram.report.page import render
 from torchcram.report.style import ROUTE_COLOURS
 from torchcram.types import Route
 
@@ -41,5 +40,4 @@ def text_page(title: str, caption: str, passages: Sequence[Passage]) -> str:
         passages: what it shows.
     """
     names = {int(route): route.name for route in Route}
-    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE)
-    return page.render(title=title, caption=caption, passages=passages, routes=list(Route), names=names, colours=ROUTE_COLOURS, episodic=Route.EPISODIC)
+    return render(PAGE, title=title, caption=caption, passages=passages, routes=list(Route), names=names, colours=ROUTE_COLOURS, episodic=Route.EPISODIC)
