@@ -1,8 +1,10 @@
 """The process of a run: it trains, goes on, starts from a shared acquisition, and says in one line what went wrong."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -32,6 +34,25 @@ def test_a_run_from_an_acquisition_in_its_own_process_equals_one_alone(tmp_path)
     assert job.finished, job.log.read_text()
     train(config, out=tmp_path / "alone", show_progress=False)
     assert lasting(job.folder) == lasting(tmp_path / "alone")
+
+
+def test_a_run_started_where_ctrl_c_is_blocked_can_be_stopped_and_saves(tmp_path):
+    """As by Ray, whose workers block it."""
+    job = Job(config=tiny_config(training__steps=100_000), runs=tmp_path, source=source_hash())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process = launch(job)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        deadline = time.monotonic() + 240
+        while not (job.folder / "checkpoint").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, job.log.read_text()
+    finally:
+        process.kill()
+    assert (job.folder / "checkpoint").exists()
 
 
 def test_code_that_has_changed_since_the_plan_is_not_mixed_in(tmp_path):

@@ -64,7 +64,7 @@ def ray_cluster() -> Iterator[tuple[Callable[[Job], RayProcess], int]]:
     joined = ray.is_initialized()
     if not joined:
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-    task = ray.remote(num_cpus=1, max_retries=0)(_task())
+    task = ray.remote(num_cpus=1, max_retries=0)(follow)
     try:
         yield (lambda job: _start(ray, task, job)), max(1, int(ray.cluster_resources().get("CPU", 1)))
     finally:
@@ -79,22 +79,18 @@ def _start(ray: Any, task: Any, job: Job) -> RayProcess:
     return RayProcess(ray, task.remote(command_of(job), str(job.log), str(stop), str(Path.cwd()), THREADS), stop=stop)
 
 
-def _task() -> Callable[..., int]:
-    """Return what runs on a node: made here, so that Ray sends it by value, with names of the standard library alone."""
-
-    def run(command: list[str], log: str, stop: str, folder: str, threads: tuple[str, ...]) -> int:
-        if Path(stop).exists():
-            return 130
-        os.chdir(folder)
-        with Path(log).open("w") as file:
-            environment = {**os.environ, **dict.fromkeys(threads, "1")}
-            process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
-        asked = False
-        while process.poll() is None:
-            if not asked and Path(stop).exists():
-                process.send_signal(signal.SIGINT)
-                asked = True
-            time.sleep(0.2)
-        return process.wait()
-
-    return run
+def follow(command: list[str], log: str, stop: str, folder: str, threads: tuple[str, ...]) -> int:
+    """Run a command on a node until it ends, passing on the wish to stop; return its exit status. Ray finds this function by its name."""
+    if Path(stop).exists():
+        return 130
+    os.chdir(folder)
+    with Path(log).open("w") as file:
+        environment = {**os.environ, **dict.fromkeys(threads, "1")}
+        process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
+    asked = False
+    while process.poll() is None:
+        if not asked and Path(stop).exists():
+            process.send_signal(signal.SIGINT)
+            asked = True
+        time.sleep(0.2)
+    return process.wait()

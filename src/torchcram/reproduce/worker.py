@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 def main() -> None:
     """Work, and say in one line what went wrong."""
+    # Ray blocks Ctrl-C in its workers, and what they start inherits that.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         work(sys.argv[1:])
     except (ValueError, FloatingPointError, OSError) as error:
