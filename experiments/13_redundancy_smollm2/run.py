@@ -14,7 +14,8 @@ from torchcram.analysis.analyze import analyze
 from torchcram.analysis.loading import load_model
 from torchcram.analysis.settings import AnalysisConfig
 from torchcram.analysis.texts import read_texts
-from torchcram.report.analysis_page import FIGURES, write_analysis_page
+from torchcram.report.analysis_page import write_analysis_page
+from torchcram.report.page import FIGURES
 
 HERE = Path(__file__).parent
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
