@@ -162,6 +162,7 @@ ORDER = (
     "reproduce.sweep",
     "reproduce.ray_executor",
     "reproduce.results",
+    "reproduce.records",
     "reproduce.status",
     # showing and driving
     "report",

@@ -178,6 +178,7 @@ def reproduce_command(
     from torchcram.reproduce.plan import jobs_to_do, plan
     from torchcram.reproduce.progress import SweepProgress, core_hours, steps_done, steps_of
     from torchcram.reproduce.ray_executor import ray_cluster
+    from torchcram.reproduce.records import key_of, recorded
     from torchcram.reproduce.sweep import cores, launch, sweep
     from torchcram.strict import require_choice, require_positive
     from torchcram.training.source import source_hash
@@ -186,9 +187,10 @@ def reproduce_command(
     require_choice("executor", executor, ("local", "ray"))
     chosen, source = claims_named(claim), source_hash()
     planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source)
-    todo = jobs_to_do(planned, refresh=refresh)
+    records = recorded(planned, experiments=out)
+    todo = jobs_to_do([run for run in planned if key_of(run) not in records], refresh=refresh)
     if dry_run:
-        entries = [(run.claim.name, run.method.name, run.seed, run.job.state, run.job.name) for run in planned]
+        entries = [(run.claim.name, run.method.name, run.seed, "recorded" if key_of(run) in records else run.job.state, run.job.name) for run in planned]
         print_plan(entries, len(todo), sum(steps_of(job) - steps_done(job) for job in todo), core_hours(todo), Console())
         return
     titles = {job.name: f"acquisition, seed {job.config.seed}" for job in todo if job.acquires}

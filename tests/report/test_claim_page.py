@@ -74,7 +74,7 @@ def test_a_consolidation_curve_shows_runs_their_pool_and_the_papers_slope(tmp_pa
     runs = plan([claim], scale="mini", seeds=2, runs=tmp_path, source=SOURCE)
     for run in runs:
         fake_run(run.job.folder, run.job)
-    (axes,) = claim_figure(claim, grouped(rows_of(runs), scale="mini", source=SOURCE), folders={}).axes
+    (axes,) = claim_figure(claim, grouped(rows_of(runs), scale="mini", source=SOURCE)).axes
     assert len(axes.get_lines()) == 2 * (2 + 1) + 1
     pooled = next(line for line in axes.get_lines() if line.get_label() == "patterns by Zipf's law")
     assert pooled.get_ydata().tolist() == [0.9, 0.6, 0.4, 0.3, 0.2, 0.1, 0.08, 0.05]
@@ -126,8 +126,8 @@ def test_a_damaged_status_is_named(tmp_path, runs):
 def test_each_kind_of_picture_shows_its_methods(tmp_path, runs, picture, labels):
     for run in runs:
         fake_run(run.job.folder, run.job)
-    folders = {method.name: [run.job.folder for run in runs if run.method.name == method.name] for method in TOY.methods}
-    figure = claim_figure(replace(TOY, picture=picture), grouped(rows_of(runs), scale="mini", source=SOURCE), folders=folders)
+    claim = replace(TOY, picture=picture)
+    figure = claim_figure(claim, grouped(rows_of([replace(run, claim=claim) for run in runs]), scale="mini", source=SOURCE))
     (axes,) = figure.axes
     assert {text.get_text() for text in axes.get_legend().get_texts()} == labels
     if picture.kind == "frontier":

@@ -22,16 +22,34 @@ def test_a_body_of_a_docstring_alone_can_be_hashed():
     assert hash_of({"a.py": 'class Stop(Exception):\n    """Enough."""\n'}) == hash_of({"a.py": "class Stop(Exception):\n    pass\n"})
 
 
-def test_how_results_are_shown_does_not_make_them_stale(monkeypatch, tmp_path):
-    for name, text in {"ops/scan.py": CODE, "report/style.py": "RED = 1\n", "cli.py": ""}.items():
+FILES = {
+    "training/loop.py": "from torchcram.ops.scan import double\n",
+    "training/summary.py": "def write():\n    from torchcram.memory import router\n",
+    "ops/scan.py": CODE,
+    "memory/__init__.py": "",
+    "memory/router.py": "import torchcram.words as words\n",
+    "words.py": "WORD = 2\n",
+    "report/style.py": "import torchcram.training.loop\nRED = 2\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"), [("training/loop.py", True), ("ops/scan.py", True), ("memory/router.py", True), ("words.py", True), ("report/style.py", False)]
+)
+def test_what_training_imports_counts_also_inside_functions_and_at_second_hand_and_nothing_else(monkeypatch, tmp_path, file, counts):
+    for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(source, "PACKAGE", tmp_path)
     first = source_hash.__wrapped__()
-    (tmp_path / "report/style.py").write_text("RED = 2\n")
-    assert source_hash.__wrapped__() == first
-    (tmp_path / "ops/scan.py").write_text(CODE.replace("2", "3"))
-    assert source_hash.__wrapped__() != first
+    (tmp_path / file).write_text(FILES[file] + "MORE = 1\n")
+    assert (source_hash.__wrapped__() != first) is counts
+
+
+def test_the_real_training_counts_its_memories_and_baselines_but_not_the_language_model():
+    names = {str(file.relative_to(source.PACKAGE)) for file in source.files_of_training()}
+    assert {"memory/router.py", "baselines/seqboat.py", "tasks/srcd_oracle.py", "calibration.py", "training/loop.py", "mixers.py"} <= names
+    assert not names & {"models/modeling_cram.py", "report/page.py", "comparison/study.py", "cli.py"}
 
 
 def test_the_package_has_one():

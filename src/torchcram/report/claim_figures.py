@@ -1,9 +1,8 @@
-"""The figure of a claim: curves over training, a sweep, a frontier, or dots, made from rows and from the metrics of runs."""
+"""The figure of a claim: curves over training, a sweep, a frontier, or dots, made from rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,10 +10,9 @@ from matplotlib.figure import Figure
 
 from torchcram.analysis.consolidation_curve import Counts, Points
 from torchcram.analysis.lower_bound import static_accuracy
-from torchcram.report.plots import smooth
-from torchcram.report.records import read_run, series
 from torchcram.report.style import INK, MUTED, VERMILION, WIDTH, percent_labels, rate_axis, styled
 from torchcram.reproduce.claim import Claim, Method, is_share
+from torchcram.reproduce.results import COURSE_STEPS, COURSE_VALUES
 from torchcram.reproduce.status import Group
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B8860B", "#AA3377", "#56B4E9", "#6B7785", "#CC79A7", "#1F2933", "#8C6D31")
@@ -22,16 +20,15 @@ PAPER_EXPONENT = 0.43
 
 
 @styled
-def claim_figure(claim: Claim, groups: Mapping[str, Group], *, folders: Mapping[str, Sequence[Path]]) -> Figure | None:
+def claim_figure(claim: Claim, groups: Mapping[str, Group]) -> Figure | None:
     """Draw what answers a claim's question; None if nothing of it has been measured.
 
     Args:
         claim: whose picture is drawn.
         groups: rows by method, at one scale.
-        folders: of the finished runs, by method; needed for curves over training alone.
     """
     shown = [method for method in claim.methods if method.name in (claim.picture.methods or [method.name]) and method.name in groups]
-    shown = [method for method in shown if not groups[method.name].stale and (claim.picture.kind != "training" or folders.get(method.name))]
+    shown = [method for method in shown if not groups[method.name].stale]
     if not shown:
         return None
     height = max(3.4, 0.33 * len(shown) + 1.4) if claim.picture.kind == "dots" else 5.0
@@ -42,7 +39,7 @@ def claim_figure(claim: Claim, groups: Mapping[str, Group], *, folders: Mapping[
     axes = figure.subplots()
     axes.set_title(claim.picture.title)
     if claim.picture.kind == "training":
-        _training(axes, claim, shown, folders)
+        _training(axes, claim, shown, groups)
     elif claim.picture.kind == "sweep":
         _sweep(axes, claim, shown, groups)
     elif claim.picture.kind == "bound":
@@ -63,16 +60,15 @@ def _label(figure: str) -> str:
     return figure.replace("_", " ")
 
 
-def _training(axes: Axes, claim: Claim, shown: Sequence[Method], folders: Mapping[str, Sequence[Path]]) -> None:
-    """Each run a thin line, the mean of a method's runs (over the steps that all of them have) a bold one."""
+def _training(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+    """Each run a thin line, the mean of a method's runs (over the steps of the shortest) a bold one."""
     for colour, method in zip(_cycled(len(shown)), shown, strict=True):
-        curves = [series(read_run(folder).train, claim.picture.y) for folder in folders[method.name]]
-        smoothed = [(steps, smooth(values)) for steps, values in curves if len(steps)]
-        for steps, values in smoothed if len(smoothed) > 1 else []:
+        curves = [(np.array(row[COURSE_STEPS]), np.array(row[COURSE_VALUES])) for row in groups[method.name].rows if row.get(COURSE_STEPS)]
+        for steps, values in curves if len(curves) > 1 else []:
             axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.4)
-        if smoothed:
-            grid = min((steps for steps, _ in smoothed), key=len)
-            mean = np.mean([np.interp(grid, steps, values) for steps, values in smoothed], 0)
+        if curves:
+            grid = min((steps for steps, _ in curves), key=len)
+            mean = np.mean([np.interp(grid, steps, values) for steps, values in curves], 0)
             axes.plot(grid, mean, color=colour, label=method.title)
     axes.set_xlabel("training step")
     rate_axis(axes, label=_label(claim.picture.y))

@@ -11,10 +11,11 @@ from torchcram.report.claim_figures import claim_figure
 from torchcram.report.style import png
 from torchcram.reproduce.claim import Claim, Row, is_share
 from torchcram.reproduce.plan import PlannedRun
-from torchcram.reproduce.results import csv_text, merged, read_rows, rows_of
+from torchcram.reproduce.records import recorded
+from torchcram.reproduce.results import RESULTS, csv_text, merged, read_rows, rows_of
 from torchcram.reproduce.status import Group, grouped, scale_record, status_record
 
-RESULTS, STATUS, FIGURE, README = "results.csv", "status.json", "figure.png", "README.md"
+STATUS, FIGURE, README = "status.json", "figure.png", "README.md"
 MARKS = "<!-- results: written by torchcram reproduce -->", "<!-- /results -->"
 WORDS = {"reproduced": "Reproduced", "partly": "Partly", "not": "Not reproduced"}
 
@@ -33,11 +34,12 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     """
     folder, scale = experiments / claim.folder, planned[0].scale
     folder.mkdir(parents=True, exist_ok=True)
-    rows = merged(read_rows(folder / RESULTS), rows_of(planned), claim=claim)
+    known = [*recorded(planned, experiments=experiments).values(), *rows_of(planned)]
+    rows = merged(read_rows(folder / RESULTS), known, claim=claim)
     holes = [run for run in planned if not _has_fresh_row(run, rows, source)]
     scales = _scales_before(folder / STATUS) | {scale: scale_record(claim, rows, scale=scale, source=source, holes=len(holes))}
     status = status_record(claim, scales)
-    drawn = claim_figure(claim, grouped(rows, scale=scale, source=source), folders=_folders(planned))
+    drawn = claim_figure(claim, grouped(rows, scale=scale, source=source))
     picture = f"![{claim.picture.title}]({FIGURE})" if drawn is not None or (folder / FIGURE).exists() else ""
     parts = [f"**Status: {WORDS[status['status']]}.**", picture, *_scale_parts(claim, rows, status, source), _holes(holes)]
     page = between(_page(claim, folder / README), marks=MARKS, content="\n\n".join(part for part in parts if part))
@@ -71,14 +73,6 @@ def _scales_before(file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text())["scales"]) if file.exists() else {}
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{file} is damaged: restore it, or delete it") from None
-
-
-def _folders(planned: Sequence[PlannedRun]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for run in planned:
-        if run.job.finished:
-            found.setdefault(run.method.name, []).append(run.job.folder)
-    return found
 
 
 def _page(claim: Claim, readme: Path) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from torchcram.report.claim_page import FIGURE, RESULTS, STATUS, WORDS, number
+from torchcram.report.claim_page import FIGURE, STATUS, WORDS, number
 from torchcram.reproduce.claim import Claim
 from torchcram.reproduce.claims import CLAIMS
-from torchcram.reproduce.results import read_rows
+from torchcram.reproduce.results import RESULTS, read_rows
 
 MAIN = "01_srcd_main"
 MAIN_FIGURES = ("retrieval_accuracy", "novel_accuracy", "any_layer_read_rate", "any_layer_floor", "attention_share", "dynamics_mse")

@@ -21,14 +21,17 @@ from torchcram.tasks.srcd import SRCDConfig
 from torchcram.training.presets import PRESETS
 from torchcram.training.run_dir import CONFIG, ENVIRONMENT, METRICS, SUMMARY, RunDir
 
+RESULTS = "results.csv"
 LEADING = ("scale", "method", "seed", "source")
 # Where a run lies says nothing elsewhere; routes by slice are a table of their own, in the run's report.
 LEFT_OUT = ("run_dir", "routes_by_slice")
 # Columns that are words, whatever they look like.
 TEXTS = ("scale", "method", "source", "commit", "config_hash", "finished", "curve_best", "run", "study")
+COURSE_STEPS, COURSE_VALUES = "course_steps", "course_values"
 WITHIN_FLOOR = 1.25
 AVERAGED_STEPS = 50
 MOST_EXPOSURES = 200
+MOST_POINTS = 80
 
 
 def rows_of(planned: Sequence[PlannedRun]) -> list[dict[str, Any]]:
@@ -39,7 +42,8 @@ def rows_of(planned: Sequence[PlannedRun]) -> list[dict[str, Any]]:
         folder = found.get((run.claim.name, run.method.name, run.seed))
         if folder is not None:
             against = transfer_figures(RunDir(folder), found.get((run.claim.name, run.method.rival, run.seed)))
-            rows.append({"scale": run.scale, "method": run.method.name, "seed": run.seed, **row_of(folder), **against})
+            course = training_course(RunDir(folder), run.claim.picture.y) if run.claim.picture.kind == "training" else {}
+            rows.append({"scale": run.scale, "method": run.method.name, "seed": run.seed, **row_of(folder), **against, **course})
     return rows
 
 
@@ -57,6 +61,14 @@ def row_of(folder: Path) -> dict[str, Any]:
     summary, source = run.read_json(SUMMARY), run.read_json(ENVIRONMENT).get("source")
     fields = {name: value for name, value in summary.items() if name not in LEFT_OUT}
     return {"source": source, **fields, **bound_figures(run, summary), **drift_figures(run, summary), **curve_figures(run)}
+
+
+def training_course(run: RunDir, figure: str) -> dict[str, Any]:
+    """Return the course of one of its metrics over training: means of at most :data:`MOST_POINTS` stretches of steps, of equal length."""
+    lines = [record for record in run.metrics() if record["kind"] == "train" and record.get(figure) is not None]
+    stretches = np.array_split([(record["step"], record[figure]) for record in lines], min(len(lines), MOST_POINTS)) if lines else []
+    means = [stretch.mean(0).tolist() for stretch in stretches]
+    return {COURSE_STEPS: [round(step, 1) for step, _ in means], COURSE_VALUES: [float(f"{value:.4g}") for _, value in means]}
 
 
 def bound_figures(run: RunDir, summary: Row) -> dict[str, Any]:

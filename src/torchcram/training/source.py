@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-# What only shows results, drives runs or times them does not change what a run computes.
-APART = ("report", "reproduce", "analysis", "bench", "cli.py", "__main__.py", "__init__.py")
+# What these files import, also inside functions, is all that can change what a run computes; reports, sweeps and other models do not.
+TRAINING = "training"
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @cache
 def source_hash() -> str:
-    """Return 12 hexadecimal digits that identify the code of the package as it was first asked for; comments and docstrings do not count."""
-    files = [file for file in sorted(PACKAGE.rglob("*.py")) if file.relative_to(PACKAGE).parts[0] not in APART]
-    return hash_of({str(file.relative_to(PACKAGE)): file.read_text(encoding="utf-8") for file in files})
+    """Return 12 hexadecimal digits that identify the code of a training run as it was first asked for; comments and docstrings do not count."""
+    return hash_of({str(file.relative_to(PACKAGE)): file.read_text(encoding="utf-8") for file in files_of_training()})
+
+
+def files_of_training() -> list[Path]:
+    """Return the files of the training and whatever they import from the package, sorted."""
+    left, found = sorted((PACKAGE / TRAINING).glob("*.py")), set[Path]()
+    while left:
+        file = left.pop()
+        if file not in found:
+            found.add(file)
+            left += _imported_by(file)
+    return sorted(found)
 
 
 def hash_of(sources: dict[str, str]) -> str:
@@ -26,6 +37,22 @@ def hash_of(sources: dict[str, str]) -> str:
     for name, text in sources.items():
         digest.update(f"{name}\n{_bare(text)}\n".encode())
     return digest.hexdigest()[:12]
+
+
+def _imported_by(file: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from _files_of([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+        elif isinstance(node, ast.Import):
+            yield from _files_of([alias.name for alias in node.names])
+
+
+def _files_of(modules: list[str]) -> Iterator[Path]:
+    """Return the files of those modules that belong to the package; a name that is no module has none."""
+    for package, *path in (module.split(".") for module in modules):
+        if package == __package__.partition(".")[0]:
+            place = PACKAGE.joinpath(*path)
+            yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if path and file.is_file())
 
 
 def _bare(text: str) -> str:
