@@ -11,6 +11,7 @@ from torchcram.bench.questions import QUESTIONS
 from torchcram.bench.setting import Setting
 from torchcram.cli import app
 from torchcram.memory.block import CRAMBlock
+from torchcram.memory.working import TimeAwareSSM
 from torchcram.ops.scan import scan
 from torchcram.types import RoutingControl
 
@@ -35,9 +36,16 @@ def test_a_question_answers_with_all_of_its_fields(name):
         assert min(record["ours_ms"], record["peer_ms"], record["ratio"]) > 0
 
 
-def test_the_peer_of_the_scan_computes_the_same():
+@pytest.mark.parametrize("peer", questions.SCAN_PEERS)
+def test_the_peers_of_the_scan_compute_the_same(peer):
     decay, inputs, initial = torch.rand(2, 9, 3), torch.randn(2, 9, 3), torch.randn(2, 3)
-    torch.testing.assert_close(questions._loop(decay, inputs, initial), scan(decay, inputs, initial))
+    torch.testing.assert_close(questions.SCAN_PEERS[peer](decay, inputs, initial), scan(decay, inputs, initial))
+
+
+def test_the_layers_of_the_scan_have_states_of_equal_size():
+    setting = Setting(device=torch.device("cpu"))
+    theirs = models._mamba2(setting)
+    assert theirs.num_heads * theirs.head_dim * theirs.ssm_state_size == TimeAwareSSM(256, state_size=128).init_state(1).numel() == 256
 
 
 def test_what_is_answered_is_kept_when_a_later_question_fails(tmp_path, monkeypatch):
@@ -48,7 +56,7 @@ def test_what_is_answered_is_kept_when_a_later_question_fails(tmp_path, monkeypa
     monkeypatch.setitem(QUESTIONS, "broken", broken)
     with pytest.raises(KeyboardInterrupt):
         run.ask(["scan", "broken"], setting=Setting(device=torch.device("cpu"), rounds=2), file=tmp_path / "bench.json")
-    assert [record["question"] for record in json.loads((tmp_path / "bench.json").read_text())] == ["scan"]
+    assert [record["question"] for record in json.loads((tmp_path / "bench.json").read_text())] == ["scan"] * 3
 
 
 def test_the_command_prints_a_table_and_writes_the_file(tmp_path):

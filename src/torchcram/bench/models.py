@@ -1,4 +1,4 @@
-"""The questions about whole layers and models: a training step, decoding, and ``generate``.
+"""The questions about whole layers and models: the recurrent layer, a training step, decoding, and ``generate``.
 
 Routes are forced by seeded draws, so that a question's read rate is what it says: untrained routers would decide something else. Everything else is what
 users run: the blocks, the caches and the language model of the library.
@@ -6,7 +6,7 @@ users run: the blocks, the caches and the language model of the library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from torchcram.bench.setting import Setting
 from torchcram.bench.timing import take_turns
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.episodic import EpisodicMemory
+from torchcram.memory.working import TimeAwareSSM
 from torchcram.models.sequence import SequenceModel
 from torchcram.strict import optional
 from torchcram.types import Batch, Head, KeyValueState, Route, RoutingControl
@@ -67,6 +68,34 @@ class DrawnRouter(nn.Module):
 def force(block: CRAMBlock, rate: float, generator: torch.Generator) -> None:
     """Let lots decide what a block reads."""
     block.router = cast(Any, DrawnRouter(rate, generator))
+
+
+def recurrent_layer(setting: Setting, length: int) -> Measurement:
+    """Our working memory with its gradients against the Mamba-2 layer of Transformers (its PyTorch path): batch 8, width 256, 256 numbers of state each."""
+    inputs, gap = setting.randn(8, length, 256).requires_grad_(), torch.ones(8, length, device=setting.device)
+    above = setting.randn(8, length, 256)
+    ours, theirs = TimeAwareSSM(256, state_size=128).to(setting.device), _mamba2(setting)
+    start = ours.init_state(8)
+    layers = ((ours, lambda: ours(inputs, gap, start)[0]), (theirs, lambda: theirs(inputs)))
+    both = [partial(_layer, layer, function, inputs, above) for layer, function in layers]
+    timing = take_turns(*both, rounds=setting.rounds)
+    peer = "Mamba2Mixer of Transformers, equal width and state"
+    return Measurement(question="scan", device=setting.name, length=length, read_rate=None, peer=peer, timing=timing, limit=None)
+
+
+def _layer(layer: nn.Module, function: Callable[[], Tensor], inputs: Tensor, above: Tensor) -> None:
+    torch.autograd.backward(function(), above)
+    inputs.grad = None
+    layer.zero_grad()
+
+
+def _mamba2(setting: Setting) -> nn.Module:
+    optional("transformers", extra="hf")
+    from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+    config = Mamba2Config(hidden_size=256, expand=1, num_heads=4, head_dim=64, state_size=1, n_groups=1, num_hidden_layers=1)
+    return Mamba2Mixer(config, layer_idx=0).to(setting.device)
 
 
 def train_step(setting: Setting) -> Iterator[Measurement]:

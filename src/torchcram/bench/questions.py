@@ -14,7 +14,7 @@ from torchcram.bench.measurement import Measurement
 from torchcram.bench.setting import Setting
 from torchcram.bench.timing import take_turns
 from torchcram.ops.routed_attention import routed_attention
-from torchcram.ops.scan import scan
+from torchcram.ops.scan import scan, scan_reference
 
 DENSE = "scaled_dot_product_attention, dense and causal"
 READ_RATES = (0.016, 0.1, 0.5)
@@ -54,14 +54,18 @@ def _attention(setting: Setting, length: int, read_rate: float, *, backward: boo
 
 
 def scan_forward_backward(setting: Setting) -> Iterator[Measurement]:
-    """The recurrence with its gradients, batch 8, width 256, against the loop over its steps."""
+    """The recurrence with its gradients, batch 8, width 256, against two loops over its steps, and as a layer against Mamba-2's."""
     for length in setting.lengths(2048):
         decay = torch.rand(8, length, 256, generator=setting.generator).to(setting.device).requires_grad_()
         inputs, initial, above = setting.randn(8, length, 256).requires_grad_(), setting.randn(8, 256).requires_grad_(), setting.randn(8, length, 256)
         given = [decay, inputs, initial]
-        both = [partial(_with_gradients, partial(function, *given), given, above) for function in (scan, _loop)]
-        timing = take_turns(*both, rounds=setting.rounds)
-        yield Measurement(question="scan", device=setting.name, length=length, read_rate=None, peer="step-by-step loop", timing=timing, limit=None)
+        ours = partial(_with_gradients, partial(scan, *given), given, above)
+        for peer, function in SCAN_PEERS.items():
+            # The definition takes seconds: three rounds tell enough.
+            rounds = setting.rounds if function is _loop else min(setting.rounds, 3)
+            timing = take_turns(ours, partial(_with_gradients, partial(function, *given), given, above), rounds=rounds)
+            yield Measurement(question="scan", device=setting.name, length=length, read_rate=None, peer=peer, timing=timing, limit=None)
+        yield models.recurrent_layer(setting, length)
 
 
 def _loop(decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
@@ -77,6 +81,7 @@ def _with_gradients(function: Callable[[], Tensor], inputs: list[Tensor], above:
     return torch.autograd.grad(function(), inputs, above)
 
 
+SCAN_PEERS = {"step-by-step loop (the definition)": scan_reference, "step-by-step loop over slices taken once": _loop}
 QUESTIONS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
     "routed-attention": routed_attention_forward,
     "routed-attention-backward": routed_attention_backward,
