@@ -179,6 +179,7 @@ ORDER = (
     "report.tables",
     "report.html",
     "report.text_routes",
+    "report.bench_page",
     "report.claim_figures",
     "report.claim_page",
     "report.comparison",

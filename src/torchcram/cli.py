@@ -132,7 +132,7 @@ def tasks_command(
 @app.command("bench")
 def bench_command(
     questions: Annotated[list[str] | None, typer.Argument(metavar="[QUESTION]...", help="Names as in the table; all if none.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements there, line by line as they come.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements there as they come; table and figure go beside it.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=2, help="Turns of ours and of the peer.")] = 7,
     longest: Annotated[int | None, typer.Option(min=1, help="Leave out longer sequences.")] = None,
@@ -143,6 +143,7 @@ def bench_command(
 
     from torchcram.bench.run import ask, machine
     from torchcram.bench.setting import Setting
+    from torchcram.report.bench_page import write_bench_page
     from torchcram.report.tables import bench_line, print_bench
     from torchcram.strict import require_choice
 
@@ -152,7 +153,9 @@ def bench_command(
     console.print(", ".join(f"{name} {value}" for name, value in machine().items() if value is not None), style="dim")
     setting = Setting(device=torch.device(device), rounds=rounds, longest=longest)
     found = ask(questions or [], setting=setting, file=json_file, show=lambda measurement: console.print(bench_line(measurement.record())))
-    print_bench([measurement.record() for measurement in found], console)
+    print_bench(found, console)
+    if json_file is not None:
+        typer.echo(str(write_bench_page(json_file)))
 
 
 @app.command("reproduce")

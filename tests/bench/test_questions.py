@@ -66,6 +66,30 @@ def test_the_command_prints_a_table_and_writes_the_file(tmp_path):
     assert set(json.loads((tmp_path / "bench.json").read_text())[0]) == FIELDS
 
 
+def test_a_benchmark_in_parts_keeps_what_other_parts_measured(tmp_path):
+    file, setting = tmp_path / "new" / "bench.json", Setting(device=torch.device("cpu"), rounds=2)
+    run.ask(["decode"], setting=setting, file=file)
+    kept = json.loads(file.read_text())
+    found = run.ask(["routed-attention"], setting=setting, file=file)
+    assert [record["question"] for record in found] == ["routed-attention"] * 3 + ["decode"]
+    assert json.loads(file.read_text()) == found
+    assert found[-1] == kept[0]
+    again = run.ask(["decode"], setting=setting, file=file)
+    assert len(again) == 4
+    machines = json.loads(run.machine_file(file).read_text())
+    assert [record["question"] for record in machines] == ["routed-attention", "decode"]
+    assert all(record["date"] and record["threads"] == torch.get_num_threads() for record in machines)
+
+
+@pytest.mark.parametrize("text", ["{", '{"question": "scan"}', "[1]", "[{}]"])
+def test_a_file_of_something_else_is_not_overwritten(tmp_path, text):
+    file = tmp_path / "other.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json holds no measurements of torchcram bench"):
+        run.ask(["scan"], setting=Setting(device=torch.device("cpu"), rounds=2), file=file)
+    assert file.read_text() == text
+
+
 def test_an_unknown_question_is_an_error_before_anything_is_measured(tmp_path):
     with pytest.raises(ValueError, match=r"unknown question 'scam'.*scan"):
         run.ask(["scam"], setting=Setting(device=torch.device("cpu")), file=tmp_path / "bench.json")

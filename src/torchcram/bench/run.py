@@ -14,10 +14,16 @@ from torchcram.bench.measurement import Measurement
 from torchcram.bench.questions import QUESTIONS
 from torchcram.bench.setting import Setting
 from torchcram.strict import require_choice
+from torchcram.training.run_dir import environment
+
+Record = dict[str, Any]
 
 
-def ask(questions: Sequence[str], *, setting: Setting, file: Path | None = None, show: Callable[[Measurement], None] | None = None) -> list[Measurement]:
+def ask(questions: Sequence[str], *, setting: Setting, file: Path | None = None, show: Callable[[Measurement], None] | None = None) -> list[Record]:
     """Answer questions, all of them if none is named; the file holds what is answered so far, also after Ctrl-C.
+
+    What the file holds of other questions, or of other devices, stays: a long benchmark may be run in parts. Beside it, in ``*.machine.json``, stands
+    when, on what and with which code each question was measured.
 
     Args:
         questions: names of :data:`torchcram.bench.questions.QUESTIONS`.
@@ -25,32 +31,76 @@ def ask(questions: Sequence[str], *, setting: Setting, file: Path | None = None,
         file: JSON file for the records.
         show: called with each line as soon as it is there.
 
+    Returns:
+        The records of the file; without one, those of this call.
+
     Raises:
-        ValueError: for an unknown question, before anything is measured.
+        ValueError: for an unknown question or a damaged file, before anything is measured.
         OSError: if the file cannot be written, before anything is measured.
     """
     chosen = [require_choice("question", name, QUESTIONS) for name in questions] or list(QUESTIONS)
-    found: list[Measurement] = []
-    _keep(found, file)
+    found, machines = _read(file), _read(machine_file(file))
+    _keep(found, machines, file)
     for name in chosen:
+        fresh: list[Record] = []
+        old = [record for record in found if (record["question"], record["device"]) != (name, setting.name)]
         for measurement in QUESTIONS[name](setting):
-            found.append(measurement)
-            _keep(found, file)
+            fresh.append(measurement.record())
+            found = _sorted([*old, *fresh])
+            machines = [record for record in machines if (record["question"], record["device"]) != (name, setting.name)]
+            machines.append({"question": name, "device": setting.name, **machine()})
+            _keep(found, _sorted(machines), file)
             if show is not None:
                 show(measurement)
     return found
 
 
 def machine() -> dict[str, Any]:
-    """Return what a timing depends on, apart from the code."""
+    """Return what a timing depends on: processor, threads, versions, commit, date."""
+    here = environment()
     return {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
+        "date": here["started"][:10],
+        "commit": here["commit"],
+        "processor": _processor(),
+        "threads": here["threads"],
         "torch": torch.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
-def _keep(found: list[Measurement], file: Path | None) -> None:
-    if file is not None:
-        file.write_text(json.dumps([measurement.record() for measurement in found], indent=1) + "\n")
+def machine_file(file: Path | None) -> Path | None:
+    """Return where it is written how the measurements of a file came about."""
+    return None if file is None else file.with_suffix(".machine.json")
+
+
+def _processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _sorted(records: list[Record]) -> list[Record]:
+    """By the order of the questions; those of one question stay as they came."""
+    order = list(QUESTIONS)
+    return sorted(records, key=lambda record: order.index(record["question"]) if record["question"] in order else len(order))
+
+
+def _read(file: Path | None) -> list[Record]:
+    if file is None or not file.exists():
+        return []
+    try:
+        records = json.loads(file.read_text())
+        return [record for record in records if record["question"] and record["device"]]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file} holds no measurements of torchcram bench: name another file, or delete it") from None
+
+
+def _keep(found: list[Record], machines: list[Record], file: Path | None) -> None:
+    for place, records in ((file, found), (machine_file(file), machines)):
+        if place is not None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps(records, indent=1) + "\n")

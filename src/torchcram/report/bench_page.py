@@ -1,0 +1,74 @@
+"""What a benchmark found, beside its JSON file: a Markdown page with the table, when and where it was measured, and a figure of ratios and limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from torchcram.report.style import BLUE, INK, MUTED, VERMILION, WIDTH, png, styled
+from torchcram.report.wording import count, factor, percent
+
+HEAD = "| question | tokens | reads | ours, ms | peer, ms | times faster | limit | peer |\n|---|---|---|---|---|---|---|---|"
+READING = (
+    "Ours and the peer take turns after a warm-up. A time is the median over the rounds; `times faster` is the median of peer / ours over the rounds, with its "
+    "interquartile range. The limit counts operations (1 / read rate for attention; the Amdahl share or memory traffic where a figure stands)."
+)
+
+Record = Mapping[str, Any]
+
+
+def write_bench_page(file: Path) -> Path:
+    """Write ``*.md`` and ``*.png`` beside the measurements of ``torchcram bench``; return the page.
+
+    Raises:
+        OSError: if the files cannot be read or written.
+    """
+    records: Sequence[Record] = json.loads(file.read_text())
+    machines: Sequence[Record] = json.loads(file.with_suffix(".machine.json").read_text())
+    picture = file.with_suffix(".png")
+    picture.write_bytes(png(bench_figure(records)))
+    origins = "\n".join(f"- {record['question']}, {record['device']}: {_origin(record)}" for record in machines)
+    lines = "\n".join(_line(record) for record in records)
+    page = file.with_suffix(".md")
+    page.write_text(f"# Measured speed\n\n{READING}\n\n![times faster than the peer]({picture.name})\n\n{HEAD}\n{lines}\n\nMeasured:\n\n{origins}\n")
+    return page
+
+
+@styled
+def bench_figure(records: Sequence[Record]) -> Figure:
+    """Draw each ratio as a bar on a logarithmic axis, its limit as a mark, and equal speed as a line."""
+    measured = [record for record in records if record["ratio"] is not None]
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.34 * max(1, len(measured))))
+    axes = figure.subplots()
+    for place, record in enumerate(measured):
+        axes.barh(place, record["ratio"] - 1, left=1, height=0.62, color=BLUE if record["ratio"] >= 1 else VERMILION)
+        axes.annotate(factor(record["ratio"]), (record["ratio"], place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
+        if record["limit"] is not None:
+            axes.plot([record["limit"]], [place], "|", color=INK, markersize=13, markeredgewidth=1.6)
+    axes.axvline(1, color=MUTED, linewidth=1)
+    axes.set(xscale="log", xlabel="times faster than the peer (mark: limit)")
+    axes.set_yticks(range(len(measured)), [_name(record) for record in measured])
+    axes.set_ylim(len(measured) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _name(record: Record) -> str:
+    reads = "" if record["read_rate"] is None else f", {percent(record['read_rate'])} read"
+    return f"{record['question']}, {count(record['length'])} tokens{reads}"
+
+
+def _line(record: Record) -> str:
+    reads, limit = ("" if record[name] is None else write(record[name]) for name, write in (("read_rate", percent), ("limit", factor)))
+    ours, peer = ("not measured" if record[name] is None else f"{record[name]:,.2f}" for name in ("ours_ms", "peer_ms"))
+    ratio = "not measured" if record["ratio"] is None else f"{factor(record['ratio'])} ({record['spread']:.2g})"
+    return f"| {record['question']} | {count(record['length'])} | {reads} | {ours} | {peer} | {ratio} | {limit} | {record['peer']}, {record['device']} |"
+
+
+def _origin(record: Record) -> str:
+    known = {name: record.get(name) for name in ("processor", "gpu", "torch", "commit")}
+    return ", ".join([str(record["date"]), *(f"{name} {value}" for name, value in known.items() if value is not None)])

@@ -1,0 +1,38 @@
+"""The page of a benchmark: every measurement with its peer, what was not measured said, and where it comes from."""
+
+import json
+
+from torchcram.report.bench_page import bench_figure, write_bench_page
+
+RECORDS = [
+    {"question": "decode", "device": "cpu (2 threads)", "length": 8192, "read_rate": 0.05, "peer": "every read"}
+    | {"ours_ms": 1.5, "peer_ms": 30.0, "ratio": 19.9, "spread": 0.4, "limit": 20.0},
+    {"question": "scan", "device": "cpu (2 threads)", "length": 2048, "read_rate": None, "peer": "loop"}
+    | {"ours_ms": 20.0, "peer_ms": 10.0, "ratio": 0.5, "spread": 0.01, "limit": None},
+    {"question": "scan", "device": "some GPU", "length": 2048, "read_rate": None, "peer": "loop"}
+    | {"ours_ms": None, "peer_ms": None, "ratio": None, "spread": None, "limit": None},
+]
+MACHINES = [{"question": "scan", "device": "cpu (2 threads)", "date": "2026-01-02", "commit": "abc1234", "processor": "Some CPU", "gpu": None, "torch": "9.9"}]
+
+
+def test_the_page_holds_every_measurement_and_its_origin(tmp_path):
+    (tmp_path / "cpu.json").write_text(json.dumps(RECORDS))
+    (tmp_path / "cpu.machine.json").write_text(json.dumps(MACHINES))
+    page = write_bench_page(tmp_path / "cpu.json")
+    text = page.read_text()
+    assert page.name == "cpu.md"
+    for line in (
+        "| decode | 8,192 | 5% | 1.50 | 30.00 | 19.9x (0.4) | 20.0x | every read, cpu (2 threads) |",
+        "| scan | 2,048 |  | 20.00 | 10.00 | 0.50x (0.01) |  | loop, cpu (2 threads) |",
+        "| scan | 2,048 |  | not measured | not measured | not measured |  | loop, some GPU |",
+        "- scan, cpu (2 threads): 2026-01-02, processor Some CPU, torch 9.9, commit abc1234",
+    ):
+        assert line in text.splitlines()
+    assert (tmp_path / "cpu.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_bars_go_from_equal_speed_to_the_ratio_and_limits_are_marked():
+    (axes,) = bench_figure(RECORDS).axes
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(1, 19.9 - 1), (1, 0.5 - 1)]
+    assert [line.get_xdata()[0] for line in axes.get_lines()] == [20.0, 1]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["decode, 8,192 tokens, 5% read", "scan, 2,048 tokens"]
