@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
+KERNELS := $(VENV)/.installed-kernels
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test lint format types docs analyze-smollm2 help
+.PHONY: demo test test-kernels lint format types docs analyze-smollm2 help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +27,10 @@ analyze-smollm2: $(DEV)  ## analyse SmolLM2-135M on State of the Union text: exp
 
 test: $(DEV)  ## run the tests (PYTEST_ARGS="-k name" to choose)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-kernels:  ## run the tests of the Triton kernels, without a GPU, in an environment of their own (installs a gigabyte)
+	$(MAKE) VENV=.venv-kernels .venv-kernels/.installed-kernels
+	TRITON_INTERPRET=1 .venv-kernels/bin/python -m pytest tests/kernels $(PYTEST_ARGS)
 
 lint: $(DEV)  ## check style and formatting
 	$(BIN)/ruff check .
@@ -56,3 +61,7 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 $(DOCS): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[docs]'
 	@touch $@ $(CORE)
+
+$(KERNELS): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[dev,kernels]'
+	@touch $@

@@ -34,7 +34,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     listed = [{title: page} for title, page in PAGES.items() if page in here]
     others = sorted(here - set(PAGES.values()))
     examples = [f"examples/{file.stem}.md" for file in _examples()]
-    config.nav = [*listed, *others, {"Examples": examples}, {"API": [{_title(name): f"api/{name or 'words'}.md"} for name in _packages()]}]
+    speed = [{"Speed": [{file.stem: f"benchmarks/{file.name}"} for file in found]}] if (found := _benchmarks(".md")) else []
+    config.nav = [*listed, *others, *speed, {"Examples": examples}, {"API": [{_title(name): f"api/{name or 'words'}.md"} for name in _packages()]}]
     return config
 
 
@@ -44,6 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     made |= {f"api/{name or 'words'}.md": _api(name, modules) for name, modules in _packages().items()}
     made |= {f"examples/{file.stem}.md": _example(file) for file in _examples()}
     made |= {f"figures/{_slug(file)}": file.read_bytes() for file in sorted((ROOT / "experiments").glob("**/*.png"))}
+    made |= {f"benchmarks/{file.name}": file.read_bytes() for file in (*_benchmarks(".md"), *_benchmarks(".png"))}
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
     return files
@@ -79,6 +81,10 @@ def _examples() -> list[Path]:
 
 def _example(file: Path) -> str:
     return f"# {file.stem.replace('_', ' ').capitalize()}\n\n`examples/{file.name}`:\n\n```python\n{file.read_text()}```\n"
+
+
+def _benchmarks(suffix: str) -> list[Path]:
+    return sorted((ROOT / "benchmarks").glob(f"*{suffix}"))
 
 
 def _slug(file: Path) -> str:

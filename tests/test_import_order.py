@@ -18,8 +18,10 @@ ORDER = (
     # maths without parameters
     "ops",
     "ops.init",
+    "ops.kernels",
     "ops.collective",
     "ops.scan.reference",
+    "ops.scan.triton",
     "ops.scan.chunked",
     "ops.scan",
     "ops.ct_ode",
@@ -28,6 +30,7 @@ ORDER = (
     "ops.routed_attention.gathered",
     "ops.routed_attention.tiled",
     "ops.routed_attention.rows",
+    "ops.routed_attention.triton",
     "ops.routed_attention.dense",
     "ops.routed_attention.choice",
     "ops.routed_attention",

@@ -53,6 +53,33 @@ def test_outputs_and_gradients_are_those_of_the_reference(share, offset, window)
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("time", [1, 9])
+@pytest.mark.parametrize("shared", [1, 2])
+@pytest.mark.parametrize("window", [None, 4])
+def test_heads_may_share_keys(time, shared, window):
+    query, key, value = problem(time, 3)
+    arguments = [query.repeat(1, 2, 1, 1).detach().requires_grad_(), key[:, :shared].detach().requires_grad_(), value[:, :shared].detach().requires_grad_()]
+    assert_equal_with_gradients(arguments, selection(time, 0.6), offset=3, window=window)
+    dense = results(dense_attention, arguments, selection(time, 0.6), offset=3, window=window)
+    for fast, slow in zip(dense, results(routed_attention_reference, arguments, selection(time, 0.6), offset=3, window=window), strict=True):
+        torch.testing.assert_close(fast, slow, **EXACT)
+
+
+def test_heads_that_share_keys_have_the_same_log_sum_exp_as_with_keys_of_their_own():
+    query, key, value = problem(9)
+    twice = query.repeat_interleave(2, 1)
+    shared, own = (routed_attention_lse(twice, *tensors, selection(9, 0.5)) for tensors in ((key, value), [x.repeat_interleave(2, 1) for x in (key, value)]))
+    for mine, theirs in zip(shared, own, strict=True):
+        torch.testing.assert_close(mine, theirs, **EXACT)
+
+
+def test_heads_that_cannot_share_keys_evenly_are_an_error():
+    query, key, value = problem(9)
+    with pytest.raises(ValueError, match="2 query heads cannot share 3 heads of keys"):
+        routed_attention(query, key[:, [0, 1, 1]], value[:, [0, 1, 1]], selection(9, 0.5))
+
+
+@pytest.mark.usefixtures("way")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(time=st.integers(1, 12), offset=st.integers(1, 5), window=st.none() | st.integers(1, 8), share=st.floats(0, 1), seed=st.integers(0, 99))
 def test_any_selection_will_do(time, offset, window, share, seed):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchcram.ops.scan import scan, scan_reference
+from torchcram.ops.scan import chunked, scan, scan_reference
 
 LENGTHS = [1, 2, 3, 7, 63, 64, 65, 257]
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -35,6 +35,13 @@ def test_states_and_gradients_are_those_of_the_reference(time, dtype):
     arguments = problem(time, dtype=dtype)
     for fast, slow in zip(gradients(scan, arguments), gradients(scan_reference, arguments), strict=True):
         torch.testing.assert_close(fast, slow, **EXACT)
+
+
+@pytest.mark.parametrize("time", LENGTHS)
+def test_backwards_is_forwards_seen_from_the_other_end(time):
+    decay, inputs, initial = (tensor.detach() for tensor in problem(time))
+    (backwards,) = chunked.run((decay,), (inputs,), (initial,), backwards=True)
+    torch.testing.assert_close(backwards, scan_reference(decay.flip(1), inputs.flip(1), initial).flip(1), **EXACT)
 
 
 @given(time=st.integers(1, 40), batch=st.integers(0, 3), size=st.integers(1, 3), seed=st.integers(0, 9))

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from torchcram.ops.kernels import kernels_for
 from torchcram.ops.routed_attention.gathered import gathered_attention
-from torchcram.ops.routed_attention.packing import pack
+from torchcram.ops.routed_attention.packing import grouped, pack, repeated, ungrouped
 from torchcram.ops.routed_attention.rows import row_attention
 from torchcram.ops.routed_attention.tiled import tiled_attention
 
 # Share of selected steps above which all of them are computed, and length of the memory from which tiles pay on a CPU: measured, see benchmarks/.
 DENSE_SHARE = 0.7
 TILED_LENGTH = 1024
+# Heads above this do not fit the kernel's tiles.
+LARGEST_HEAD = 128
 
 
 def routed_attention(
     query: Float[Tensor, "batch heads time d_head"],
-    key: Float[Tensor, "batch heads length d_head"],
-    value: Float[Tensor, "batch heads length d_head"],
+    key: Float[Tensor, "batch kv_heads length d_head"],
+    value: Float[Tensor, "batch kv_heads length d_head"],
     selected: Bool[Tensor, "batch time"],
     *,
     offset: int | Int[Tensor, " batch"] = 1,
@@ -30,18 +35,17 @@ def routed_attention(
     if isinstance(offset, int) and offset == 1 and window is None and selected.numel() and bool((selected.sum(1) > DENSE_SHARE * query.shape[2]).all()):
         return _dense(query, key, value, selected)
     if query.shape[2] == 1:
-        return row_attention(query, key, value, selected, offset=offset, window=window)
+        return ungrouped(row_attention(grouped(query, key), key, value, selected, offset=offset, window=window), query)
     position, real = pack(selected)
     packed, end = _queries(query, position), _ends(position, real, offset)
-    tiled = query.device.type == "cpu" and key.shape[2] >= TILED_LENGTH
-    found = tiled_attention(packed, key, value, end, window=window)[0] if tiled else gathered_attention(packed, key, value, end, window=window)
-    return _put_back(found, query, position, real)
+    found = _fastest(grouped(packed, key), key, value, repeated(end, query, key), window)
+    return _put_back(ungrouped(found, packed), query, position, real)
 
 
 def routed_attention_lse(
     query: Float[Tensor, "batch heads time d_head"],
-    key: Float[Tensor, "batch heads length d_head"],
-    value: Float[Tensor, "batch heads length d_head"],
+    key: Float[Tensor, "batch kv_heads length d_head"],
+    value: Float[Tensor, "batch kv_heads length d_head"],
     selected: Bool[Tensor, "batch time"],
     *,
     offset: int | Int[Tensor, " batch"] = 1,
@@ -49,17 +53,34 @@ def routed_attention_lse(
 ) -> tuple[Float[Tensor, "batch heads time d_head"], Float[Tensor, "batch heads time"]]:
     """Return also the log-sum-exp of each selected query's scores (minus infinity for the others), by which partial results can be merged."""
     position, real = pack(selected)
-    found, lse = tiled_attention(_queries(query, position), key, value, _ends(position, real, offset), window=window)
+    packed, end = _queries(query, position), _ends(position, real, offset)
+    found, lse = _with_lse(key)(grouped(packed, key), key, value, repeated(end, query, key), window=window)
+    found, lse = ungrouped(found, packed), ungrouped(lse[..., None], packed)[..., 0]
     index = position[:, None].expand(-1, query.shape[1], -1)
     # Padding entries share positions with nothing selected: what they scatter is minus infinity on minus infinity.
     put = lse.new_full(query.shape[:3], -torch.inf).scatter(2, index, lse.masked_fill(~real[:, None], -torch.inf))
     return _put_back(found, query, position, real), put
 
 
+def _fastest(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int | None) -> Tensor:
+    """The kernel where there is one; on a CPU tiles over a long memory; else one call with a mask."""
+    if kernels_for(key) or (key.device.type == "cpu" and key.shape[2] >= TILED_LENGTH):
+        return _with_lse(key)(query, key, value, end, window=window)[0]
+    return gathered_attention(query, key, value, end, window=window)
+
+
+def _with_lse(key: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
+    if not kernels_for(key) or key.shape[3] > LARGEST_HEAD:
+        return tiled_attention
+    from torchcram.ops.routed_attention.triton import triton_attention
+
+    return triton_attention
+
+
 def _dense(query: Tensor, key: Tensor, value: Tensor, selected: Tensor) -> Tensor:
     """Entry t is what step t - 1 wrote, so "strictly earlier, and the null entry" is the ordinary causal triangle."""
     time = query.shape[2]
-    output = scaled_dot_product_attention(query, key[:, :, :time], value[:, :, :time], is_causal=True, scale=1.0)
+    output = scaled_dot_product_attention(query, key[:, :, :time], value[:, :, :time], is_causal=True, scale=1.0, enable_gqa=True)
     return output if bool(selected.all()) else output * selected[:, None, :, None]
 
 

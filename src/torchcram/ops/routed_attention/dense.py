@@ -12,8 +12,8 @@ from torchcram.ops.routed_attention.packing import visible_entries
 
 def dense_attention(
     query: Float[Tensor, "batch heads time d_head"],
-    key: Float[Tensor, "batch heads length d_head"],
-    value: Float[Tensor, "batch heads length d_head"],
+    key: Float[Tensor, "batch kv_heads length d_head"],
+    value: Float[Tensor, "batch kv_heads length d_head"],
     selected: Bool[Tensor, "batch time"],
     *,
     offset: int | Int[Tensor, " batch"] = 1,
@@ -22,4 +22,4 @@ def dense_attention(
     """Return what :func:`torchcram.ops.routed_attention.routed_attention_reference` returns."""
     end = torch.as_tensor(offset, device=query.device).view(-1, 1) + torch.arange(query.shape[2], device=query.device)
     visible = visible_entries(end, key.shape[2], window)[:, None]
-    return scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=1.0) * selected[:, None, :, None]
+    return scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=1.0, enable_gqa=True) * selected[:, None, :, None]

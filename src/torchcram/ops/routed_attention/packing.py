@@ -1,9 +1,9 @@
-"""Selected steps, packed to the left of each row."""
+"""Selected steps, packed to the left of each row; and heads that share keys, laid side by side as if they were steps."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -21,3 +21,32 @@ def visible_entries(end: Int[Tensor, "batch packed"], length: int, window: int |
     if window is not None:
         visible &= (entry >= end[..., None] - window) | (entry == 0)
     return visible
+
+
+def grouped(
+    query: Float[Tensor, "batch heads packed d_head"], key: Float[Tensor, "batch kv_heads length d_head"]
+) -> Float[Tensor, "batch kv_heads rows d_head"]:
+    """Return the queries of all heads that share a head of keys as rows of that head, step by step: the order of the steps stays.
+
+    Raises:
+        ValueError: if the query heads cannot be shared out evenly.
+    """
+    batch, heads, packed, size = query.shape
+    shared = key.shape[1]
+    if shared == 0 or heads % shared:
+        raise ValueError(f"{heads} query heads cannot share {shared} heads of keys: one number must divide the other")
+    return query if heads == shared else query.unflatten(1, (shared, -1)).transpose(2, 3).reshape(batch, shared, -1, size)
+
+
+def ungrouped(
+    rows: Shaped[Tensor, "batch kv_heads rows width"], query: Shaped[Tensor, "batch heads packed d_head"]
+) -> Shaped[Tensor, "batch heads packed width"]:
+    """Undo :func:`grouped`: return what was found for each row where the query of that row stands in ``query``."""
+    batch, heads, packed, _ = query.shape
+    shared = rows.shape[1]
+    return rows if heads == shared else rows.unflatten(2, (packed, -1)).transpose(2, 3).reshape(batch, heads, packed, -1)
+
+
+def repeated(end: Int[Tensor, "batch packed"], query: Tensor, key: Tensor) -> Int[Tensor, "batch rows"]:
+    """Return the ends of :func:`grouped` queries."""
+    return end.repeat_interleave(query.shape[1] // key.shape[1], 1)

@@ -12,15 +12,15 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 def row_attention(
-    query: Float[Tensor, "batch heads 1 d_head"],
+    query: Float[Tensor, "batch heads rows d_head"],
     key: Float[Tensor, "batch heads length d_head"],
     value: Float[Tensor, "batch heads length d_head"],
     selected: Bool[Tensor, "batch 1"],
     *,
     offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
-) -> Float[Tensor, "batch heads 1 d_head"]:
-    """Return what :func:`torchcram.ops.routed_attention.routed_attention_reference` returns, for a single step."""
+) -> Float[Tensor, "batch heads rows d_head"]:
+    """Return what :func:`torchcram.ops.routed_attention.routed_attention_reference` returns, for a single step, of which a head may have several ``rows``."""
     ends = [offset] * len(query) if isinstance(offset, int) else offset.tolist()
     none = torch.zeros_like(query[:1])
     found = [

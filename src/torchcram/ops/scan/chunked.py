@@ -9,12 +9,15 @@ vectorised complex multiply-add on CPU.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
+
+from torchcram.ops.kernels import kernels_for
 
 # Real and imaginary part, or the real one alone.
 Planes = tuple[Tensor, ...]
@@ -37,7 +40,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *planes: Tensor) -> Planes:
         decay, inputs, initial = _thirds(planes)
-        states = _run(decay, inputs, initial)
+        states = runner(inputs[0])(decay, inputs, initial)
         ctx.save_for_backward(*decay, *states, *initial)
         return states
 
@@ -46,20 +49,29 @@ class _Scan(torch.autograd.Function):
         decay, states, initial = _thirds(ctx.saved_tensors)
         # d loss / d s_t collects what s_t contributes to itself and, through decay_{t+1}, to every later state.
         following = _conjugate(tuple(torch.cat([plane[:, 1:], torch.zeros_like(plane[:, :1])], 1) for plane in decay))
-        grad_inputs = _run(following, grad, tuple(torch.zeros_like(plane) for plane in initial), backwards=True)
+        grad_inputs = runner(grad[0])(following, grad, tuple(torch.zeros_like(plane) for plane in initial), backwards=True)
         before = tuple(torch.cat([start[:, None], plane[:, :-1]], 1) for start, plane in zip(initial, states, strict=True))
         first, own = (tuple(plane[:, :1] for plane in planes) for planes in (grad_inputs, decay))
         grad_initial = tuple(plane.sum(1) for plane in _product(first, _conjugate(own)))
         return *_product(grad_inputs, _conjugate(before)), *grad_inputs, *grad_initial
 
 
-def _run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = False) -> Planes:
+def runner(plane: Tensor) -> Callable[..., Planes]:
+    """Return what computes the states: the Triton kernel on a GPU, where its package is installed, else :func:`run`."""
+    if not kernels_for(plane):
+        return run
+    from torchcram.ops.scan import triton
+
+    return triton.run
+
+
+def run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = False) -> Planes:
     """Return all states; ``backwards`` runs from the last step to the first: ``s_t = decay_t s_{t+1} + inputs_t``."""
     time = inputs[0].shape[1]
     if time == 0:
         return tuple(plane.clone() for plane in inputs)
     chunk = max(1, math.isqrt(time))
-    product, states = _chunks(decay, chunk), _chunks(inputs, chunk)
+    product, states = _chunks(decay, chunk, filled=1.0), _chunks(inputs, chunk, filled=0.0)
     order = range(chunk)[::-1] if backwards else range(chunk)
     for last, t in pairwise(order):
         _add_product(_at(states, t), _at(product, t), _at(states, last))
@@ -92,10 +104,10 @@ def _thirds(planes: Planes) -> tuple[Planes, Planes, Planes]:
     return planes[:count], planes[count : 2 * count], planes[2 * count :]
 
 
-def _chunks(planes: Planes, chunk: int) -> Planes:
-    """Return fresh planes ``[batch, chunks, chunk, state]``, filled up with zeros at the end."""
+def _chunks(planes: Planes, chunk: int, *, filled: float) -> Planes:
+    """Return fresh planes ``[batch, chunks, chunk, state]``, filled up at the end with a number that is real."""
     shape = (planes[0].shape[0], -(-planes[0].shape[1] // chunk) * chunk, planes[0].shape[2])
-    fresh = tuple(plane.new_zeros(shape) for plane in planes)
+    fresh = tuple(plane.new_full(shape, filled if part == 0 else 0.0) for part, plane in enumerate(planes))
     for whole, plane in zip(fresh, planes, strict=True):
         whole[:, : plane.shape[1]] = plane
     return tuple(plane.unflatten(1, (-1, chunk)) for plane in fresh)
