@@ -110,8 +110,12 @@ def train_step(setting: Setting) -> Iterator[Measurement]:
         # The routers draw lots: exploration stays at its least rate, as in a router that is sure.
         both = [partial(_step, model, batch, control, noise if control.reads == "routed" else None) for control in controls]
         timing = take_turns(*both, rounds=setting.rounds)
+        for block in model.blocks:
+            force(cast(CRAMBlock, block), 0.0, setting.generator)
+        # Amdahl: the same step without a read.
+        limit = take_turns(partial(_step, model, batch, RoutingControl(price=0.1), noise), both[1], rounds=setting.rounds).ratio
         peer = "the same step with every read (acquisition)"
-        yield Measurement(question="train-step", device=setting.name, length=length, read_rate=FLOOR, peer=peer, timing=timing, limit=None)
+        yield Measurement(question="train-step", device=setting.name, length=length, read_rate=FLOOR, peer=peer, timing=timing, limit=limit)
 
 
 def _batch(setting: Setting, model: SequenceModel, length: int) -> Batch:
@@ -162,17 +166,19 @@ def generate(setting: Setting) -> Iterator[Measurement]:
         for batch in (1, 8):
             prompt = torch.randint(VOCABULARY, (batch, length), generator=setting.generator).to(setting.device)
             new = max(2, 500 * length // 2048)
-            both = [partial(_generated, model, prompt, new) for model in (_ours(setting), _llama(setting))]
-            timing = take_turns(*both, rounds=max(2, min(setting.rounds, 3)))
+            ours, llama, free = (partial(_generated, model, prompt, new) for model in (_ours(setting, 0.1), _llama(setting), _ours(setting, 0.0)))
+            timing = take_turns(ours, llama, rounds=max(2, min(setting.rounds, 3)))
+            # Amdahl: the same model without a read.
+            limit = take_turns(free, llama, rounds=2, warm_up=0).ratio
             peer = f"Llama of Transformers, batch {batch}"
-            yield Measurement(question="generate", device=setting.name, length=length, read_rate=0.1, peer=peer, timing=timing, limit=None)
+            yield Measurement(question="generate", device=setting.name, length=length, read_rate=0.1, peer=peer, timing=timing, limit=limit)
 
 
 def _generated(model: Any, prompt: Tensor, new: int) -> None:
     model.generate(prompt, max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(prompt))
 
 
-def _ours(setting: Setting) -> nn.Module:
+def _ours(setting: Setting, rate: float) -> nn.Module:
     optional("transformers", extra="hf")
     from torchcram.models.configuration_cram import CRAMConfig
     from torchcram.models.modeling_cram import CRAMForCausalLM
@@ -180,7 +186,7 @@ def _ours(setting: Setting) -> nn.Module:
     config = CRAMConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=DEPTH, mixer_options={"heads": HEADS})
     model = CRAMForCausalLM(config).eval().to(setting.device)
     for block in model.model.mixers:
-        force(cast(CRAMBlock, block), 0.1, setting.generator)
+        force(cast(CRAMBlock, block), rate, setting.generator)
     return model
 
 

@@ -56,10 +56,7 @@ def routed_attention_lse(
     packed, end = _queries(query, position), _ends(position, real, offset)
     found, lse = _with_lse(key)(grouped(packed, key), key, value, repeated(end, query, key), window=window)
     found, lse = ungrouped(found, packed), ungrouped(lse[..., None], packed)[..., 0]
-    index = position[:, None].expand(-1, query.shape[1], -1)
-    # Padding entries share positions with nothing selected: what they scatter is minus infinity on minus infinity.
-    put = lse.new_full(query.shape[:3], -torch.inf).scatter(2, index, lse.masked_fill(~real[:, None], -torch.inf))
-    return _put_back(found, query, position, real), put
+    return _put_back(found, query, position, real), _put_back(lse[..., None], query[..., :1], position, real, elsewhere=-torch.inf)[..., 0]
 
 
 def _fastest(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int | None) -> Tensor:
@@ -93,6 +90,9 @@ def _ends(position: Int[Tensor, "batch packed"], real: Bool[Tensor, "batch packe
     return torch.as_tensor(offset, device=position.device).view(-1, 1) + torch.where(real, position, 0).cummax(1).values
 
 
-def _put_back(found: Tensor, query: Tensor, position: Tensor, real: Tensor) -> Float[Tensor, "batch heads time d_head"]:
-    index = position[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3])
-    return torch.zeros_like(query).scatter_add(2, index, found.to(query.dtype) * real[:, None, :, None])
+def _put_back(found: Tensor, query: Tensor, position: Tensor, real: Tensor, *, elsewhere: float = 0.0) -> Float[Tensor, "batch heads time width"]:
+    """Return what was found where it was asked for. Only these rows are written: most of the output stays as it was allotted."""
+    row, place = real.nonzero(as_tuple=True)
+    output = found.new_full(query.shape, elsewhere, dtype=query.dtype)
+    output[row, :, position[row, place]] = found[row, :, place].to(query.dtype)
+    return output

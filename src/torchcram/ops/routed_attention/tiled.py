@@ -8,6 +8,7 @@ Legend: ``rows`` = batch x heads; ``packed`` selected queries of each row; ``end
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,20 +17,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# Scores held at once (all rows of a block and a tile), and the shortest side of a tile: measured on CPU, see benchmarks/.
-SCORES = 2**18
-SHORTEST = 256
+# Scores held at once (all rows of a block and a tile), fewest and most queries of a block: measured on CPU, see benchmarks/.
+SCORES = 2**20
+SHORTEST, LARGEST = 128, 256
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Packed queries ``first`` to ``last - 1`` against entries ``start`` to ``stop - 1``; ``hidden`` where a query must not see an entry, or None."""
+    """Packed queries ``first`` to ``last - 1`` against entries ``start`` to ``stop - 1``.
+
+    ``hidden`` is where a query must not see an entry, for as many of the first queries as do not see the whole tile; None if all do.
+    """
 
     first: int
     last: int
     start: int
     stop: int
-    hidden: Bool[Tensor, "batch packed entries"] | None
+    hidden: Bool[Tensor, "batch edge entries"] | None
 
     @property
     def queries(self) -> slice:
@@ -47,14 +51,14 @@ def tiles(end: Int[Tensor, "batch packed"], *, length: int, heads: int, window: 
     batch, packed = end.shape
     if packed == 0 or batch == 0:
         return []
-    block = max(SHORTEST, min(packed, round((SCORES / (batch * heads)) ** 0.5)))
-    span = max(SHORTEST, SCORES // (batch * heads * min(block, packed)))
-    host = end.cpu()
+    block = min(packed, LARGEST, max(SHORTEST, round((SCORES / (batch * heads)) ** 0.5)))
+    span = max(2 * SHORTEST, SCORES // (batch * heads * block))
+    earliest, latest = end.amin(0).tolist(), end.amax(0).tolist()
     return [
         tile
         for first in range(0, packed, block)
-        for start, stop in _spans(length, span, window)
-        if (tile := _tile(host[:, first : first + block], first, start, stop, window, end.device)) is not None
+        for start, stop in _spans(min(length, latest[min(first + block, packed) - 1]), span, window)
+        if (tile := _tile(end, earliest, latest, range(first, min(first + block, packed)), start, stop, window)) is not None
     ]
 
 
@@ -67,20 +71,23 @@ def _spans(length: int, span: int, window: int | None) -> Iterator[tuple[int, in
         yield start, min(start + span, length)
 
 
-def _tile(end: Int[Tensor, "batch packed"], first: int, start: int, stop: int, window: int | None, device: torch.device) -> Tile | None:
-    """Return the tile cut down to the queries of the block that see a part of it, in any row; None if none does."""
-    seen = end > start
+def _tile(end: Tensor, earliest: list[int], latest: list[int], block: range, start: int, stop: int, window: int | None) -> Tile | None:
+    """Return the tile cut down to the queries of the block that see a part of it, in any row; None if none does. The ends never fall along a row."""
+    low, high = bisect_right(latest, start, block.start, block.stop), block.stop
+    # From the left the queries that came before the tile was full, from the right those for which some of it is too old.
+    edge = bisect_left(earliest, stop, low, high)
     if window is not None and start > 0:
-        seen &= end - window < stop
-    columns = seen.any(0).nonzero()[:, 0]
-    if len(columns) == 0:
+        high = bisect_left(earliest, stop + window, low, high)
+        edge = high if bisect_right(latest, start + window, low, high) < high else min(edge, high)
+    if low == high:
         return None
-    low, high = int(columns[0]), int(columns[-1]) + 1
-    entry, mine = torch.arange(start, stop), end[:, low:high, None]
-    hidden = entry >= mine
-    if window is not None and start > 0:
-        hidden |= entry < mine - window
-    return Tile(first + low, first + high, start, stop, hidden.to(device) if bool(hidden.any()) else None)
+    return Tile(low, high, start, stop, None if edge == low else _hidden(end[:, low:edge, None], start, stop, window))
+
+
+def _hidden(end: Int[Tensor, "batch edge 1"], start: int, stop: int, window: int | None) -> Bool[Tensor, "batch edge entries"]:
+    entry = torch.arange(start, stop, device=end.device)
+    hidden = entry >= end
+    return hidden if window is None or start == 0 else hidden | (entry < end - window)
 
 
 def tiled_attention(
@@ -151,4 +158,6 @@ def _backward(
 
 def _scores(query: Tensor, key: Tensor, tile: Tile) -> Tensor:
     scores = query[:, :, tile.queries] @ key[:, :, tile.entries].mT
-    return scores if tile.hidden is None else scores.masked_fill_(tile.hidden[:, None], -torch.inf)
+    if tile.hidden is not None:
+        scores[:, :, : tile.hidden.shape[1]].masked_fill_(tile.hidden[:, None], -torch.inf)
+    return scores

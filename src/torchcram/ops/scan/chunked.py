@@ -1,9 +1,9 @@
-"""The gated linear recurrence in about 2 sqrt(T) sequential steps, for values and gradients, with memory linear in T.
+"""The gated linear recurrence in few sequential steps (some 25 for each factor of 25 in T), for values and gradients, with memory linear in T.
 
-Time is cut into chunks. All chunks run in parallel from a zero state (one loop over the position inside a chunk), then one loop over the
-chunks carries the state along. No division and no logarithm: nothing overflows, however long the gap or strong the decay.
-The gradient of a linear recurrence is the same recurrence run backwards. Complex numbers are computed as two real *planes*: PyTorch has no
-vectorised complex multiply-add on CPU.
+Time is cut into chunks. All chunks run in parallel from a zero state (one loop over the position inside a chunk); from chunk to chunk the state follows
+the same recurrence, with the chunks' products as decays, so that the carrying is a shorter scan. No division and no logarithm: nothing overflows, however
+long the gap or strong the decay. The gradient of a linear recurrence is the same recurrence run backwards. Complex numbers are computed as two real
+*planes*: PyTorch has no vectorised complex multiply-add on CPU.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from torchcram.ops.kernels import kernels_for
 
+# Longest chunk, and the length up to which steps are taken one by one: measured on CPU, see benchmarks/.
+CHUNK, SHORT = 24, 16
 # Real and imaginary part, or the real one alone.
 Planes = tuple[Tensor, ...]
 
@@ -70,29 +72,35 @@ def run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = Fal
     time = inputs[0].shape[1]
     if time == 0:
         return tuple(plane.clone() for plane in inputs)
-    chunk = max(1, math.isqrt(time))
+    if time <= SHORT:
+        return _one_by_one(decay, inputs, initial, backwards=backwards)
+    chunk = min(CHUNK, math.isqrt(time))
     product, states = _chunks(decay, chunk, filled=1.0), _chunks(inputs, chunk, filled=0.0)
     order = range(chunk)[::-1] if backwards else range(chunk)
     for last, t in pairwise(order):
         _add_product(_at(states, t), _at(product, t), _at(states, last))
         _multiply(_at(product, t), _at(product, last))
-    carries = _carried(_at(states, order[-1]), _at(product, order[-1]), initial, backwards=backwards)
-    _add_product(states, product, carries)
+    carried = run(_at(product, order[-1]), _at(states, order[-1]), initial, backwards=backwards)
+    _add_product(states, product, tuple(plane[:, :, None] for plane in _entering(carried, initial, backwards=backwards)))
     return tuple(plane.flatten(1, 2)[:, :time] for plane in states)
 
 
-def _carried(ends: Planes, products: Planes, initial: Planes, *, backwards: bool) -> Planes:
-    """Return the state that enters each chunk, ``[batch, chunks, 1, state]``, from the chunks' own end states and the products of their decays."""
-    entering = tuple(torch.empty_like(plane) for plane in ends)
-    order = range(ends[0].shape[1])
-    carry = initial
-    for c in order[::-1] if backwards else order:
-        for plane, part in zip(entering, carry, strict=True):
-            plane[:, c] = part
-        own = tuple(plane[:, c].clone() for plane in ends)
-        _add_product(own, tuple(plane[:, c] for plane in products), carry)
-        carry = own
-    return tuple(plane[:, :, None] for plane in entering)
+def _one_by_one(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool) -> Planes:
+    states = tuple(plane.clone() for plane in inputs)
+    before = initial
+    order = range(states[0].shape[1])
+    for t in order[::-1] if backwards else order:
+        now = tuple(plane[:, t] for plane in states)
+        _add_product(now, tuple(plane[:, t] for plane in decay), before)
+        before = now
+    return states
+
+
+def _entering(carried: Planes, initial: Planes, *, backwards: bool) -> Planes:
+    """Return the state that enters each chunk: that after the one before it, in the direction of the walk."""
+    if backwards:
+        return tuple(torch.cat([plane[:, 1:], start[:, None]], 1) for plane, start in zip(carried, initial, strict=True))
+    return tuple(torch.cat([start[:, None], plane[:, :-1]], 1) for plane, start in zip(carried, initial, strict=True))
 
 
 def _planes(numbers: Tensor) -> Planes:
