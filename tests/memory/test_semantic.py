@@ -248,3 +248,58 @@ def test_the_silent_memory_answers_nothing_and_has_nothing_to_learn():
 def test_impossible_sizes_are_errors(kind, options, message):
     with pytest.raises(ValueError, match=message):
         SEMANTIC_MEMORIES[kind](WIDTH, **options)
+
+
+# what is kept between calls
+
+
+def _fresh(slots: SlotMemory, address: Tensor) -> Tensor:
+    """The distances by their definition, from what the memory holds now."""
+    apart = (address[:, None] - slots.keys) @ slots.whiten
+    return apart.square().mean(-1)
+
+
+@pytest.mark.parametrize("change", ["learn", "load", "keys", "mean", "whiten", "dtype"])
+def test_distances_follow_every_change_of_what_is_stored(addresses, change):
+    slots = SlotMemory(WIDTH, slots=4)
+    torch.testing.assert_close(slots.distance(addresses), _fresh(slots, addresses), **EXACT)
+    other = SlotMemory(WIDTH, slots=4)
+    for _ in range(3):
+        other.learn(lesson(addresses + 0.1 * torch.randn(6, WIDTH), torch.randn(6, WIDTH)))
+    if change == "learn":
+        slots.learn(lesson(addresses + 0.1 * torch.randn(6, WIDTH), torch.randn(6, WIDTH)))
+    elif change == "load":
+        slots.load_state_dict(other.state_dict())
+    elif change == "dtype":
+        slots = slots.float()
+        assert slots.distance(addresses.float()).dtype == torch.float32
+        slots = slots.double()
+    else:
+        with torch.no_grad():
+            getattr(slots, change).mul_(2).add_(0.3)
+    torch.testing.assert_close(slots.distance(addresses), _fresh(slots, addresses), **EXACT)
+
+
+def test_keys_are_placed_once_while_nothing_changes(addresses, monkeypatch):
+    slots, calls = SlotMemory(WIDTH, slots=4), []
+    whitened = slots._whitened
+    monkeypatch.setattr(slots, "_whitened", lambda address: calls.append(len(address)) or whitened(address))
+    for _ in range(3):
+        slots.distance(addresses)
+    assert calls == [6, 4, 6, 6]
+
+
+def test_under_autocast_nothing_coarser_is_kept(addresses):
+    slots = SlotMemory(WIDTH, slots=4).float()
+    exact = slots.distance(addresses.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        slots.distance(addresses.float())
+    assert torch.equal(slots.distance(addresses.float()), exact)
+
+
+def test_nobody_is_answered_nothing_of_the_right_shapes(addresses):
+    slots = SlotMemory(WIDTH, slots=4)
+    none, some = slots(addresses[:0], addresses[:0]), slots(addresses, addresses)
+    for name in ("value", "evidence", "weights", "recognition"):
+        assert getattr(none, name).shape == (0, *getattr(some, name).shape[1:])
+        assert getattr(none, name).dtype == getattr(some, name).dtype

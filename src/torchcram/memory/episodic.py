@@ -108,6 +108,8 @@ class EpisodicMemory(nn.Module):
             before: the buffer before these tokens, needed where entries are counted.
             dense: compute all reads, and drop those that are not selected.
         """
+        if not dense and not torch.is_grad_enabled() and not bool(selected.any()):
+            return torch.zeros_like(address)
         offset: int | Tensor = memory.keys.shape[2] - address.shape[1]
         if memory.entries is not None:
             assert before is not None and before.entries is not None

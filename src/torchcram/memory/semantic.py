@@ -91,6 +91,7 @@ class SlotMemory(nn.Module):
         self.whiten: Tensor
         self.reads: Tensor
         self.quality: Tensor
+        self._kept: tuple[object, Tensor] | None = None
 
     @property
     def slots(self) -> int:
@@ -100,6 +101,8 @@ class SlotMemory(nn.Module):
     def forward(self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]) -> SemanticRead:
         """Answer tokens by their address; ``hidden_states`` is for memories that ignore addresses."""
         del hidden_states
+        if len(address) == 0:
+            return self._silence(address)
         distance = self.distance(address)
         weights = torch.softmax(-self.sharpness * distance, -1)
         near, slot = distance.topk(2, dim=-1, largest=False)
@@ -110,13 +113,35 @@ class SlotMemory(nn.Module):
 
     def distance(self, address: Float[Tensor, "tokens address"]) -> Float[Tensor, "tokens slots"]:
         """Return the squared distance of each address to each slot's key, in the learned metric."""
-        return self._between(address, self.keys)
+        return self._apart(self._whitened(address), self._whitened_keys())
 
-    def _between(self, one: Float[Tensor, "one address"], other: Float[Tensor, "other address"]) -> Float[Tensor, "one other"]:
-        """Return the squared distances of two sets of addresses, in the learned metric."""
-        ours, theirs = (one - self.mean) @ self.whiten, (other - self.mean) @ self.whiten
+    def _silence(self, address: Float[Tensor, "0 address"]) -> SemanticRead:
+        """The answer to nobody."""
+        dtype = torch.promote_types(address.dtype, self.keys.dtype)
+        blank = address.new_zeros((0, self.keys.shape[1] + self.evidence_size + self.slots), dtype=dtype)
+        value, evidence, weights = blank.split([self.keys.shape[1], self.evidence_size, self.slots], -1)
+        return SemanticRead(value=value, evidence=evidence, weights=weights, recognition=evidence[:, 0])
+
+    def _whitened(self, address: Float[Tensor, "some address"]) -> Float[Tensor, "some address"]:
+        """Place addresses where the learned metric is Euclid's."""
+        return (address - self.mean) @ self.whiten
+
+    def _whitened_keys(self) -> Float[Tensor, "slots address"]:
+        """The slots' keys, placed once for as long as nothing of them changes: decoding asks for a token at a time."""
+        if torch.compiler.is_compiling() or self.keys.requires_grad:
+            return self._whitened(self.keys)
+        kind = self.keys.device.type
+        rounding = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        now = (rounding, *((tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device) for tensor in (self.keys, self.mean, self.whiten)))
+        if self._kept is None or self._kept[0] != now:
+            self._kept = (now, self._whitened(self.keys))
+        return self._kept[1]
+
+    @staticmethod
+    def _apart(ours: Float[Tensor, "one address"], theirs: Float[Tensor, "other address"]) -> Float[Tensor, "one other"]:
+        """Return the squared distances of two sets of whitened addresses."""
         squares = ours.square().sum(-1, keepdim=True) + theirs.square().sum(-1)
-        return (squares - 2 * ours @ theirs.T).clamp_min(0) / one.shape[-1]
+        return (squares - 2 * ours @ theirs.T).clamp_min(0) / ours.shape[-1]
 
     @torch.no_grad()
     def learn(self, lesson: Lesson, *, most: int = 16, memory: float = 0.98) -> None:
@@ -159,7 +184,8 @@ class SlotMemory(nn.Module):
 
     def _first_of_its_kind(self, address: Float[Tensor, "fresh address"]) -> Bool[Tensor, " fresh"]:
         """Which addresses have no other one within the radius before them."""
-        near = self._between(address, address) < self.radius
+        own = self._whitened(address)
+        near = self._apart(own, own) < self.radius
         return ~near.tril(-1).any(-1)
 
     def _learn_metric(self, address: Tensor, residual: Tensor, *, rate: float = 0.02) -> None:

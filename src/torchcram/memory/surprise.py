@@ -101,6 +101,9 @@ class SurpriseTrace(nn.Module):
         assert read.weights is not None and read.recognition is not None
         if dense:
             return self._follow_all(state, written, read, value)
+        if len(value) == 0:
+            nothing = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
+            return Trace(before=state[:, None], index=torch.zeros_like(written, dtype=torch.long), state=state, surprise=nothing)
         contradiction = 1 - torch.exp(-relative_error(read.value, value) / 0.5)
         share = read.recognition[:, None] * read.weights
         order, real = pack(written)
