@@ -97,3 +97,12 @@ def test_the_command_trains_only_what_is_not_recorded(monkeypatch, capsys, tmp_p
     assert (said.count("recorded"), said.count("missing")) == (6, 6 * (seeds - 1))
     assert f"{6 * (seeds - 1)} processes to run" in said
     assert not Path("runs").exists()
+
+
+def test_of_two_claims_that_hold_a_run_the_one_that_says_more_is_taken(tmp_path):
+    made(TRAINING, tmp_path / "with_course")
+    made(OTHER, tmp_path / "without")
+    for made_in, folder in (("with_course/99_toy", "01_srcd_main/frontier"), ("without/98_other", "02_transition")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / made_in / "results.csv").rename(tmp_path / folder / "results.csv")
+    assert len(names(planned(TRAINING, tmp_path / "here"), tmp_path)) == 6
