@@ -32,7 +32,7 @@ def write_bench_page(file: Path) -> Path:
     picture = file.with_suffix(".png")
     picture.write_bytes(png(bench_figure(records)))
     origins = "\n".join(f"- {record['question']}, {record['device']}: {_origin(record)}" for record in machines)
-    lines = "\n".join(_line(record) for record in records)
+    lines = "\n".join(_line(record) for record in (*records, *_not_on_a_gpu(records)))
     page = file.with_suffix(".md")
     page.write_text(f"# Measured speed\n\n{READING}\n\n![times faster than the peer]({picture.name})\n\n{HEAD}\n{lines}\n\nMeasured:\n\n{origins}\n")
     return page
@@ -57,6 +57,14 @@ def bench_figure(records: Sequence[Record]) -> Figure:
     return figure
 
 
+def _not_on_a_gpu(records: Sequence[Record]) -> list[Record]:
+    """Return a line without figures for each question that was measured on no GPU."""
+    blank: dict[str, Any] = dict.fromkeys(("length", "read_rate", "ours_ms", "peer_ms", "ratio", "spread", "limit"))
+    questions = list(dict.fromkeys(record["question"] for record in records))
+    there = {record["question"] for record in records if not record["device"].startswith("cpu")}
+    return [{**blank, "question": question, "device": "on a CUDA GPU", "peer": "flash kernels"} for question in questions if question not in there]
+
+
 def _name(record: Record) -> str:
     reads = "" if record["read_rate"] is None else f", {percent(record['read_rate'])} read"
     return f"{record['question']}, {count(record['length'])} tokens{reads}"
@@ -64,9 +72,10 @@ def _name(record: Record) -> str:
 
 def _line(record: Record) -> str:
     reads, limit = ("" if record[name] is None else write(record[name]) for name, write in (("read_rate", percent), ("limit", factor)))
+    length = "" if record["length"] is None else count(record["length"])
     ours, peer = ("not measured" if record[name] is None else f"{record[name]:,.2f}" for name in ("ours_ms", "peer_ms"))
     ratio = "not measured" if record["ratio"] is None else f"{factor(record['ratio'])} ({record['spread']:.2g})"
-    return f"| {record['question']} | {count(record['length'])} | {reads} | {ours} | {peer} | {ratio} | {limit} | {record['peer']}, {record['device']} |"
+    return f"| {record['question']} | {length} | {reads} | {ours} | {peer} | {ratio} | {limit} | {record['peer']}, {record['device']} |"
 
 
 def _origin(record: Record) -> str:
