@@ -25,7 +25,7 @@ def test_the_page_holds_every_measurement_and_its_origin(tmp_path):
         "| decode | 8,192 | 5% | 1.50 | 30.00 | 19.9x (0.4) | 20.0x | every read, cpu (2 threads) |",
         "| scan | 2,048 |  | 20.00 | 10.00 | 0.50x (0.01) |  | loop, cpu (2 threads) |",
         "| scan | 2,048 |  | not measured | not measured | not measured |  | loop, some GPU |",
-        "| decode |  |  | not measured | not measured | not measured |  | flash kernels, on a CUDA GPU |",
+        "| decode |  |  | not measured | not measured | not measured |  | no peer, on a CUDA GPU |",
         "- scan, cpu (2 threads): 2026-01-02, processor Some CPU, torch 9.9, commit abc1234",
     ):
         assert line in text.splitlines()

@@ -62,7 +62,7 @@ def _not_on_a_gpu(records: Sequence[Record]) -> list[Record]:
     blank: dict[str, Any] = dict.fromkeys(("length", "read_rate", "ours_ms", "peer_ms", "ratio", "spread", "limit"))
     questions = list(dict.fromkeys(record["question"] for record in records))
     there = {record["question"] for record in records if not record["device"].startswith("cpu")}
-    return [{**blank, "question": question, "device": "on a CUDA GPU", "peer": "flash kernels"} for question in questions if question not in there]
+    return [{**blank, "question": question, "device": "on a CUDA GPU", "peer": "no peer"} for question in questions if question not in there]
 
 
 def _name(record: Record) -> str:
