@@ -81,6 +81,14 @@ def test_a_benchmark_in_parts_keeps_what_other_parts_measured(tmp_path):
     assert all(record["date"] and record["threads"] == torch.get_num_threads() for record in machines)
 
 
+def test_what_is_measured_again_takes_the_place_of_its_own_line_alone():
+    old = [{"question": "scan", "device": "cpu", "length": length, "read_rate": None, "peer": "loop", "ratio": 1.0} for length in (64, 128)]
+    fresh = {**old[0], "ratio": 2.0}
+    assert run._with(fresh, old) == [fresh, old[1]]
+    assert run._with({**fresh, "length": 256}, old) == [*old, {**fresh, "length": 256}]
+    assert run._with({**fresh, "question": "decode"}, old)[-1]["question"] == "decode"
+
+
 @pytest.mark.parametrize("text", ["{", '{"question": "scan"}', "[1]", "[{}]"])
 def test_a_file_of_something_else_is_not_overwritten(tmp_path, text):
     file = tmp_path / "other.json"

@@ -13,7 +13,7 @@ from torchcram.ops.scan import triton as scan
 
 INTEGERS = ("heads", "packed", "length", "span", "time", "size")
 INDICES = ("end", "first", "last")
-NARROW = ("query", "key", "value", "grad")
+NARROW = ("query", "key", "value", "grad", *(f"{name}{part}" for name in ("decay", "inputs", "initial", "states") for part in ("", "_re", "_im")))
 
 
 def compiled(kernel, element, constants):
@@ -26,12 +26,12 @@ def compiled(kernel, element, constants):
 def main():
     sides = {"SIZE": 64, "BLOCK_SIZE": 64, "BLOCK_QUERIES": attention.BLOCK_QUERIES, "BLOCK_ENTRIES": attention.BLOCK_ENTRIES, "WIDE": tl.float32}
     kernels = (attention._forward_kernel, attention._query_kernel, attention._memory_kernel)
-    for kernel, (element, precision), window in product(kernels, (("bf16", "tf32"), ("fp32", "ieee")), (0, 128)):
+    for kernel, (element, precision), window in product(kernels, (("bf16", "ieee"), ("fp32", "tf32")), (0, 128)):
         asm = compiled(kernel, element, {**sides, "WINDOW": window, "PRECISION": precision})
         sys.stdout.write(f"{kernel.fn.__name__} {element} {window} {'cubin' in asm}\n")
-    for kernel, backwards in product((scan._real_kernel, scan._complex_kernel), (False, True)):
-        tile = {"BACKWARDS": backwards, "BLOCK_STEPS": scan.BLOCK_STEPS, "BLOCK_STATES": scan.BLOCK_STATES}
-        sys.stdout.write(f"{kernel.fn.__name__} fp32 {backwards} {'cubin' in compiled(kernel, 'fp32', tile)}\n")
+    for kernel, element, backwards in product((scan._real_kernel, scan._complex_kernel), ("bf16", "fp32"), (False, True)):
+        tile = {"BACKWARDS": backwards, "BLOCK_STEPS": scan.BLOCK_STEPS, "BLOCK_STATES": scan.BLOCK_STATES, "WIDE": tl.float32}
+        sys.stdout.write(f"{kernel.fn.__name__} {element} {backwards} {'cubin' in compiled(kernel, element, tile)}\n")
 
 
 if __name__ == "__main__":

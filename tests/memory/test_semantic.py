@@ -261,7 +261,7 @@ def _fresh(slots: SlotMemory, address: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("change", ["learn", "load", "keys", "mean", "whiten", "dtype"])
 def test_distances_follow_every_change_of_what_is_stored(addresses, change):
-    slots = SlotMemory(WIDTH, slots=4)
+    slots = SlotMemory(WIDTH, slots=4).eval()
     torch.testing.assert_close(slots.distance(addresses), _fresh(slots, addresses), **EXACT)
     other = SlotMemory(WIDTH, slots=4)
     for _ in range(3):
@@ -281,7 +281,7 @@ def test_distances_follow_every_change_of_what_is_stored(addresses, change):
 
 
 def test_keys_are_placed_once_while_nothing_changes(addresses, monkeypatch):
-    slots, calls = SlotMemory(WIDTH, slots=4), []
+    slots, calls = SlotMemory(WIDTH, slots=4).eval(), []
     whitened = slots._whitened
     monkeypatch.setattr(slots, "_whitened", lambda address: calls.append(len(address)) or whitened(address))
     for _ in range(3):
@@ -290,11 +290,41 @@ def test_keys_are_placed_once_while_nothing_changes(addresses, monkeypatch):
 
 
 def test_under_autocast_nothing_coarser_is_kept(addresses):
-    slots = SlotMemory(WIDTH, slots=4).float()
+    slots = SlotMemory(WIDTH, slots=4).float().eval()
     exact = slots.distance(addresses.float())
     with torch.autocast("cpu", torch.bfloat16):
         slots.distance(addresses.float())
     assert torch.equal(slots.distance(addresses.float()), exact)
+
+
+def test_what_inference_mode_made_or_kept_is_answered_as_everywhere(addresses):
+    with torch.inference_mode():
+        made = SlotMemory(WIDTH, slots=4).eval()
+        torch.testing.assert_close(made.distance(addresses), _fresh(made, addresses), **EXACT)
+    kept = SlotMemory(WIDTH, slots=4).eval()
+    with torch.inference_mode():
+        kept.distance(addresses)
+    asked = addresses.clone().requires_grad_()
+    kept.distance(asked).sum().backward()
+    assert asked.grad is not None
+
+
+def test_keys_that_take_the_place_of_others_are_not_taken_for_them(addresses):
+    """Also where the next tensor gets the address of the last one."""
+    slots = SlotMemory(WIDTH, slots=4).eval()
+    for seed in range(20):
+        keys = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(seed))
+        found = torch.func.functional_call(_Distance(slots), {"slots.keys": keys}, (addresses,))
+        torch.testing.assert_close(found, ((addresses[:, None] - keys) @ slots.whiten).square().mean(-1), **EXACT)
+
+
+class _Distance(torch.nn.Module):
+    def __init__(self, slots):
+        super().__init__()
+        self.slots = slots
+
+    def forward(self, address):
+        return self.slots.distance(address)
 
 
 def test_nobody_is_answered_nothing_of_the_right_shapes(addresses):

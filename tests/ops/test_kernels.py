@@ -9,15 +9,20 @@ from torchcram.ops import kernels
 
 
 @pytest.mark.parametrize(
-    ("cuda", "dtype", "installed", "used"),
+    ("cuda", "dtype", "installed", "capability", "compiling", "used"),
     [
-        (True, torch.bfloat16, True, True),
-        (True, torch.float32, True, True),
-        (True, torch.float64, True, False),
-        (True, torch.float32, False, False),
-        (False, torch.float32, True, False),
+        (True, torch.bfloat16, True, (9, 0), False, True),
+        (True, torch.float32, True, (8, 0), False, True),
+        (True, torch.float64, True, (9, 0), False, False),
+        (True, torch.float32, False, (9, 0), False, False),
+        (True, torch.float32, True, (7, 5), False, False),
+        (True, torch.float32, True, (9, 0), True, False),
+        (False, torch.float32, True, (9, 0), False, False),
     ],
 )
-def test_a_kernel_is_used_where_it_can_be(monkeypatch, cuda, dtype, installed, used):
+def test_a_kernel_is_used_where_it_can_be(monkeypatch, cuda, dtype, installed, capability, compiling, used):
     monkeypatch.setattr(kernels, "_installed", lambda: installed)
-    assert kernels.kernels_for.__wrapped__(SimpleNamespace(is_cuda=cuda, dtype=dtype)) is used
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    tensor = SimpleNamespace(is_cuda=cuda, dtype=dtype, device="cuda:0")
+    assert kernels.kernels_for.__wrapped__(tensor) is used

@@ -73,6 +73,29 @@ def test_heads_that_share_keys_have_the_same_log_sum_exp_as_with_keys_of_their_o
         torch.testing.assert_close(mine, theirs, **EXACT)
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("time", [1, 9])
+def test_keys_of_another_precision_are_taken_in_that_of_the_queries(time):
+    """As under autocast, which the backward pass does not know of."""
+    query, key, value = (tensor.detach().float().requires_grad_() for tensor in problem(time))
+    found = routed_attention(query.bfloat16(), key, value, selection(time, 1.0))
+    found.float().sum().backward()
+    assert (found.dtype, query.grad.dtype, key.grad.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    torch.testing.assert_close(found.float(), routed_attention_reference(query, key, value, selection(time, 1.0)), rtol=0.05, atol=0.05)
+
+
+def test_the_log_sum_exp_of_coarse_scores_is_not_coarse():
+    query, key, value = (tensor.detach().bfloat16() for tensor in problem(9))
+    output, lse = routed_attention_lse(query, key, value, selection(9, 0.5))
+    assert (output.dtype, lse.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("attend", [routed_attention, routed_attention_lse])
+def test_a_window_without_entries_is_an_error(attend):
+    with pytest.raises(ValueError, match="a window of 0 entries sees nothing"):
+        attend(*problem(9), selection(9, 0.5), window=0)
+
+
 def test_heads_that_cannot_share_keys_evenly_are_an_error():
     query, key, value = problem(9)
     with pytest.raises(ValueError, match="2 query heads cannot share 3 heads of keys"):

@@ -33,6 +33,13 @@ def test_the_page_holds_every_measurement_and_its_origin(tmp_path):
     assert (tmp_path / "cpu.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_bars_that_ask_the_same_are_told_apart_by_peer_and_device():
+    again = [{**RECORDS[1], "peer": "another loop"}, {**RECORDS[1], "device": "some GPU"}]
+    labels = [label.get_text() for label in bench_figure([*RECORDS[:2], *again]).axes[0].get_yticklabels()]
+    assert labels[0] == "decode, 8,192 tokens, 5% read"
+    assert labels[1:] == [f"scan, 2,048 tokens\n{words}" for words in ("loop\ncpu (2 threads)", "another loop", "loop\nsome GPU")]
+
+
 def test_bars_go_from_equal_speed_to_the_ratio_and_limits_are_marked():
     (axes,) = bench_figure(RECORDS).axes
     assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(1, 19.9 - 1), (1, 0.5 - 1)]

@@ -84,6 +84,25 @@ def test_a_run_and_its_rival_are_recorded_together_or_not_at_all(tmp_path):
     assert {method for _, method, _ in names(runs, tmp_path)} == {"cram", "cheap"}
 
 
+def test_a_run_of_other_code_that_lies_here_does_not_replace_what_is_recorded(tmp_path):
+    runs = made(TOY, tmp_path)
+    for old in planned(TOY, tmp_path / "here", source="otherothero1"):
+        fake_run(old.job.folder, old.job, retrieval_accuracy=0.1)
+    before = (tmp_path / "99_toy/results.csv").read_text()
+    assert write_claim(TOY, runs, experiments=tmp_path, source=SOURCE) == "reproduced"
+    assert (tmp_path / "99_toy/results.csv").read_text() == before
+
+
+@pytest.mark.parametrize("line", ["<<<<<<< HEAD", "mini,cram,0,a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u,v,w"])
+def test_damaged_results_of_any_claim_are_named(tmp_path, line):
+    runs = made(TOY, tmp_path)
+    file = tmp_path / "02_transition/results.csv"
+    file.parent.mkdir()
+    file.write_text((tmp_path / "99_toy/results.csv").read_text() + line + "\n")
+    with pytest.raises(ValueError, match=r"02_transition/results\.csv is damaged"):
+        recorded(runs, experiments=tmp_path)
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_the_command_trains_only_what_is_not_recorded(monkeypatch, capsys, tmp_path, seeds):
     claim = CLAIMS["07_recurrence"]

@@ -32,7 +32,7 @@ def test_there_is_one_row_a_run_with_the_fields_of_its_summary(tmp_path):
 
 
 def test_rows_survive_the_file(tmp_path):
-    rows = merged([], rows_of(trained(tmp_path)), claim=TOY)
+    rows = merged([], rows_of(trained(tmp_path)), claim=TOY, source=SOURCE)
     file = tmp_path / "results.csv"
     file.write_text(csv_text(rows))
     assert file.read_text().startswith("scale,method,seed,source,")
@@ -47,7 +47,7 @@ def test_rows_of_other_scales_and_seeds_are_kept_and_those_of_other_configuratio
     old = [*rows_of(trained(tmp_path / "a", seeds=2)), *rows_of(demo)]
     gone = [{**old[0], "method": "gone"}, {**old[1], "config_hash": "000000000000"}, {**old[2], "scale": "huge"}]
     new = rows_of(trained(tmp_path / "b", seeds=1, retrieval_accuracy=0.5))
-    both = merged([*gone, *old], new, claim=TOY)
+    both = merged([*gone, *old], new, claim=TOY, source=SOURCE)
     assert [(row["scale"], row["method"], row["seed"]) for row in both] == [
         *(("demo", name, 0) for name in ("cram", "cheap", "dense")),
         *(("mini", name, seed) for name in ("cram", "cheap", "dense") for seed in (0, 1)),
@@ -77,7 +77,7 @@ def test_results_of_different_code_are_never_averaged(tmp_path):
     old = rows_of(trained(tmp_path / "a", source="otherothero1", retrieval_accuracy=0.1))
     fresh = rows_of(trained(tmp_path / "b", seeds=1))
     assert {row["source"] for row in fresh} == {SOURCE}
-    groups = grouped(merged(old, fresh, claim=TOY), scale="mini", source=SOURCE)
+    groups = grouped(merged(old, fresh, claim=TOY, source=SOURCE), scale="mini", source=SOURCE)
     assert [len(group.rows) for group in groups.values()] == [1, 1, 1]
     assert groups["cram"].spread("retrieval_accuracy") == {"mean": 0.995, "least": 0.995, "greatest": 0.995, "runs": 1}
 

@@ -17,12 +17,14 @@ from torchcram.strict import require_choice
 from torchcram.training.run_dir import environment
 
 Record = dict[str, Any]
+# What a measurement asked.
+ASKED = ("question", "device", "length", "read_rate", "peer")
 
 
 def ask(questions: Sequence[str], *, setting: Setting, file: Path | None = None, show: Callable[[Measurement], None] | None = None) -> list[Record]:
     """Answer questions, all of them if none is named; the file holds what is answered so far, also after Ctrl-C.
 
-    What the file holds of other questions, or of other devices, stays: a long benchmark may be run in parts. Beside it, in ``*.machine.json``, stands
+    What else the file holds stays (other questions, devices, lengths, peers): a long benchmark may be run in parts. Beside it, in ``*.machine.json``, stands
     when, on what and with which code each question was measured.
 
     Args:
@@ -42,11 +44,8 @@ def ask(questions: Sequence[str], *, setting: Setting, file: Path | None = None,
     found, machines = _read(file), _read(machine_file(file))
     _keep(found, machines, file)
     for name in chosen:
-        fresh: list[Record] = []
-        old = [record for record in found if (record["question"], record["device"]) != (name, setting.name)]
         for measurement in QUESTIONS[name](setting):
-            fresh.append(measurement.record())
-            found = _sorted([*old, *fresh])
+            found = _with(measurement.record(), found)
             machines = [record for record in machines if (record["question"], record["device"]) != (name, setting.name)]
             machines.append({"question": name, "device": setting.name, **machine()})
             _keep(found, _sorted(machines), file)
@@ -81,6 +80,13 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _with(fresh: Record, records: list[Record]) -> list[Record]:
+    """Put a record in the place of the one that asked the same, or behind the others of its question."""
+    asked = [[record.get(name) for name in ASKED] for record in records]
+    place = asked.index(mine) if (mine := [fresh[name] for name in ASKED]) in asked else len(records)
+    return _sorted([*records[:place], fresh, *records[place + 1 :]])
 
 
 def _sorted(records: list[Record]) -> list[Record]:

@@ -91,7 +91,7 @@ class SlotMemory(nn.Module):
         self.whiten: Tensor
         self.reads: Tensor
         self.quality: Tensor
-        self._kept: tuple[object, Tensor] | None = None
+        self._kept: tuple[object, Tensor, object] | None = None
 
     @property
     def slots(self) -> int:
@@ -127,14 +127,17 @@ class SlotMemory(nn.Module):
         return (address - self.mean) @ self.whiten
 
     def _whitened_keys(self) -> Float[Tensor, "slots address"]:
-        """The slots' keys, placed once for as long as nothing of them changes: decoding asks for a token at a time."""
-        if torch.compiler.is_compiling() or self.keys.requires_grad:
+        """The slots' keys, in evaluation placed once for as long as nothing of them changes: decoding asks for a token at a time."""
+        stored = (self.keys, self.mean, self.whiten)
+        if self.training or torch.compiler.is_compiling() or self.keys.requires_grad or any(tensor.is_inference() for tensor in stored):
             return self._whitened(self.keys)
         kind = self.keys.device.type
         rounding = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        now = (rounding, *((tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device) for tensor in (self.keys, self.mean, self.whiten)))
+        now = (rounding, *((tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device) for tensor in stored))
         if self._kept is None or self._kept[0] != now:
-            self._kept = (now, self._whitened(self.keys))
+            with torch.inference_mode(False), torch.no_grad():
+                # What is kept holds on to what it was made of, so that no other tensor can take its address.
+                self._kept = (now, self._whitened(self.keys), tuple(tensor.detach() for tensor in stored))
         return self._kept[1]
 
     @staticmethod

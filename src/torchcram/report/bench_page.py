@@ -51,7 +51,7 @@ def bench_figure(records: Sequence[Record]) -> Figure:
             axes.plot([record["limit"]], [place], "|", color=INK, markersize=13, markeredgewidth=1.6)
     axes.axvline(1, color=MUTED, linewidth=1)
     axes.set(xscale="log", xlabel="times faster than the peer (mark: limit)")
-    axes.set_yticks(range(len(measured)), [_name(record) for record in measured])
+    axes.set_yticks(range(len(measured)), _names(measured))
     axes.set_ylim(len(measured) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     return figure
@@ -63,6 +63,14 @@ def _not_on_a_gpu(records: Sequence[Record]) -> list[Record]:
     questions = list(dict.fromkeys(record["question"] for record in records))
     there = {record["question"] for record in records if not record["device"].startswith("cpu")}
     return [{**blank, "question": question, "device": "on a CUDA GPU", "peer": "no peer"} for question in questions if question not in there]
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    """Return a label for each bar; where several ask the same, with the peer, and with the device if that does not tell them apart either."""
+    names = [_name(record) for record in records]
+    for field in ("peer", "device"):
+        names = [f"{name}\n{record[field]}" if names.count(name) > 1 else name for name, record in zip(names, records, strict=True)]
+    return names
 
 
 def _name(record: Record) -> str:

@@ -35,7 +35,7 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     folder, scale = experiments / claim.folder, planned[0].scale
     folder.mkdir(parents=True, exist_ok=True)
     known = [*recorded(planned, experiments=experiments).values(), *rows_of(planned)]
-    rows = merged(read_rows(folder / RESULTS), known, claim=claim)
+    rows = merged(read_rows(folder / RESULTS), known, claim=claim, source=source)
     holes = [run for run in planned if not _has_fresh_row(run, rows, source)]
     scales = _scales_before(folder / STATUS) | {scale: scale_record(claim, rows, scale=scale, source=source, holes=len(holes))}
     status = status_record(claim, scales)

@@ -38,6 +38,7 @@ def recorded(planned: Sequence[PlannedRun], *, experiments: Path) -> dict[Key, R
 def _rows(experiments: Path, folders: set[str]) -> dict[tuple[str, str], Row]:
     """Return what the results hold by configuration and code; of several rows the one that says most."""
     rows = [row for folder in sorted(folders) for row in read_rows(experiments / folder / RESULTS)]
+    rows = [row for row in rows if row.get("config_hash") and row.get("source")]
     return {(row["config_hash"], row["source"]): row for row in sorted(rows, key=lambda row: bool(row.get(COURSE_STEPS)))}
 
 

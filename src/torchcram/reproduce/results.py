@@ -144,17 +144,28 @@ def drift_figures(run: RunDir, summary: Row) -> dict[str, Any]:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a ``results.csv``; none if there is no such file."""
+    """Return the rows of a ``results.csv``; none if there is no such file.
+
+    Raises:
+        ValueError: if a row does not fit the header, as after a merge that went wrong.
+    """
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8") as handle:
-        return [{name: _parsed(name, text) for name, text in row.items()} for row in csv.DictReader(handle)]
+        rows = list(csv.DictReader(handle))
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError(f"{file} is damaged: restore it, or delete it")
+    return [{name: _parsed(name, text) for name, text in row.items()} for row in rows]
 
 
-def merged(old: Sequence[Row], new: Sequence[Row], *, claim: Claim) -> list[Row]:
-    """Return ``old`` rows with ``new`` ones in their places, sorted by scale, method and seed; rows of what the claim no longer trains are dropped."""
+def merged(old: Sequence[Row], new: Sequence[Row], *, claim: Claim, source: str) -> list[Row]:
+    """Return ``old`` rows with ``new`` ones in their places, sorted by scale, method and seed; rows of what the claim no longer trains are dropped.
+
+    A row of this code (``source``) gives way to none of other code.
+    """
     methods = [method.name for method in claim.methods]
-    both = {(row["scale"], row["method"], row["seed"]): row for row in (*(row for row in old if _belongs(row, claim)), *new)}
+    rows = sorted((*(row for row in old if _belongs(row, claim)), *new), key=lambda row: row["source"] == source)
+    both = {(row["scale"], row["method"], row["seed"]): row for row in rows}
     return [both[key] for key in sorted(both, key=lambda key: (key[0], methods.index(key[1]), key[2]))]
 
 

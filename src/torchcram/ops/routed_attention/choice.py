@@ -31,7 +31,14 @@ def routed_attention(
     offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads time d_head"]:
-    """Fast form of :func:`torchcram.ops.routed_attention.routed_attention_reference`: same arguments, same result, same gradients."""
+    """Fast form of :func:`torchcram.ops.routed_attention.routed_attention_reference`: same arguments, same result, same gradients.
+
+    Keys and values are taken in the precision of the queries, which autocast may have lowered.
+
+    Raises:
+        ValueError: for a window of less than one entry, and for query heads that cannot share the heads of keys evenly.
+    """
+    key, value = _alike(query, key, value, window)
     if isinstance(offset, int) and offset == 1 and window is None and selected.numel() and bool((selected.sum(1) > DENSE_SHARE * query.shape[2]).all()):
         return _dense(query, key, value, selected)
     if query.shape[2] == 1:
@@ -52,26 +59,37 @@ def routed_attention_lse(
     window: int | None = None,
 ) -> tuple[Float[Tensor, "batch heads time d_head"], Float[Tensor, "batch heads time"]]:
     """Return also the log-sum-exp of each selected query's scores (minus infinity for the others), by which partial results can be merged."""
+    key, value = _alike(query, key, value, window)
     position, real = pack(selected)
     packed, end = _queries(query, position), _ends(position, real, offset)
     found, lse = _with_lse(key)(grouped(packed, key), key, value, repeated(end, query, key), window=window)
     found, lse = ungrouped(found, packed), ungrouped(lse[..., None], packed)[..., 0]
-    return _put_back(found, query, position, real), _put_back(lse[..., None], query[..., :1], position, real, elsewhere=-torch.inf)[..., 0]
+    return _put_back(found.to(query.dtype), query, position, real), _put_back(lse[..., None], query[..., :1], position, real, elsewhere=-torch.inf)[..., 0]
 
 
 def _fastest(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int | None) -> Tensor:
     """The kernel where there is one; on a CPU tiles over a long memory; else one call with a mask."""
-    if kernels_for(key) or (key.device.type == "cpu" and key.shape[2] >= TILED_LENGTH):
+    if _kernel_fits(key) or (key.device.type == "cpu" and key.shape[2] >= TILED_LENGTH):
         return _with_lse(key)(query, key, value, end, window=window)[0]
     return gathered_attention(query, key, value, end, window=window)
 
 
 def _with_lse(key: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
-    if not kernels_for(key) or key.shape[3] > LARGEST_HEAD:
+    if not _kernel_fits(key):
         return tiled_attention
     from torchcram.ops.routed_attention.triton import triton_attention
 
     return triton_attention
+
+
+def _kernel_fits(key: Tensor) -> bool:
+    return kernels_for(key) and key.shape[3] <= LARGEST_HEAD
+
+
+def _alike(query: Tensor, key: Tensor, value: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
+    if window is not None and window < 1:
+        raise ValueError(f"a window of {window} entries sees nothing: use 1 or more, or None for all")
+    return key.to(query.dtype), value.to(query.dtype)
 
 
 def _dense(query: Tensor, key: Tensor, value: Tensor, selected: Tensor) -> Tensor:
@@ -93,6 +111,6 @@ def _ends(position: Int[Tensor, "batch packed"], real: Bool[Tensor, "batch packe
 def _put_back(found: Tensor, query: Tensor, position: Tensor, real: Tensor, *, elsewhere: float = 0.0) -> Float[Tensor, "batch heads time width"]:
     """Return what was found where it was asked for. Only these rows are written: most of the output stays as it was allotted."""
     row, place = real.nonzero(as_tuple=True)
-    output = found.new_full(query.shape, elsewhere, dtype=query.dtype)
-    output[row, :, position[row, place]] = found[row, :, place].to(query.dtype)
+    output = found.new_full(query.shape, elsewhere)
+    output[row, :, position[row, place]] = found[row, :, place]
     return output

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Sides of a tile, and the shortest part of the memory that is worth a program of its own.
 BLOCK_QUERIES, BLOCK_ENTRIES, SHORTEST_SPLIT = 32, 64, 512
@@ -45,6 +46,7 @@ class _Attention(torch.autograd.Function):
         return output, lse
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, end, output, lse = ctx.saved_tensors
         own = (grad.to(lse.dtype) * output.to(lse.dtype)).sum(-1) - grad_lse
@@ -61,7 +63,7 @@ def _splits(query: Tensor, key: Tensor) -> int:
 
 def _sizes(query: Tensor, key: Tensor, window: int, splits: int) -> dict[str, Any]:
     """Return what all kernels must know: sizes, tiles, and in which precision to add up."""
-    exact = query.dtype in (torch.float32, torch.float64)
+    fast = query.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     return {
         "heads": query.shape[1],
         "packed": query.shape[2],
@@ -73,7 +75,7 @@ def _sizes(query: Tensor, key: Tensor, window: int, splits: int) -> dict[str, An
         "BLOCK_QUERIES": BLOCK_QUERIES,
         "BLOCK_ENTRIES": BLOCK_ENTRIES,
         "WIDE": tl.float64 if query.dtype == torch.float64 else tl.float32,
-        "PRECISION": "tf32" if not exact or torch.backends.cuda.matmul.allow_tf32 else "ieee",
+        "PRECISION": "tf32" if fast else "ieee",
     }
 
 
@@ -82,8 +84,9 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int
     wide = torch.promote_types(query.dtype, torch.float32)
     output, lse = query.new_empty((splits, *query.shape), dtype=wide), query.new_empty((splits, *query.shape[:3]), dtype=wide)
     if output.numel():
-        grid = (triton.cdiv(packed, BLOCK_QUERIES), batch * heads, splits)
-        _forward_kernel[grid](query, key, value, end, output, lse, **_sizes(query, key, window, splits))
+        grid = (batch * heads, triton.cdiv(packed, BLOCK_QUERIES), splits)
+        with torch.cuda.device_of(query):
+            _forward_kernel[grid](query, key, value, end, output, lse, **_sizes(query, key, window, splits))
     total = lse.logsumexp(0)
     return ((lse - total).exp()[..., None] * output).sum(0).to(query.dtype), total
 
@@ -96,11 +99,12 @@ def _backward(
     grad_key, grad_value = lse.new_zeros(key.shape), lse.new_zeros(value.shape)
     if query.numel():
         sizes = _sizes(query, key, window, splits)
-        of_queries = (triton.cdiv(packed, BLOCK_QUERIES), batch * heads, splits)
-        _query_kernel[of_queries](query, key, value, end, lse, own, grad, parts, **sizes)
         first, last = _readers(end, key.shape[2], window)
-        of_entries = (first.shape[1], batch * heads)
-        _memory_kernel[of_entries](query, key, value, end, lse, own, grad, grad_key, grad_value, first, last, **sizes)
+        with torch.cuda.device_of(query):
+            of_queries = (batch * heads, triton.cdiv(packed, BLOCK_QUERIES), splits)
+            _query_kernel[of_queries](query, key, value, end, lse, own, grad, parts, **sizes)
+            of_entries = (batch * heads, first.shape[1])
+            _memory_kernel[of_entries](query, key, value, end, lse, own, grad, grad_key, grad_value, first, last, **sizes)
     grad_query = parts.sum(0)
     # The null entry, which everybody sees.
     wide = [tensor.to(lse.dtype) for tensor in (query, grad, key[:, :, :1], value[:, :, :1])]
@@ -141,8 +145,8 @@ def _forward_kernel(
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    row, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
-    m, d = tl.program_id(0) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES), tl.arange(0, BLOCK_SIZE)
+    row, split = tl.program_id(0).to(tl.int64), tl.program_id(2)
+    m, d = tl.program_id(1) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES), tl.arange(0, BLOCK_SIZE)
     real, inside = m < packed, d < SIZE
     asked = tl.load(query + (row * packed + m[:, None]) * SIZE + d, mask=real[:, None] & inside, other=0.0)
     ends = tl.load(end + (row // heads) * packed + m, mask=real, other=1)
@@ -165,7 +169,7 @@ def _forward_kernel(
         norm = norm * fade + tl.sum(weights, 1)
         total = total * fade[:, None] + tl.dot(weights.to(values.dtype), values, input_precision=PRECISION).to(WIDE)
         highest = most
-    place = split.to(tl.int64) * tl.num_programs(1) * packed + row * packed + m
+    place = split.to(tl.int64) * tl.num_programs(0) * packed + row * packed + m
     some = tl.where(norm > 0, norm, 1.0)
     tl.store(output + place[:, None] * SIZE + d, total / some[:, None], mask=real[:, None] & inside)
     tl.store(lse + place, tl.where(norm > 0, highest + tl.log(some), -float("inf")), mask=real)
@@ -194,8 +198,8 @@ def _query_kernel(
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    row, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
-    m, d = tl.program_id(0) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES), tl.arange(0, BLOCK_SIZE)
+    row, split = tl.program_id(0).to(tl.int64), tl.program_id(2)
+    m, d = tl.program_id(1) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES), tl.arange(0, BLOCK_SIZE)
     real, inside = m < packed, d < SIZE
     at = (row * packed + m[:, None]) * SIZE + d
     asked = tl.load(query + at, mask=real[:, None] & inside, other=0.0)
@@ -214,7 +218,7 @@ def _query_kernel(
         weights = tl.exp(tl.where(_seen(entry, ends, stop, WINDOW), scores - level[:, None], -1.0e30))
         slope = weights * (tl.dot(above, tl.trans(values), input_precision=PRECISION).to(WIDE) - mine[:, None])
         total += tl.dot(slope.to(keys.dtype), keys, input_precision=PRECISION).to(WIDE)
-    place = split.to(tl.int64) * tl.num_programs(1) * packed + row * packed + m
+    place = split.to(tl.int64) * tl.num_programs(0) * packed + row * packed + m
     tl.store(parts + place[:, None] * SIZE + d, total, mask=real[:, None] & inside)
 
 
@@ -244,14 +248,14 @@ def _memory_kernel(
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    block, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     entry, d = block * BLOCK_ENTRIES + tl.arange(0, BLOCK_ENTRIES), tl.arange(0, BLOCK_SIZE)
     inside = d < SIZE
     there = (entry < length)[:, None] & inside
     at = (row * length + entry[:, None]) * SIZE + d
     keys, values = tl.load(key + at, mask=there, other=0.0), tl.load(value + at, mask=there, other=0.0)
     sum_keys, sum_values = tl.zeros([BLOCK_ENTRIES, BLOCK_SIZE], WIDE), tl.zeros([BLOCK_ENTRIES, BLOCK_SIZE], WIDE)
-    readers = (row // heads) * tl.num_programs(0) + block
+    readers = (row // heads) * tl.num_programs(1) + block
     for begin in range(tl.load(first + readers), tl.load(last + readers), BLOCK_QUERIES):
         m = begin + tl.arange(0, BLOCK_QUERIES)
         real = m < packed

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from torchcram.ops.kernels import kernels_for
 
@@ -47,6 +48,7 @@ class _Scan(torch.autograd.Function):
         return states
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> Planes:
         decay, states, initial = _thirds(ctx.saved_tensors)
         # d loss / d s_t collects what s_t contributes to itself and, through decay_{t+1}, to every later state.

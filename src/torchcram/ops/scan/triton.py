@@ -27,23 +27,27 @@ def run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = Fal
     batch, time, size = inputs[0].shape
     if states[0].numel():
         grid = (batch, triton.cdiv(size, BLOCK_STATES))
-        tile = {"BACKWARDS": backwards, "BLOCK_STEPS": BLOCK_STEPS, "BLOCK_STATES": BLOCK_STATES}
+        wide = tl.float64 if inputs[0].dtype == torch.float64 else tl.float32
+        tile = {"BACKWARDS": backwards, "BLOCK_STEPS": BLOCK_STEPS, "BLOCK_STATES": BLOCK_STATES, "WIDE": wide}
         kernel = _complex_kernel if len(states) == 2 else _real_kernel
-        kernel[grid](*decay, *inputs, *initial, *states, time, size, **tile)
+        with torch.cuda.device_of(inputs[0]):
+            kernel[grid](*decay, *inputs, *initial, *states, time, size, **tile)
     return states
 
 
 @triton.jit
 @no_type_check
-def _real_kernel(decay, inputs, initial, states, time, size, BACKWARDS: tl.constexpr, BLOCK_STEPS: tl.constexpr, BLOCK_STATES: tl.constexpr):
+def _real_kernel(
+    decay, inputs, initial, states, time, size, BACKWARDS: tl.constexpr, BLOCK_STEPS: tl.constexpr, BLOCK_STATES: tl.constexpr, WIDE: tl.constexpr
+):
     row, s = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK_STATES + tl.arange(0, BLOCK_STATES)
     inside, steps = s < size, tl.arange(0, BLOCK_STEPS)
-    carry = tl.load(initial + row * size + s, mask=inside, other=0.0)
+    carry = tl.load(initial + row * size + s, mask=inside, other=0.0).to(WIDE)
     for begin in range(0, time, BLOCK_STEPS):
         t = begin + steps
         there = (t < time)[:, None] & inside
         place = (row * time + (time - 1 - t if BACKWARDS else t)[:, None]) * size + s
-        a, b = tl.load(decay + place, mask=there, other=1.0), tl.load(inputs + place, mask=there, other=0.0)
+        a, b = tl.load(decay + place, mask=there, other=1.0).to(WIDE), tl.load(inputs + place, mask=there, other=0.0).to(WIDE)
         a, b = tl.associative_scan((a, b), 0, _combine_real)
         state = a * carry[None, :] + b
         tl.store(states + place, state, mask=there)
@@ -66,17 +70,18 @@ def _complex_kernel(
     BACKWARDS: tl.constexpr,
     BLOCK_STEPS: tl.constexpr,
     BLOCK_STATES: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     row, s = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK_STATES + tl.arange(0, BLOCK_STATES)
     inside, steps = s < size, tl.arange(0, BLOCK_STEPS)
-    carry_re = tl.load(initial_re + row * size + s, mask=inside, other=0.0)
-    carry_im = tl.load(initial_im + row * size + s, mask=inside, other=0.0)
+    carry_re = tl.load(initial_re + row * size + s, mask=inside, other=0.0).to(WIDE)
+    carry_im = tl.load(initial_im + row * size + s, mask=inside, other=0.0).to(WIDE)
     for begin in range(0, time, BLOCK_STEPS):
         t = begin + steps
         there = (t < time)[:, None] & inside
         place = (row * time + (time - 1 - t if BACKWARDS else t)[:, None]) * size + s
-        a_re, a_im = tl.load(decay_re + place, mask=there, other=1.0), tl.load(decay_im + place, mask=there, other=0.0)
-        b_re, b_im = tl.load(inputs_re + place, mask=there, other=0.0), tl.load(inputs_im + place, mask=there, other=0.0)
+        a_re, a_im = tl.load(decay_re + place, mask=there, other=1.0).to(WIDE), tl.load(decay_im + place, mask=there, other=0.0).to(WIDE)
+        b_re, b_im = tl.load(inputs_re + place, mask=there, other=0.0).to(WIDE), tl.load(inputs_im + place, mask=there, other=0.0).to(WIDE)
         a_re, a_im, b_re, b_im = tl.associative_scan((a_re, a_im, b_re, b_im), 0, _combine_complex)
         state_re = a_re * carry_re[None, :] - a_im * carry_im[None, :] + b_re
         state_im = a_re * carry_im[None, :] + a_im * carry_re[None, :] + b_im
