@@ -45,14 +45,15 @@ def take_turns(ours: Callable[[], object], peer: Callable[[], object], *, rounds
     for _ in range(warm_up):
         ours()
         peer()
-    pairs = [(_seconds(ours, repeats), _seconds(peer, 1)) for _ in range(rounds)]
+    pairs = [(seconds(ours, repeats), seconds(peer)) for _ in range(rounds)]
     ratios = [theirs / mine for mine, theirs in pairs]
     low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
     mine, theirs = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
     return Timing(ours_ms=mine, peer_ms=theirs, ratio=statistics.median(ratios), spread=high - low)
 
 
-def _seconds(function: Callable[[], object], repeats: int) -> float:
+def seconds(function: Callable[[], object], repeats: int = 1) -> float:
+    """Return the mean time of a call."""
     _wait()
     start = time.perf_counter()
     for _ in range(repeats):
