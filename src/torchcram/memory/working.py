@@ -79,7 +79,7 @@ class TimeAwareSSM(nn.Module):
             real, imaginary = scan_planes(self._transition(rate, gap), drive.unbind(-1), state.to(rate.dtype).unbind(-1))
             parts = torch.stack([real, imaginary], -1)
             ahead = parts if horizon is None else torch.stack(_turned(self._transition(rate, horizon), (real, imaginary)), -1)
-            magnitude = 0.5 * torch.log(parts.square().sum(-1) + 1e-6)
+            magnitude = 0.5 * torch.log(real * real + imaginary * imaginary + 1e-6)
             seen = torch.cat([parts.flatten(-2), ahead.flatten(-2), magnitude], -1).to(x.dtype)
         gate = self.gate(x) + self.spectrum(rms_norm(magnitude.to(x.dtype), magnitude.shape[-1:]))
         return self.out(seen * silu(gate)), parts[:, -1]
