@@ -43,5 +43,6 @@ def test_bars_that_ask_the_same_are_told_apart_by_peer_and_device():
 def test_bars_go_from_equal_speed_to_the_ratio_and_limits_are_marked():
     (axes,) = bench_figure(RECORDS).axes
     assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(1, 19.9 - 1), (1, 0.5 - 1)]
+    assert [text.xy[0] for text in axes.texts] == [20.0, 1.0]
     assert [line.get_xdata()[0] for line in axes.get_lines()] == [20.0, 1]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["decode, 8,192 tokens, 5% read", "scan, 2,048 tokens"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from torchcram.report.style import BLUE, INK, MUTED, VERMILION, WIDTH, png, styled
 from torchcram.report.wording import count, factor, percent
@@ -46,11 +47,14 @@ def bench_figure(records: Sequence[Record]) -> Figure:
     axes = figure.subplots()
     for place, record in enumerate(measured):
         axes.barh(place, record["ratio"] - 1, left=1, height=0.62, color=BLUE if record["ratio"] >= 1 else VERMILION)
-        axes.annotate(factor(record["ratio"]), (record["ratio"], place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
+        # Behind bar and mark, so that it covers neither.
+        free = max(record["ratio"], record["limit"] or 1.0, 1.0)
+        axes.annotate(factor(record["ratio"]), (free, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5)
         if record["limit"] is not None:
             axes.plot([record["limit"]], [place], "|", color=INK, markersize=13, markeredgewidth=1.6)
     axes.axvline(1, color=MUTED, linewidth=1)
-    axes.set(xscale="log", xlabel="times faster than the peer (mark: limit)")
+    axes.set(xscale="log", xmargin=0.12, xlabel="times faster than the peer (bar and number; mark: limit)")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}x"))
     axes.set_yticks(range(len(measured)), _names(measured))
     axes.set_ylim(len(measured) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
