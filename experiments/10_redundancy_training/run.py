@@ -41,6 +41,7 @@ SETTINGS = AnalysisConfig(
     skip_rates=(0.25, 0.5),
     mlp_width=32,
     state_directions=16,
+    local_reach=0,
 )
 COLUMNS = ("seed", "step", "base_loss", "explained_variance", "centred_cosine_0.8", "explained_0.5", "replace_1", "replace_2", "drop_same_2")
 

@@ -20,6 +20,7 @@ SMALL = AnalysisConfig(
     replace=(1, 2),
     skip_rates=(0.25, 0.75),
     state_directions=4,
+    local_reach=1,
     mlp_width=8,
 )
 

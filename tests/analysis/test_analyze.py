@@ -15,7 +15,7 @@ from torchcram.analysis.sites import find_sites
 from torchcram.analysis.store import Store
 
 FIELDS = {
-    *("explained_variance_by_layer", "redundant_share", "replace_best", "drop_same", "drop_best"),
+    *("explained_variance_by_layer", "redundant_share", "replace_best", "replaced_looks_at", "drop_same", "drop_best"),
     *("routed", "base_loss", "fit_tokens", "seconds", "forward_seconds"),
 }
 

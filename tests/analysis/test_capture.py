@@ -7,6 +7,7 @@ from tiny_models import FAMILIES, tiny_model
 from torchcram.analysis.capture import capture
 from torchcram.analysis.harm import measured
 from torchcram.analysis.layerwise import Layerwise
+from torchcram.analysis.local_attention import local_attention
 from torchcram.analysis.ridge import LinearProbe
 from torchcram.analysis.sites import find_sites
 
@@ -40,6 +41,7 @@ def test_nothing_is_left_in_any_family(family):
     calls = layerwise.embed(IDS)
     torch.testing.assert_close(layerwise.logits(layerwise.run(calls.embedded, calls), calls), logits[0], rtol=1e-4, atol=1e-5)
     measured(model, sites, IDS, probes=[LinearProbe(weight=torch.zeros(32, 32), bias=torch.zeros(32))] * 2)
+    local_attention(model, sites, reach=2)[0](torch.zeros(12, 32))
     assert trace(model) == before
     assert torch.equal(output(model), logits)
 

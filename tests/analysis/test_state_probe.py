@@ -2,8 +2,11 @@
 
 import torch
 
+from tiny_models import tiny_model
+from torchcram.analysis.local_attention import local_attention
 from torchcram.analysis.moments import covariances, no_moments
 from torchcram.analysis.ridge import solve
+from torchcram.analysis.sites import find_sites
 from torchcram.analysis.state_probe import DECAYS, LAGS, StateProbe, Summary, summary_of
 
 
@@ -30,6 +33,18 @@ def test_no_feature_looks_at_a_later_token():
     changed = x.clone()
     changed[5:] += 1
     torch.testing.assert_close(made(x)[:5], made(changed)[:5], rtol=0, atol=1e-12)
+
+
+def test_what_the_block_finds_nearby_comes_last():
+    model = tiny_model("llama")
+    local = local_attention(model, find_sites(model), reach=2)[0]
+    x = torch.randn(9, find_sites(model)[0].width)
+    directions = torch.randn(x.shape[1], 3)
+    made, without = Summary(directions=directions, local=local), Summary(directions=directions)
+    with torch.no_grad():
+        features = made(x)
+        assert features.shape == (9, made.features)
+        torch.testing.assert_close(features, torch.cat((without(x), local(x)), 1))
 
 
 def test_windows_shorter_than_a_lag_work():

@@ -85,6 +85,30 @@ def refit(
     return {size: _probes_of(chosen, probes, layerwise) for size, chosen in sets.items()}, _select_changes(layerwise, streams, sets, len(fit))
 
 
+@torch.no_grad()
+def fit_each(
+    layerwise: Layerwise,
+    sites: Sequence[AttentionSite],
+    *,
+    first: Sequence[LinearProbe],
+    summaries: Sequence[Summary],
+    fit: Sequence[Tensor],
+    select: Sequence[Tensor],
+    advance: Callable[[int], None] = lambda layers: None,
+) -> list[StateProbe]:
+    """Fit the probe of every site alone, in the untouched model. The arguments are those of :func:`refit`."""
+    streams, probes = _streams(layerwise, [*fit, *select]), {}
+    for layer in range(len(layerwise.layers)):
+        here = [number for number, at in enumerate(layerwise.layer_of) if at == layer]
+        entered = streams.hidden[UNTOUCHED]
+        streams.hidden, outputs = _advanced(layerwise, sites[here[0]] if here else None, streams, layer, {UNTOUCHED})
+        for number in here:
+            block = _Block(layerwise=layerwise, site=sites[number], layer=layer, calls=streams.calls, entered=entered)
+            probes[number] = _fit_one(block, outputs, first[number], summaries[number], len(fit))
+        advance(1)
+    return [probes[number] for number in range(len(sites))]
+
+
 def _streams(layerwise: Layerwise, windows: Sequence[Tensor]) -> _Streams:
     calls = [layerwise.embed(ids) for ids in windows]
     return _Streams(calls=calls, hidden={UNTOUCHED: [call.embedded for call in calls]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from torchcram.strict import StrictConfig
 
@@ -21,7 +21,9 @@ class AnalysisConfig(StrictConfig):
         route_tokens: test tokens on which single tokens are routed.
         replace: numbers of layers to replace together.
         skip_rates: shares of the reads that are skipped by routing.
-        state_directions: directions in which a replacing probe sees the tokens before; 0 for the input alone.
+        state_directions: directions in which a replacing probe sees the tokens before; 0 for none.
+        local_reach: a replacing probe sees what the block itself finds in a buffer: so many tokens before, up to twice as many, and the first one; 0 for
+            none; None for a 32nd of the context.
         mlp_width: hidden units of the MLP probe; 0 leaves it out.
     """
 
@@ -36,4 +38,19 @@ class AnalysisConfig(StrictConfig):
     replace: tuple[int, ...] = (1, 2, 4, 8, 12, 16)
     skip_rates: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
     state_directions: int = Field(128, ge=0)
+    local_reach: int | None = Field(None, ge=0)
     mlp_width: int = Field(64, ge=0)
+
+    @property
+    def reach(self) -> int:
+        """Tokens before each one that attention on a buffer sees at least; 0 for none."""
+        return self.context // 32 if self.local_reach is None else self.local_reach
+
+    @model_validator(mode="after")
+    def _buffer_is_no_window(self) -> AnalysisConfig:
+        if 8 * self.reach > self.context:
+            raise ValueError(
+                f"local_reach {self.reach} lets a probe see up to {2 * self.reach + 1} of a window's {self.context} tokens, which is no replacement of reading "
+                f"them: use {self.context // 8} or less"
+            )
+        return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -20,9 +20,10 @@ from torchcram.analysis.gather import Clock, Pass, SiteSums, gather, site_sums_f
 from torchcram.analysis.harm import Forecast, learn_harm
 from torchcram.analysis.layer_figures import SiteProbes, fit_probes, layer_figures
 from torchcram.analysis.layerwise import Layerwise
+from torchcram.analysis.local_attention import LocalAttention, local_attention
 from torchcram.analysis.mlp_probe import MLPProbe
 from torchcram.analysis.progress import AnalysisProgress
-from torchcram.analysis.refit import refit
+from torchcram.analysis.refit import fit_each, refit
 from torchcram.analysis.ridge import LinearProbe
 from torchcram.analysis.scoring import Scored, SiteView, score
 from torchcram.analysis.settings import AnalysisConfig
@@ -46,6 +47,7 @@ class Measured:
         figures: of each block, in closed form.
         scored: scores of single operations on the test split.
         replaced, dropped: each block alone, on select text.
+        looked_at: share of its entries that a replaced block still looks at, in a window of full length.
         refit_changes: change of the loss on select text, by number of replaced layers.
         judged: variants on test text: ``replace-k``, ``plain-k``, ``drop_same-k``, ``drop_best-k``.
         routed: one record for each policy and skip rate.
@@ -58,6 +60,7 @@ class Measured:
     scored: Scored
     replaced: list[Alone]
     dropped: list[Alone]
+    looked_at: float
     refit_changes: dict[int, float]
     judged: Judged
     routed: list[dict[str, Any]]
@@ -92,12 +95,14 @@ class Stages:
         solution = time.perf_counter() - start
         figures = self._kept("figures", lambda: self._figures(probes))
         scored = Scored(**self._kept("scores", lambda: self._score(probes, mlps)))
-        layerwise = Layerwise(self.model, self.sites)
-        alone = self._kept("alone", lambda: self._alone(layerwise, probes))
+        layerwise, local = Layerwise(self.model, self.sites), self._local()
+        probes = [replace(probe, summary=replace(probe.summary, local=near)) for probe, near in zip(probes, local, strict=True)]
+        each = self._kept("each", lambda: self._fit_each(layerwise, probes))
+        alone = self._kept("alone", lambda: self._alone(layerwise, each, local))
         replaced, dropped = ([Alone(**one) for one in alone[key]] for key in ("replaced", "dropped"))
         forecasts = [_forecast_from(content) for content in self._kept("harm", lambda: self._harm(probes))]
         refitted = self._kept("refit", lambda: self._refit(layerwise, probes, replaced))
-        judged = self._kept("judged", lambda: self._judge(layerwise, probes, replaced, dropped, refitted["probes"]))
+        judged = self._kept("judged", lambda: self._judge(layerwise, probes, replaced, dropped, refitted["probes"], local))
         routed = self._kept("routed", lambda: self._route(layerwise, probes, forecasts))
         return Measured(
             clock=clock,
@@ -107,6 +112,7 @@ class Stages:
             scored=scored,
             replaced=replaced,
             dropped=dropped,
+            looked_at=_looked_at(local, self.settings.context),
             refit_changes=refitted["changes"],
             judged=Judged(**judged),
             routed=routed,
@@ -127,7 +133,7 @@ class Stages:
         return found["content"]
 
     def _kept_seconds(self) -> dict[str, float]:
-        return {stage: float(self.store.load(stage)["seconds"]) for stage in ("figures", "scores", "alone", "harm", "refit", "judged", "routed")}
+        return {stage: float(self.store.load(stage)["seconds"]) for stage in ("figures", "scores", "each", "alone", "harm", "refit", "judged", "routed")}
 
     def _gather_all(self) -> tuple[Clock, list[MLPProbe]]:
         """Sum up every split; of the passes only the clock of the fit split and its MLP probes stay in memory."""
@@ -176,10 +182,25 @@ class Stages:
         advance = self.progress.stage("score the test split", total=self.corpus.tokens("test"))
         return score(self.model, self.sites, self._ids("test"), views, advance=advance).tensors()
 
-    def _alone(self, layerwise: Layerwise, probes: Sequence[SiteProbes]) -> dict[str, Any]:
+    def _local(self) -> Sequence[LocalAttention | None]:
+        """Attention on a buffer of every block."""
+        return local_attention(self.model, self.sites, reach=self.settings.reach) if self.settings.reach else [None] * len(self.sites)
+
+    def _fit_each(self, layerwise: Layerwise, probes: Sequence[SiteProbes]) -> list[dict[str, Any]]:
+        advance = self.progress.stage("fit each layer's probe", total=len(layerwise.layers), unit="layers")
+        return [_content(probe) for probe in fit_each(layerwise, self.sites, **self._refit_data(probes), advance=advance)]
+
+    def _refit_data(self, probes: Sequence[SiteProbes]) -> dict[str, Any]:
+        """What probes with a memory are fitted from."""
+        fit, select = self._ids("fit", self.settings.refit_tokens), self._ids("select", max(self.settings.refit_tokens // 8, 1))
+        return {"first": [probe.block for probe in probes], "summaries": [probe.summary for probe in probes], "fit": fit, "select": select}
+
+    def _alone(self, layerwise: Layerwise, each: Sequence[dict[str, Any]], local: Sequence[LocalAttention | None]) -> dict[str, Any]:
         windows = self._ids("select", self.settings.rank_tokens)
         found = {}
-        for key, stands in (("replaced", [replacing(probe.block) for probe in probes]), ("dropped", [dropping] * len(probes))):
+        probes = [replacing(_state_probe_from(content, near)) for content, near in zip(each, local, strict=True)]
+        pairs: dict[str, list[Stand]] = {"replaced": probes, "dropped": [dropping] * len(probes)}
+        for key, stands in pairs.items():
             advance = self.progress.stage(f"each layer {key} alone", total=sum(map(len, windows)))
             found[key] = [asdict(one) for one in each_alone(layerwise, self.sites, windows, stands, advance=advance)]
         return found
@@ -191,15 +212,9 @@ class Stages:
         return [{"linear": _plain(forecast.linear), "scale": forecast.scale} for forecast in forecasts]
 
     def _refit(self, layerwise: Layerwise, probes: Sequence[SiteProbes], replaced: Sequence[Alone]) -> dict[str, Any]:
-        fit, select = self._ids("fit", self.settings.refit_tokens), self._ids("select", max(self.settings.refit_tokens // 8, 1))
         advance = self.progress.stage("refit behind replaced layers", total=len(layerwise.layers), unit="layers")
-        summaries = [probe.summary for probe in probes]
-        first = [probe.block for probe in probes]
-        chosen, changes = refit(layerwise, self.sites, self._sets(replaced), first=first, summaries=summaries, fit=fit, select=select, advance=advance)
-        plain = {
-            size: {number: {"directions": probe.summary.directions, "linear": _plain(probe.linear)} for number, probe in found.items()}
-            for size, found in chosen.items()
-        }
+        chosen, changes = refit(layerwise, self.sites, self._sets(replaced), **self._refit_data(probes), advance=advance)
+        plain = {size: {number: _content(probe) for number, probe in found.items()} for size, found in chosen.items()}
         return {"probes": plain, "changes": changes}
 
     def _sets(self, ranked: Sequence[Alone]) -> dict[int, list[int]]:
@@ -208,13 +223,19 @@ class Stages:
         return {size: order[:size] for size in self.settings.replace if size <= len(order)}
 
     def _judge(
-        self, layerwise: Layerwise, probes: Sequence[SiteProbes], replaced: Sequence[Alone], dropped: Sequence[Alone], refitted: dict[int, Any]
+        self,
+        layerwise: Layerwise,
+        probes: Sequence[SiteProbes],
+        replaced: Sequence[Alone],
+        dropped: Sequence[Alone],
+        refitted: dict[int, Any],
+        local: Sequence[LocalAttention | None],
     ) -> dict[str, Any]:
         chosen = self._windows("test", self.settings.judge_tokens)
         variants: dict[str, dict[int, Stand]] = {}
         drops = self._sets(dropped)
         for size, numbers in self._sets(replaced).items():
-            variants[f"replace-{size}"] = {number: replacing(_state_probe_from(content)) for number, content in refitted[size].items()}
+            variants[f"replace-{size}"] = {number: replacing(_state_probe_from(content, local[number])) for number, content in refitted[size].items()}
             variants[f"plain-{size}"] = {number: replacing(probes[number].block) for number in numbers}
             variants[f"drop_same-{size}"] = dict.fromkeys(numbers, dropping)
             variants[f"drop_best-{size}"] = dict.fromkeys(drops[size], dropping)
@@ -265,5 +286,13 @@ def _forecast_from(content: dict[str, Any]) -> Forecast:
     return Forecast(linear=LinearProbe(**content["linear"]), scale=content["scale"])
 
 
-def _state_probe_from(content: dict[str, Any]) -> StateProbe:
-    return StateProbe(summary=Summary(directions=content["directions"]), linear=LinearProbe(**content["linear"]))
+def _content(probe: StateProbe) -> dict[str, Any]:
+    return {"directions": probe.summary.directions, "linear": _plain(probe.linear)}
+
+
+def _state_probe_from(content: dict[str, Any], local: LocalAttention | None) -> StateProbe:
+    return StateProbe(summary=Summary(directions=content["directions"], local=local), linear=LinearProbe(**content["linear"]))
+
+
+def _looked_at(local: Sequence[LocalAttention | None], context: int) -> float:
+    return 0.0 if local[0] is None else local[0].looked_at(context) / (context * (context + 1) / 2)

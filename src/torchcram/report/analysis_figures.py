@@ -68,7 +68,8 @@ def _whole_layers(axes: Axes, details: Details) -> None:
     for kind, colour, word in kinds:
         chosen = {int(name.rpartition("-")[2]): one for name, one in details["judged"]["variants"].items() if name.rpartition("-")[0] == kind}
         sizes = sorted(chosen)
-        share = [size / details["model"]["layers"] for size in sizes]
+        kept = details["replaced_looks_at"] if kind == "replace" else 0.0
+        share = [size * (1 - kept) / details["model"]["layers"] for size in sizes]
         axes.fill_between(share, [chosen[size]["low"] for size in sizes], [chosen[size]["high"] for size in sizes], color=colour, alpha=0.15, linewidth=0)
         axes.plot(share, [chosen[size]["loss_change"] for size in sizes], color=colour, marker="o", markersize=4, label=word)
     axes.set_title("Whole layers")

@@ -16,8 +16,9 @@ SECTIONS = (
         name="causal",
         heading="What does it cost to skip reads?",
         caption="The change of the loss on test text against the share of all attention reads that are skipped. Left: whole layers, the best ones by "
-        "select text; blue: replaced by probes that were refitted behind the layers replaced before, and see a summary of fixed size of the tokens "
-        "before; green: by plain ridge probes of the input; red: the same layers dropped; ochre: the layers that are best to drop. "
+        "select text; blue: replaced by probes that were refitted behind the layers replaced before, and see a summary of the tokens before and what the "
+        "block finds in a buffer of fixed size (its entries count as reads that are left); green: by plain ridge probes of the input; red: the same layers "
+        "dropped; ochre: the layers that are best to drop. "
         "Bands are 95% intervals over documents. "
         "Right: single tokens of all layers, picked by the true error (which needs the read), by predicted error, by predicted downstream harm; dotted: by "
         "predicted harm, but dropped. The scale is linear below 0.02 nats.",

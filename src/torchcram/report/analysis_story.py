@@ -34,8 +34,13 @@ def _headline(summary: Details, details: Details) -> str:
         return f"None of the {layers} attention layers measured here can be replaced at a cost below 0.02 nats per token (loss {base:.3f})."
     return (
         f"The best {size} of {layers} attention layers can be replaced by probes at {nats(summary['replace_best'][str(size)])} nats per token "
-        f"(loss {base:.3f}); dropping the same layers costs {nats(summary['drop_same'][str(size)])}."
+        f"(loss {base:.3f}){_left_to_look_at(details)}; dropping the same layers costs {nats(summary['drop_same'][str(size)])}."
     )
+
+
+def _left_to_look_at(details: Details) -> str:
+    share, context = details["replaced_looks_at"], details["settings"]["context"]
+    return f", where they look at a buffer of fixed size, {percent(share)} of the entries of a window of {context}" if share else ""
 
 
 def _plan_words(plan: Details, details: Details) -> str:
