@@ -47,7 +47,7 @@ def details() -> dict[str, Any]:
     ]
     return {
         "model": {"name": "Tiny <model>", "class": "TinyForCausalLM", "parameters": 123456, "layers": LAYERS},
-        "settings": {"tokens": 200000},
+        "settings": {"tokens": 200000, "context": 512},
         "environment": {"torch": "2.13"},
         "text": {split: {"tokens": tokens, "windows": 9, "documents": 12} for split, tokens in (("fit", 200171), ("select", 25681), ("test", 25303))},
         "cost": {
@@ -60,6 +60,7 @@ def details() -> dict[str, Any]:
         "token_classes": {"rare token": {"tokens": 0.1, **dict.fromkeys(DEFINITIONS, 0.2)}, "punctuation": {"tokens": 0.12, **dict.fromkeys(DEFINITIONS, 0.5)}},
         "layers": [layer(number) for number in range(LAYERS)],
         "judged": {"base_loss": 3.05, "predictions": 8184, "documents": 8, "variants": variants},
+        "replaced_looks_at": 0.25,
         "routed": routed,
         "shown": [{"token": "Fellow", "score": 0.9}, {"token": " <citizens>", "score": 0.3}],
     }
@@ -74,6 +75,7 @@ def summary() -> dict[str, Any]:
     return {
         "explained_variance_by_layer": [row["explained_variance"] for row in found["layers"]],
         "redundant_share": {key: dict(zip(map(str, THRESHOLDS), one["share"], strict=True)) for key, one in found["redundant_share"].items()},
+        "replaced_looks_at": found["replaced_looks_at"],
         **{"replace_best": by_kind["replace"], "drop_same": by_kind["drop_same"], "drop_best": by_kind["drop_best"]},
         "routed": [{key: record[key] for key in ("policy", "skip_rate", "loss_change")} for record in found["routed"]],
         **{"base_loss": 3.05, "fit_tokens": 200171, "seconds": 130.0, "forward_seconds": 100.0},

@@ -32,8 +32,10 @@ def test_an_unfinished_analysis_is_refused(tmp_path):
 def test_the_story_says_what_was_found_and_how_sure_it_is():
     headline, predictable, planned, paper, certainty = analysis_story(summary(), details(), plan())
     assert headline == (
-        "The best 4 of 6 attention layers can be replaced by probes at +0.016 nats per token (loss 3.050); dropping the same layers costs +0.440."
+        "The best 4 of 6 attention layers can be replaced by probes at +0.016 nats per token (loss 3.050), where they look at a buffer of fixed size, 25% of "
+        "the entries of a window of 512; dropping the same layers costs +0.440."
     )
+    assert "buffer" not in analysis_story(summary(), details() | {"replaced_looks_at": 0.0}, plan())[0]
     assert "explains 15% to 90% of the variance" in predictable
     assert "replace the attention of layers 3, 5 (predicted +0.011 nats), or skip 50% of all reads by predicted harm (predicted +0.013 nats)." in planned
     assert "Here 88% are reached by explained variance above 0.10, cosine above 0.24; centred cosine and 1 - relative error pass 88% at no threshold" in paper
@@ -59,7 +61,8 @@ def test_tiles_and_table_hold_the_figures():
 
 def test_the_headline_figure_holds_the_measured_costs():
     whole, tokens = causal_figure(details()).axes
-    assert lines(whole)["replaced, refitted"] == ([1 / 6, 2 / 6, 4 / 6], [0.004, 0.008, 0.016])
+    assert lines(whole)["replaced, refitted"] == (pytest.approx([0.75 / 6, 1.5 / 6, 3 / 6]), [0.004, 0.008, 0.016])
+    assert lines(whole)["dropped, the same"][0] == pytest.approx([1 / 6, 2 / 6, 4 / 6])
     assert lines(tokens)["predicted harm"] == ([0.25, 0.5, 0.75], [0.025, 0.05, pytest.approx(0.075)])
 
 
