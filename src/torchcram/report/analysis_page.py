@@ -56,7 +56,8 @@ SECTIONS = (
         name="measures",
         heading="Do known measures foresee the cost?",
         caption="Left: the error bound of NBL (arXiv 2505.21077) of each layer, from canonical correlations of input and output, against the measured cost of "
-        "replacing it. Middle: the cosine of the stream before and after the block (LLM-Drop, arXiv 2406.15786) against the measured cost of dropping it. "
+        "replacing it (by a probe that sees more than the bound's linear map). Middle: the cosine of the stream before and after the "
+        "block (LLM-Drop, arXiv 2406.15786) against the measured cost of dropping it. "
         "Right: explained variance of the best predictions of each rank; thin lines are layers.",
         draw=drawn.measures_figure,
     ),

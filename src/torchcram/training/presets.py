@@ -34,7 +34,7 @@ def demo() -> RunConfig:
         task=SRCDConfig(length=256),
         model=ModelConfig(),
         controller=ControllerConfig(acquire_steps=400, mature_steps=100),
-        training=TrainingConfig(steps=1400, head_weights={"next_observation": 20.0}),
+        training=TrainingConfig(steps=1400, head_weights={"next_observation": 5.0}),
         evaluation=EvaluationConfig(calibration_sequences=600, risk_tolerance=0.003),
     )
 
@@ -46,7 +46,7 @@ def full() -> RunConfig:
         task=SRCDConfig(length=2048),
         model=ModelConfig(),
         controller=ControllerConfig(acquire_steps=500),
-        training=TrainingConfig(steps=2000, length_curriculum=((0, 256), (350, 2048)), head_weights={"next_observation": 20.0}),
+        training=TrainingConfig(steps=2000, length_curriculum=((0, 256), (350, 2048)), head_weights={"next_observation": 5.0}),
         evaluation=EvaluationConfig(sequences_midway=8, calibration_sequences=260, risk_tolerance=0.005),
     )
 
