@@ -140,6 +140,7 @@ ORDER = (
     "analysis.mlp_probe",
     "analysis.redundancy",
     "analysis.token_classes",
+    "analysis.local_attention",
     "analysis.state_probe",
     "analysis.layerwise",
     "analysis.store",

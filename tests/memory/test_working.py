@@ -64,54 +64,23 @@ def test_no_gap_no_decay():
     assert torch.equal(memory(torch.randn(2, 5, 8), torch.zeros(2, 5), state)[1], state)
 
 
-def shown_by(memory: TimeAwareSSM, x: Tensor, state: Tensor, horizon: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What a memory without projection shows at a step without gap: the states as they are, and as they will be."""
-    shown = memory(x, torch.zeros(x.shape[:2]), state, horizon)[0]
-    now, later = shown[0, 0, : 4 * memory.state_size].unflatten(0, (2, -1, 2)).contiguous()
-    return torch.view_as_complex(now), torch.view_as_complex(later)
-
-
-def open_ssm() -> TimeAwareSSM:
-    """Gate open and nothing projected: what is read from the state is the output."""
+@pytest.mark.usefixtures("float64")
+def test_the_horizon_shows_the_state_as_it_will_be():
+    """Gate open and nothing projected, a step over a horizon shows what a later step without input finds, beside the present."""
     features = TimeAwareSSM(8, state_size=6).out.in_features
-    memory = silent_ssm(width=features)
+    memory, state = silent_ssm(width=features), torch.randn(2, 6, 2)
     with torch.no_grad():
         memory.gate.weight.zero_()
         memory.spectrum.weight.zero_()
         memory.gate.bias.fill_(1.2784645427610738)  # silu of it is 1
         memory.out.weight.copy_(torch.eye(features))
-    return memory
-
-
-@pytest.mark.usefixtures("float64")
-def test_the_horizon_shows_the_state_as_it_will_be():
-    """Beside the present, a step shows each channel after the horizon: turned and faded by its own laws, not forgotten at the channel's rate."""
-    memory, state = open_ssm(), torch.randn(1, 6, 2)
-    x, horizon = torch.randn(1, 1, memory.out.in_features), 3 * torch.rand(1, 1)
-    now, later = shown_by(memory, x, state, horizon)
-    magnitude = 0.5 * torch.log(state.square().sum(-1) + 1e-6)
-    spectrum = magnitude / magnitude.square().mean(-1, keepdim=True).sqrt()
-    pitch = (memory.pitch(x[:, 0]) + memory.pitch_of_spectrum(spectrum))[0]
-    assert pitch.abs().min() > 1e-3
-    exponent = torch.complex(-softplus(memory.fade), memory.frequency + pitch) * horizon[0]
-    torch.testing.assert_close(now, torch.view_as_complex(state)[0], **EXACT)
-    torch.testing.assert_close(later, now * exponent.exp(), **EXACT)
-
-
-@pytest.mark.usefixtures("float64")
-def test_no_horizon_is_the_present():
-    memory, state = open_ssm(), torch.randn(1, 6, 2)
-    x = torch.randn(1, 1, memory.out.in_features)
-    for horizon in (torch.zeros(1, 1), None):
-        now, later = shown_by(memory, x, state, horizon)
-        torch.testing.assert_close(later, now, **EXACT)
-
-
-def test_at_the_start_a_state_turns_as_its_channel_does_and_hardly_fades():
-    memory = TimeAwareSSM(8, state_size=16, timescales=(0.5, 50.0))
-    torch.testing.assert_close(softplus(memory.fade), torch.full((16,), 1 / 50.0), rtol=1e-5, atol=0)
-    assert not memory.pitch.weight.any()
-    assert not memory.pitch_of_spectrum.weight.any()
+    x, horizon = torch.randn(2, 1, features), 3 * torch.rand(2, 1)
+    _, later = memory(x, horizon, state)
+    shown = memory(x, torch.zeros(2, 1), state, horizon)[0]
+    for expected in (state, later):
+        assert (shown - expected.flatten(1)[..., None]).abs().amin(-1).max() < 1e-9
+    now, none = (memory(x, horizon, state, given)[0] for given in (torch.zeros(2, 1), None))
+    torch.testing.assert_close(now, none, **EXACT)
 
 
 @pytest.mark.usefixtures("float64")

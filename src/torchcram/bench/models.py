@@ -186,7 +186,7 @@ def _ours(setting: Setting, rate: float) -> nn.Module:
     from torchcram.models.configuration_cram import CRAMConfig
     from torchcram.models.modeling_cram import CRAMForCausalLM
 
-    config = CRAMConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=DEPTH, mixer_options={"heads": HEADS, "mlp_ratio": 4.0})
+    config = CRAMConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=DEPTH, mixer_options={"heads": HEADS})
     model = CRAMForCausalLM(config).eval().to(setting.device)
     for block in model.model.mixers:
         force(cast(CRAMBlock, block), rate, setting.generator)

@@ -109,7 +109,7 @@ def _method(title: str, mixer: str, **fixed: Any) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "cram": _method("CRAM", "cram", slots=64, mlp_ratio=4.0),
+    "cram": _method("CRAM", "cram", slots=64),
     "grud": _method("GRU-D", "grud"),
     "transformer": _method("dense Transformer", "transformer"),
     "ssm": _method("SSM alone", "ssm"),

@@ -72,7 +72,7 @@ class CRAMBlock(nn.Module):
         working: str = "time_aware_ssm",
         state_size: int = 64,
         semantic: str = "slots",
-        slots: int = 128,
+        slots: int = 256,
         rank: int | None = None,
         router: str = "need_familiarity",
         threshold: float | None = None,
@@ -81,7 +81,7 @@ class CRAMBlock(nn.Module):
         quality: str = "predicted",
         quality_variance: float = 0.5,
         detach: bool = True,
-        mlp_ratio: float = 6.0,
+        mlp_ratio: float = 4.0,
     ):
         super().__init__()
         require_positive(quality_variance=quality_variance)

@@ -63,7 +63,7 @@ class SlotMemory(nn.Module):
         self,
         d_model: int,
         *,
-        slots: int = 128,
+        slots: int = 256,
         rank: int | None = None,
         sharpness: float = 20.0,
         radius: float = 0.25,
@@ -229,7 +229,7 @@ class LowRankMemory(nn.Module):
 
     evidence_size = 1
 
-    def __init__(self, d_model: int, *, slots: int = 128, rank: int | None = None):
+    def __init__(self, d_model: int, *, slots: int = 256, rank: int | None = None):
         super().__init__()
         del slots
         rank = max(1, d_model // 16) if rank is None else rank
@@ -259,7 +259,7 @@ class SilentMemory(nn.Module):
 
     evidence_size = 0
 
-    def __init__(self, d_model: int, *, slots: int = 128, rank: int | None = None):
+    def __init__(self, d_model: int, *, slots: int = 256, rank: int | None = None):
         super().__init__()
         del d_model, slots
         if rank is not None:

@@ -23,12 +23,10 @@ from torchcram.strict import require_choice, require_positive
 class TimeAwareSSM(nn.Module):
     """``s_t = exp((-rate(x_t) + i frequency) gap_t) s_{t-1} + drive(x_t)``, read out through a gate.
 
-    A continuous-time state can be read at any moment: it is read as it is, and as it will be after the ``horizon``: the time to the moment
-    that the step's target refers to. How fast a channel forgets (``rate``) weighs old observations against new ones; what it has seen
-    goes on by laws of its own: it fades slowly (``fade``), and turns at a frequency that may differ from the channel's (``pitch``,
-    predicted from the token and from the frequencies that are present), so that a few channels can follow any frequency between them.
-    Beside both stands each channel's logarithmic magnitude: which frequencies are present does not depend on their phase. The gate sees the
-    magnitudes, too: what is read from a channel may depend on what the others hold, so that the frequencies that are present can be picked out.
+    A continuous-time state can be read at any moment: it is read as it is, and as it will be, undisturbed, after the ``horizon``: the
+    time to the moment that the step's target refers to. Beside both stands each channel's logarithmic magnitude: which frequencies are present
+    does not depend on their phase. The gate sees the magnitudes, too: what is read from a channel may depend on what the others hold,
+    so that the frequencies that are present can be picked out.
     The transition is exact for any gap >= 0: two steps with half the gap and no input equal one. In the family of S5 and the
     LRU (Smith et al. 2023, Orvieto et al. 2023), with the selectivity of Mamba in the decay rate. Deviation: not in the paper.
 
@@ -51,17 +49,13 @@ class TimeAwareSSM(nn.Module):
         self.drive = nn.Linear(d_model, 2 * state_size)
         self.gate = nn.Linear(d_model, 5 * state_size)
         self.spectrum = nn.Linear(state_size, 5 * state_size, bias=False)
-        self.fade = nn.Parameter(_softplus_inverse(torch.full((state_size,), 1 / longest)))
-        self.pitch = nn.Linear(d_model, state_size, bias=False)
-        self.pitch_of_spectrum = nn.Linear(state_size, state_size, bias=False)
         self.out = nn.Linear(5 * state_size, d_model, bias=False)
         small_start(self.out)
         with torch.no_grad():
             self.rate.weight.mul_(0.1)
             self.spectrum.weight.mul_(0.3)
-            self.pitch.weight.zero_()
-            self.pitch_of_spectrum.weight.zero_()
-            self.rate.bias.copy_(_softplus_inverse(rates))
+            # The inverse of softplus, safe for large rates.
+            self.rate.bias.copy_(rates + torch.log(-torch.expm1(-rates)))
 
     def init_state(self, batch_size: int) -> Float[Tensor, "batch state 2"]:
         """Return the empty state, real and imaginary parts last."""
@@ -82,43 +76,24 @@ class TimeAwareSSM(nn.Module):
             drive = torch.sqrt(-torch.expm1(-2 * rate))[..., None] * drive.to(rate.dtype).unflatten(-1, (-1, 2))
             if mask is not None:
                 gap, drive = gap * mask, drive * mask[..., None, None]
-            turn = _transition(rate, self.frequency.to(rate.dtype), gap.to(rate.dtype))
-            real, imaginary = scan_planes(turn, drive.unbind(-1), state.to(rate.dtype).unbind(-1))
+            real, imaginary = scan_planes(self._transition(rate, gap), drive.unbind(-1), state.to(rate.dtype).unbind(-1))
+            parts = torch.stack([real, imaginary], -1)
+            ahead = parts if horizon is None else torch.stack(_turned(self._transition(rate, horizon), (real, imaginary)), -1)
             magnitude = 0.5 * torch.log(real * real + imaginary * imaginary + 1e-6)
-        spectrum = rms_norm(magnitude.to(x.dtype), magnitude.shape[-1:])
-        parts = torch.stack([real, imaginary], -1)
-        ahead = parts if horizon is None else self._look_ahead(x, spectrum, (real, imaginary), horizon)
-        seen = torch.cat([parts.flatten(-2), ahead.flatten(-2), magnitude], -1).to(x.dtype)
-        return self.out(seen * silu(self.gate(x) + self.spectrum(spectrum))), parts[:, -1]
+            seen = torch.cat([parts.flatten(-2), ahead.flatten(-2), magnitude], -1).to(x.dtype)
+        gate = self.gate(x) + self.spectrum(rms_norm(magnitude.to(x.dtype), magnitude.shape[-1:]))
+        return self.out(seen * silu(gate)), parts[:, -1]
 
-    def _look_ahead(
-        self,
-        x: Float[Tensor, "batch time d_model"],
-        spectrum: Float[Tensor, "batch time state"],
-        now: tuple[Tensor, Tensor],
-        horizon: Float[Tensor, "batch time"],
-    ) -> Float[Tensor, "batch time state 2"]:
-        """Return what the states, real and imaginary parts, will be after the horizon if nothing more is seen."""
-        pitch = self.pitch(x) + self.pitch_of_spectrum(spectrum)
-        with torch.autocast(x.device.type, enabled=False):
-            fade, frequency = softplus(self.fade).to(now[0].dtype), self.frequency.to(now[0].dtype) + pitch.to(now[0].dtype)
-            return torch.stack(_turned(_transition(fade, frequency, horizon.to(now[0].dtype)), now), -1)
-
-
-def _transition(rate: Float[Tensor, "*#steps state"], frequency: Float[Tensor, "*#steps state"], span: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor]:
-    """Return by what an undisturbed state is multiplied over a span of time: real and imaginary part."""
-    size, angle = torch.exp(-rate * span[..., None]), frequency * span[..., None]
-    return size * angle.cos(), size * angle.sin()
+    def _transition(self, rate: Float[Tensor, "batch time state"], span: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor]:
+        """Return by what an undisturbed state is multiplied over a span of time: real and imaginary part."""
+        span = span.to(rate.dtype)[..., None]
+        size, angle = torch.exp(-rate * span), self.frequency.to(rate.dtype) * span
+        return size * angle.cos(), size * angle.sin()
 
 
 def _turned(turn: tuple[Tensor, Tensor], states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The complex product."""
     return turn[0] * states[0] - turn[1] * states[1], turn[0] * states[1] + turn[1] * states[0]
-
-
-def _softplus_inverse(positive: Float[Tensor, " state"]) -> Float[Tensor, " state"]:
-    """Return what softplus maps to ``positive``, safe for large values."""
-    return positive + torch.log(-torch.expm1(-positive))
 
 
 class CTODEMemory(nn.Module):
