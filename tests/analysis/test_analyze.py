@@ -157,6 +157,12 @@ def test_a_context_longer_than_the_models_is_refused(small):
         analyze(tiny_model("gpt2"), CharTokenizer(), documents(), settings=small.updated("context", 128))
 
 
+def test_a_buffer_that_is_nearly_the_window_is_refused(small):
+    assert [small.updated("local_reach", reach).reach for reach in (0, 4, None)] == [0, 4, 1]
+    with pytest.raises(ValueError, match=r"local_reach 5 lets a probe see up to 11 of a window's 32 tokens, .*: use 4 or less"):
+        small.updated("local_reach", 5)
+
+
 def test_an_overflow_in_half_precision_is_said(small):
     model = tiny_model("llama")
     with torch.no_grad():

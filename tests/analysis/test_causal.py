@@ -8,8 +8,9 @@ from torchcram.analysis.capture import capture
 from torchcram.analysis.causal import Prefixes, Router, divergence, dropping, each_alone, judge, replacing, route, thresholds
 from torchcram.analysis.harm import Forecast, first_order_harm, learn_harm, measured, relative_error
 from torchcram.analysis.layerwise import Layerwise, token_losses
+from torchcram.analysis.local_attention import local_attention
 from torchcram.analysis.moments import covariances, no_moments
-from torchcram.analysis.refit import refit
+from torchcram.analysis.refit import fit_each, refit
 from torchcram.analysis.ridge import LinearProbe, chosen_on
 from torchcram.analysis.sites import find_sites
 from torchcram.analysis.state_probe import Summary
@@ -116,6 +117,19 @@ def test_the_change_on_select_text_is_that_of_running_with_the_refitted_probes(l
     chosen, changes = refit(layerwise, sites, {2: [2, 0]}, first=probes, summaries=summaries, fit=windows(8, seed=10), select=select)
     found = judge(layerwise, sites, select, {"two": {number: replacing(probe) for number, probe in chosen[2].items()}}, documents=[0, 1, 2])
     assert changes[2] == pytest.approx(found.change("two"), abs=1e-5)
+
+
+def test_the_probe_of_each_layer_alone_is_that_of_the_set_of_one(llama):
+    model, sites, layerwise, probes = llama
+    summaries = [Summary(directions=torch.eye(WIDTH)[:, :4], local=local) for local in local_attention(model, sites, reach=2)]
+    data = {"first": probes, "summaries": summaries, "fit": windows(8, seed=12), "select": windows(3, seed=13)}
+    each = fit_each(layerwise, sites, **data)
+    assert len(each) == len(sites)
+    for number, probe in enumerate(each):
+        chosen, _ = refit(layerwise, sites, {1: [number]}, **data)
+        assert probe.linear.weight.shape == (summaries[number].features, WIDTH)
+        torch.testing.assert_close(probe.linear.weight, chosen[1][number].linear.weight, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(probe.linear.bias, chosen[1][number].linear.bias, rtol=1e-4, atol=1e-5)
 
 
 def test_first_order_harm_is_the_gradient_times_the_error(llama):

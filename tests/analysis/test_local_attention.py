@@ -77,7 +77,7 @@ def test_the_first_token_is_seen_from_everywhere():
 @pytest.mark.parametrize("reach", [1, 2, 3])
 @pytest.mark.parametrize("tokens", [1, 4, 7, 12, 16])
 def test_what_it_looks_at_is_counted(reach, tokens):
-    """Entries that a change of would be seen, token by token; a tiny model with one layer shows them all."""
+    """As many entries as change something: each is changed in turn, and the tokens whose output moves have looked at it."""
     model = tiny_model("llama")
     x, local = torch.randn(tokens, find_sites(model)[0].width), made(model, reach)[0]
     with torch.no_grad():
