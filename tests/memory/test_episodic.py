@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lived import live
 from torchcram.memory.episodic import EpisodicMemory
+from torchcram.ops.routed_attention.packing import visible_entries
 from torchcram.types import KeyValueState
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -132,6 +133,25 @@ def test_the_top_entry_lies_within_these_steps_and_has_most_of_the_weight():
         memory.log_sharpness.fill_(-5.0)
     state, time = memory.write(h, 0.1 * gap, memory.init_state(BATCH))
     assert memory.top_entry(memory.address(h), time, state, last.expand(BATCH, -1))[0].numel() == 0, "an even spread has no top"
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_the_top_entries_are_those_of_all_weights_at_once(window):
+    """More queries than are looked at together, of sequences of which one reads less; and none at all."""
+    memory = lived(window=window)
+    h, gap = torch.randn(BATCH, 50, WIDTH), torch.rand(BATCH, 50)
+    h[:, 25:] = h[:, :25]
+    with torch.no_grad():
+        memory.key.weight.copy_(memory.query.weight)
+    state, time = memory.write(h, 0.01 * gap, memory.init_state(BATCH))
+    reads = torch.rand(BATCH, 50) < torch.tensor([[0.9], [0.4]])
+    scores = memory._queries(memory.address(h), time) @ state.keys.mT
+    visible = visible_entries(1 + torch.arange(50).expand(BATCH, -1), 51, window)
+    weight, entry = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1).mean(1).max(-1)
+    expected = {(row, step, int(entry[row, step]) - 1) for row, step in (reads & (weight > 0.5) & (entry > 0)).nonzero().tolist()}
+    assert {tuple(found) for found in torch.stack(memory.top_entry(memory.address(h), time, state, reads), 1).tolist()} == expected
+    assert window is not None or len(expected) > 10
+    assert memory.top_entry(memory.address(h), time, state, torch.zeros_like(reads))[0].numel() == 0
 
 
 def test_a_surprise_marks_its_own_key_and_no_other():

@@ -40,6 +40,21 @@ def test_forward_is_piece_by_piece(kind, pieces):
 
 
 @pytest.mark.usefixtures("float64")
+def test_computed_a_few_sequences_at_once_it_is_the_same(monkeypatch):
+    """Values, states and gradients, with and without a horizon and a mask."""
+    memory, (x, gap, horizon) = live(TimeAwareSSM(8, state_size=6)), stream()
+    x, gap, horizon, mask = x.repeat(3, 1, 1).requires_grad_(), gap.repeat(3, 1), horizon.repeat(3, 1), torch.rand(6, 9) < 0.7
+    for more in ((), (horizon,), (horizon, mask)):
+        results = []
+        for limit in (2**22, 4 * 9 * 30):
+            monkeypatch.setattr("torchcram.memory.working.AT_ONCE", limit)
+            output, state = memory(x, gap, memory.init_state(6), *more)
+            results.append((output, state, *torch.autograd.grad(output.square().sum() + state.sum(), [x, *memory.parameters()])))
+        for whole, few in zip(*results, strict=True):
+            torch.testing.assert_close(few, whole, **EXACT)
+
+
+@pytest.mark.usefixtures("float64")
 def test_two_steps_of_half_the_gap_are_one_step():
     memory, state = silent_ssm(), torch.randn(2, 6, 2)
     x, gap = torch.randn(2, 1, 8), 3 * torch.rand(2, 1)

@@ -21,6 +21,9 @@ from torchcram.ops.routed_attention.packing import pack, visible_entries
 from torchcram.strict import require_positive
 from torchcram.types import KeyValueState
 
+# Queries of a sequence whose heaviest entry is looked for at once: their scores stay in the processor's cache.
+TOGETHER = 16
+
 
 class EpisodicMemory(nn.Module):
     """Write, read, forget beyond the window.
@@ -130,12 +133,20 @@ class EpisodicMemory(nn.Module):
         offset = memory.keys.shape[2] - address.shape[1]
         position, real = pack(selected)
         index = position[:, None, :, None].expand(-1, self.heads, -1, self.d_head)
-        scores = self._queries(address, time).gather(2, index) @ memory.keys.mT
-        visible = visible_entries(offset + position, memory.keys.shape[2], self.window)
-        weight, entry = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1).mean(1).max(-1)
+        queries = self._queries(address, time).gather(2, index)
+        parts = [self._weightiest(*part, memory, offset) for part in zip(queries.split(TOGETHER, 2), position.split(TOGETHER, 1), strict=True)]
+        weight, entry = (torch.cat(column, 1) for column in zip(*parts, strict=True))
         clear = real & (weight > 0.5) & (entry >= offset)
         row = torch.arange(len(position), device=position.device)[:, None].expand_as(position)
         return row[clear], position[clear], entry[clear] - offset
+
+    def _weightiest(self, queries: Tensor, position: Tensor, memory: KeyValueState, offset: int) -> tuple[Tensor, Tensor]:
+        """Return the greatest weight that each query gives to an entry, mean over heads, and the entry: none that comes later is looked at."""
+        length = offset + (int(position.max()) if position.numel() else 0)
+        visible = visible_entries(offset + position, length, self.window)
+        scores = (queries @ memory.keys[:, :, :length].mT).masked_fill_(~visible[:, None], -torch.inf)
+        weight, entry = scores.softmax(-1).mean(1).max(-1)
+        return weight, entry
 
     def _keys_and_values(self, hidden_states: Tensor, time: Tensor, surprise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         keys = rms_norm(self._split(self.key, hidden_states), (self.d_head,))

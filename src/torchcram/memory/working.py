@@ -8,6 +8,7 @@ in the task's unit of time.
 from __future__ import annotations
 
 import math
+from itertools import repeat
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +19,9 @@ from torchcram.ops.ct_ode import ct_ode_step
 from torchcram.ops.init import small_start
 from torchcram.ops.scan import scan_planes
 from torchcram.strict import require_choice, require_positive
+
+# Numbers in the widest intermediate result on a CPU: larger ones go back to the system after each use, and every page of them has to come anew.
+AT_ONCE = 2**22
 
 
 class TimeAwareSSM(nn.Module):
@@ -70,25 +74,42 @@ class TimeAwareSSM(nn.Module):
         mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch state 2"]]:
         """Return the outputs and the state after the last step. The recurrence runs in fp32 under autocast; padding leaves the state as it is."""
+        rows = _rows_at_once(x, self.gate.out_features)
+        if rows >= len(x):
+            return self._pass(x, gap, state, horizon, mask)
+        parts = [repeat(None) if tensor is None else tensor.split(rows) for tensor in (horizon, mask)]
+        passes = [self._pass(*part) for part in zip(x.split(rows), gap.split(rows), state.split(rows), *parts, strict=False)]
+        outputs, states = zip(*passes, strict=True)
+        return torch.cat(outputs), torch.cat(states)
+
+    def _pass(self, x: Tensor, gap: Tensor, state: Tensor, horizon: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         rate, drive = softplus(self.rate(x)), self.drive(x)
         with torch.autocast(x.device.type, enabled=False):
             rate = rate.to(torch.promote_types(gap.dtype, torch.float32))
-            drive = torch.sqrt(-torch.expm1(-2 * rate))[..., None] * drive.to(rate.dtype).unflatten(-1, (-1, 2))
+            scale = torch.sqrt(-torch.expm1(-2 * rate))
             if mask is not None:
-                gap, drive = gap * mask, drive * mask[..., None, None]
-            real, imaginary = scan_planes(self._transition(rate, gap), drive.unbind(-1), state.to(rate.dtype).unbind(-1))
-            parts = torch.stack([real, imaginary], -1)
-            ahead = parts if horizon is None else torch.stack(_turned(self._transition(rate, horizon), (real, imaginary)), -1)
+                gap, scale = gap * mask, scale * mask[..., None]
+            inputs = tuple(scale * plane for plane in drive.to(rate.dtype).chunk(2, -1))
+            real, imaginary = scan_planes(self._transition(rate, gap), inputs, state.to(rate.dtype).unbind(-1))
+            ahead = (real, imaginary) if horizon is None else _turned(self._transition(rate, horizon), (real, imaginary))
             magnitude = 0.5 * torch.log(real * real + imaginary * imaginary + 1e-6)
-            seen = torch.cat([parts.flatten(-2), ahead.flatten(-2), magnitude], -1).to(x.dtype)
-        gate = self.gate(x) + self.spectrum(rms_norm(magnitude.to(x.dtype), magnitude.shape[-1:]))
-        return self.out(seen * silu(gate)), parts[:, -1]
+            seen = torch.cat([real, imaginary, *ahead, magnitude], -1).to(x.dtype)
+        spectrum = rms_norm(magnitude.to(x.dtype), magnitude.shape[-1:])
+        gate = torch.addmm(self.gate(x).flatten(0, 1), spectrum.flatten(0, 1), self.spectrum.weight.T).view_as(seen)
+        return self.out(seen * silu(gate)), torch.stack([real[:, -1], imaginary[:, -1]], -1)
 
     def _transition(self, rate: Float[Tensor, "batch time state"], span: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor]:
         """Return by what an undisturbed state is multiplied over a span of time: real and imaginary part."""
         span = span.to(rate.dtype)[..., None]
         size, angle = torch.exp(-rate * span), self.frequency.to(rate.dtype) * span
         return size * angle.cos(), size * angle.sin()
+
+
+def _rows_at_once(x: Tensor, width: int) -> int:
+    """How many sequences to compute at once: all, but on a CPU, where memory is not kept for the next time, no more than fit."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return len(x)
+    return max(1, AT_ONCE // max(1, x.shape[1] * width))
 
 
 def _turned(turn: tuple[Tensor, Tensor], states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
