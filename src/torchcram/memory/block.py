@@ -143,25 +143,28 @@ class CRAMBlock(nn.Module):
         seen = self._seen_by_router(h, hidden_states if token is None else token)
         need = self.router.need(seen, None if noise is None else noise[..., 0])
         asked = self._asked(need, control, noise, mask)
-        at, own = _taken(h, asked, control), _taken(address, asked, control)
-        recalled = self.semantic(self._shielded(at), own.detach())
         early = self._reads_to_decide(asked, control, mask)
         read = partial(self.episodic.read, address, time, memory, before=state.episodic, dense=control.dense)
         retrieval = None if early is None else read(early)
-        expected = self._expected(at, recalled, None if retrieval is None else _taken(retrieval, asked, control))
-        familiarity = self._familiarity(expected, recalled, trace, asked, need, control)
-        decision = self._within_budget(self._decide(seen, need, familiarity, asked, early, control, noise, mask), state, control, mask)
+        recalled = expected = None
+        familiarity, known = torch.zeros_like(need), torch.zeros_like(x)
+        if control.dense or torch.is_grad_enabled() or bool(asked.any()):
+            at, own = _taken(h, asked, control), _taken(address, asked, control)
+            recalled = self.semantic(self._shielded(at), own.detach())
+            expected = self._expected(at, recalled, None if retrieval is None else _taken(retrieval, asked, control))
+            familiarity = self._familiarity(expected, recalled, trace, asked, need, control)
+            known = _placed(recalled.value.to(x.dtype), asked, known, control)
 
+        decision = self._within_budget(self._decide(seen, need, familiarity, asked, early, control, noise, mask), state, control, mask)
         if retrieval is None:
             retrieval = read(decision.computed)
-        known = _placed(recalled.value.to(x.dtype), asked, torch.zeros_like(x), control)
         x = x + self._mix(retrieval, known, decision, asked)
         x = x + self.mlp(x)
 
         losses: dict[str, Tensor] = {}
         signals: dict[str, Tensor] = {}
         lesson = None
-        if control.consolidate and self.consolidates:
+        if control.consolidate and self.consolidates and recalled is not None and expected is not None:
             losses, signals, lesson = self._consolidate(address, retrieval, recalled, expected, need, asked, decision)
             if self.surprise is not None:
                 losses["surprise"] = self._learn_bindings(h, address, time, memory, decision.read, mask)
@@ -214,6 +217,8 @@ class CRAMBlock(nn.Module):
         assert state.surprise is not None
         with torch.no_grad():
             written = self.surprise.writes(h, mask)
+            if not control.dense and not bool(written.any()):
+                return self.surprise.stay(state.surprise, written)
             bindings = _taken(h, written, control)
             read, value = self.semantic(bindings, self.surprise.align(bindings)), self.episodic.written_value(bindings)
             return self.surprise.follow(state.surprise, written, read, value, dense=control.dense)
@@ -300,6 +305,8 @@ class CRAMBlock(nn.Module):
 
     def _mix(self, retrieval: Tensor, known: Tensor, decision: RoutingDecision, asked: Tensor) -> Tensor:
         """What the chosen memory adds to each token."""
+        if not torch.is_grad_enabled():
+            return retrieval * decision.used[..., None] + known * (decision.route == int(Route.SEMANTIC))[..., None]
         for_retrieval, for_answer = self.router.credit(decision.probabilities.to(retrieval.dtype))
         weight = decision.weight.to(retrieval.dtype)
         told = weight * (asked & decision.computed)

@@ -102,8 +102,7 @@ class SurpriseTrace(nn.Module):
         if dense:
             return self._follow_all(state, written, read, value)
         if len(value) == 0:
-            nothing = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
-            return Trace(before=state[:, None], index=torch.zeros_like(written, dtype=torch.long), state=state, surprise=nothing)
+            return self.stay(state, written)
         contradiction = 1 - torch.exp(-relative_error(read.value, value) / 0.5)
         share = read.recognition[:, None] * read.weights
         order, real = pack(written)
@@ -114,6 +113,12 @@ class SurpriseTrace(nn.Module):
         surprise = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
         surprise[written] = (read.recognition * contradiction).to(state.dtype)
         return Trace(before=before, index=written.cumsum(1) - written.long(), state=before[:, -1], surprise=surprise)
+
+    @staticmethod
+    def stay(state: Float[Tensor, "batch slots"], written: Bool[Tensor, "batch time"]) -> Trace:
+        """Return the trace along steps that bind nothing: the flags stay as they are."""
+        nothing = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
+        return Trace(before=state[:, None], index=torch.zeros_like(written, dtype=torch.long), state=state, surprise=nothing)
 
     @staticmethod
     def _follow_all(state: Tensor, written: Tensor, read: SemanticRead, value: Tensor) -> Trace:

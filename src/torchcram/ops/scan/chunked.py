@@ -36,6 +36,8 @@ def scan(
 
 def scan_planes(decay: Planes, inputs: Planes, initial: Planes) -> Planes:
     """Return the states as planes of those of :func:`scan`: callers that have the parts at hand need not join and part them."""
+    if not torch.is_grad_enabled():
+        return tuple(runner(inputs[0])(decay, inputs, initial))
     return tuple(_Scan.apply(*decay, *inputs, *initial))
 
 
