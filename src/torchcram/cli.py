@@ -163,6 +163,7 @@ def reproduce_command(
     claim: Annotated[str, typer.Argument(metavar="CLAIM", help="A claim, e.g. 02_transition, or all.")],
     scale: Annotated[str, typer.Option(help="mini, demo or full.")] = "mini",
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N - 1 of every method.")] = 3,
+    only: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="Train this method alone; may be repeated.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at once, one thread each; as many as there are cores if not given.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what there is and what is to do; train and write nothing.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Train again what was trained with other code.")] = False,
@@ -191,7 +192,9 @@ def reproduce_command(
     chosen, source = claims_named(claim), source_hash()
     planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source)
     records = recorded(planned, experiments=out)
-    todo = jobs_to_do([run for run in planned if key_of(run) not in records], refresh=refresh)
+    methods = sorted({run.method.name for run in planned})
+    wanted = {require_choice("method", name, methods) for name in only} if only else set(methods)
+    todo = jobs_to_do([run for run in planned if key_of(run) not in records and run.method.name in wanted], refresh=refresh)
     if dry_run:
         entries = [(run.claim.name, run.method.name, run.seed, "recorded" if key_of(run) in records else run.job.state, run.job.name) for run in planned]
         print_plan(entries, len(todo), sum(steps_of(job) - steps_done(job) for job in todo), core_hours(todo), Console())

@@ -9,9 +9,9 @@ EDGES = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200])
 TRUE = {"power": (-0.1, 0.6), "exponential": (-0.2, 3.0), "logistic": (2.0, 8.0)}
 
 
-def counts(law, *, queries=4000, seed=0):
+def counts(law, *, queries=200, patterns=20, seed=0):
     x = encounters(EDGES)
-    asked = np.full(len(x), queries)
+    asked = np.full((patterns, len(x)), queries)
     return x, asked, np.random.default_rng(seed).binomial(asked, LAWS[law](x, *TRUE[law]))
 
 
@@ -25,12 +25,21 @@ def test_the_law_that_made_the_counts_is_the_best(law):
 
 
 def test_the_exponent_is_found_with_an_interval_that_narrows_with_more_queries():
-    many, few = fit(*counts("power")), fit(*counts("power", queries=200))
+    many, few = fit(*counts("power")), fit(*counts("power", queries=10))
     assert many.exponent == pytest.approx(0.6, abs=0.03)
     for found in (many, few):
         assert found.interval[0] < 0.6 < found.interval[1]
     widths = [high - low for low, high in (many.interval, few.interval)]
     assert widths[0] < 0.5 * widths[1]
+
+
+def test_the_interval_is_as_wide_as_patterns_differ():
+    """Queries for a pattern that is read always, or never, are no independent draws."""
+    x, asked, reads = counts("power", patterns=40)
+    apart = np.where(np.arange(40)[:, None] % 2, np.minimum(2 * reads, asked), 0)
+    apart[1::4] = np.minimum(apart[1::4], asked[1::4] // 4)
+    widths = [high - low for low, high in (fit(x, asked, reads).interval, fit(x, asked, apart).interval)]
+    assert widths[1] > 2 * widths[0]
 
 
 def test_the_same_generator_gives_the_same_interval():

@@ -139,7 +139,7 @@ def test_no_calibration_no_figure(run_dir: Path):
 
 
 def test_exposures_without_queries_are_no_figure(run_dir: Path):
-    empty = {"kind": "exposures", "step": 2400, "edges": [1, 2, 4], "queries": [0, 0], "reads": [0, 0]}
+    empty = {"kind": "exposures", "step": 2400, "edges": [1, 2, 4], "queries": [[0, 0]], "reads": [[0, 0]]}
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(empty) + "\n")
     assert exposure_figure(read_run(run_dir)) is None

@@ -1,7 +1,8 @@
 """How the read rate of a pattern falls with its exposures: power law, exponential and logistic, fitted by likelihood and compared by AIC.
 
 Reads are counts: in a bin of ``n`` queries ``Binomial(n, p(x))`` of them read, where ``x`` is the number of encounters, this one included.
-Each law has two parameters, so that the comparison by Akaike's criterion is one of likelihoods. The exponent's interval is a bootstrap over queries.
+Each law has two parameters, so that the comparison by Akaike's criterion is one of likelihoods. The exponent's interval is a bootstrap over
+patterns: queries for one pattern are no independent draws.
 """
 
 from __future__ import annotations
@@ -55,23 +56,25 @@ def encounters(edges: Int[np.ndarray, " edges"]) -> Float[np.ndarray, " edges-1"
     return np.sqrt((edges[:-1] + 1.0) * edges[1:])
 
 
-def fit_curve(x: Points, queries: Counts, reads: Counts, *, generator: np.random.Generator, resamples: int = 200) -> CurveFit | None:
-    """Fit the three laws; None with fewer than four bins that hold queries, or without a read.
+def fit_curve(
+    x: Points, queries: Int[np.ndarray, "patterns bins"], reads: Int[np.ndarray, "patterns bins"], *, generator: np.random.Generator, resamples: int = 200
+) -> CurveFit | None:
+    """Fit the three laws to the sums over patterns; None with fewer than four bins that hold queries, or without a read.
 
     Args:
         x: encounters of each bin, at least 1.
-        queries: number of queries in each bin.
+        queries: number of queries for each pattern in each bin.
         reads: how many of them read.
         generator: draws the bootstrap's resamples.
         resamples: of the bootstrap.
     """
-    used = queries > 0
+    used = queries.sum(0) > 0
     if used.sum() < 4 or not reads.sum():
         return None
-    x, queries, reads = x[used], queries[used], reads[used]
-    fits = {law: _fit(law, x, queries, reads) for law in LAWS}
-    drawn = generator.binomial(queries, reads / queries, size=(resamples, len(x)))
-    exponents = [_fit("power", x, queries, sample)[1] for sample in drawn if sample.sum()]
+    x, queries, reads = x[used], queries[:, used], reads[:, used]
+    fits = {law: _fit(law, x, queries.sum(0), reads.sum(0)) for law in LAWS}
+    chosen = generator.integers(len(queries), size=(resamples, len(queries)))
+    exponents = [_fit("power", x, queries[rows].sum(0), reads[rows].sum(0))[1] for rows in chosen if reads[rows].sum()]
     low, high = np.quantile(exponents, (0.025, 0.975))
     (logarithm, exponent, _), aic = fits["power"], {law: fit[2] for law, fit in fits.items()}
     return CurveFit(aic=aic, scale=float(np.exp(logarithm)), exponent=exponent, interval=(float(low), float(high)))

@@ -175,7 +175,7 @@ class EpisodicMemory(nn.Module):
         def put(buffer: Tensor, new: Tensor) -> Tensor:
             if needed > buffer.shape[2]:
                 buffer = pad(buffer, (0, 0, 0, max(needed, 2 * buffer.shape[2]) - buffer.shape[2]))
-            elif torch.is_grad_enabled() and (buffer.requires_grad or new.requires_grad):
+            elif (torch.is_grad_enabled() and (buffer.requires_grad or new.requires_grad)) or (buffer.is_inference() and not torch.is_inference_mode_enabled()):
                 buffer = buffer.clone()
             buffer[row, :, place] = new[row, :, step].to(buffer.dtype)
             return buffer

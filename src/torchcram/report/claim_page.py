@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from torchcram.report.claim_figures import claim_figure
@@ -13,7 +14,7 @@ from torchcram.reproduce.claim import Claim, Row, is_share
 from torchcram.reproduce.plan import PlannedRun
 from torchcram.reproduce.records import recorded
 from torchcram.reproduce.results import RESULTS, csv_text, merged, read_rows, rows_of
-from torchcram.reproduce.status import Group, grouped, scale_record, status_record
+from torchcram.reproduce.status import Group, grouped, paired, scale_record, status_record
 
 STATUS, FIGURE, README = "status.json", "figure.png", "README.md"
 MARKS = "<!-- results: written by torchcram reproduce -->", "<!-- /results -->"
@@ -37,11 +38,11 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     known = [*recorded(planned, experiments=experiments).values(), *rows_of(planned)]
     rows = merged(read_rows(folder / RESULTS), known, claim=claim, source=source)
     holes = [run for run in planned if not _has_fresh_row(run, rows, source)]
-    scales = _scales_before(folder / STATUS) | {scale: scale_record(claim, rows, scale=scale, source=source, holes=len(holes))}
+    scales = {one: scale_record(claim, rows, scale=one, source=source) for one in {scale, *(row["scale"] for row in rows)}}
     status = status_record(claim, scales)
     drawn = claim_figure(claim, grouped(rows, scale=scale, source=source))
     picture = f"![{claim.picture.title}]({FIGURE})" if drawn is not None or (folder / FIGURE).exists() else ""
-    parts = [f"**Status: {WORDS[status['status']]}.**", picture, *_scale_parts(claim, rows, status, source), _holes(holes)]
+    parts = [f"**Status: {WORDS[status['status']]}.**" if claim.goals else "", picture, *_scale_parts(claim, rows, status, source), _holes(holes)]
     page = between(_page(claim, folder / README), marks=MARKS, content="\n\n".join(part for part in parts if part))
     (folder / RESULTS).write_text(csv_text(rows))
     (folder / STATUS).write_text(json.dumps(status, indent=1) + "\n")
@@ -68,13 +69,6 @@ def _has_fresh_row(run: PlannedRun, rows: Sequence[Row], source: str) -> bool:
     return any(row["config_hash"] == digest and row["source"] == source and row["method"] == run.method.name for row in rows)
 
 
-def _scales_before(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text())["scales"]) if file.exists() else {}
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{file} is damaged: restore it, or delete it") from None
-
-
 def _page(claim: Claim, readme: Path) -> str:
     if readme.exists():
         return readme.read_text()
@@ -88,8 +82,9 @@ def _page(claim: Claim, readme: Path) -> str:
 def _scale_parts(claim: Claim, rows: Sequence[Row], status: Mapping[str, Any], source: str) -> list[str]:
     parts = []
     for scale, record in status["scales"].items():
-        parts.append(f"## Scale {scale}: {WORDS[record['status']].lower()}\n\n{_goal_table(record)}")
-        parts.append(_figure_table(claim, grouped(rows, scale=scale, source=source)))
+        groups = grouped(rows, scale=scale, source=source)
+        parts.append(f"## Scale {scale}: {WORDS[record['status']].lower()}\n\n{_goal_table(record)}" if claim.goals else f"## Scale {scale}")
+        parts += [_figure_table(claim, groups), _paired_table(claim, groups)]
     return parts
 
 
@@ -113,13 +108,35 @@ def _figure_table(claim: Claim, groups: Mapping[str, Group]) -> str:
     return "\n".join(rows)
 
 
+def _paired_table(claim: Claim, groups: Mapping[str, Group]) -> str:
+    """Differences seed by seed, each table for the methods that share their figures."""
+    rows = []
+    for pair in claim.pairs:
+        for rival in pair.theirs:
+            found = paired(pair, rival, groups)
+            cells = [_difference(values, figure) for figure, values in found.items()]
+            seeds = len(next(iter(found.values()), []))
+            rows.append(f"| {claim.method(pair.ours).title} | {claim.method(rival).title} | {' | '.join(cells)} | {seeds} |")
+    if not rows:
+        return ""
+    head = "| | less | " + " | ".join(figure.replace("_", " ") for figure in claim.pairs[0].figures) + " | seeds |"
+    return "\n".join(["Differences, seed by seed: mean, least and greatest (shares in points).", "", head, "|---" * (head.count("|") - 1) + "|", *rows])
+
+
+def _difference(values: Sequence[float], figure: str) -> str:
+    if not values:
+        return "-"
+    signed = [f"{100 * value:+.2f}" if is_share(figure) else f"{value:+.4f}" for value in (mean(values), min(values), max(values))]
+    return signed[0] if len(values) == 1 else f"{signed[0]} ({signed[1]} to {signed[2]})"
+
+
 def _cell(group: Group, figure: str) -> str:
     spread = group.spread(figure)
     if spread is None:
         return "-"
-    mean, least, greatest = (number(spread[name], figure) for name in ("mean", "least", "greatest"))
+    middle, least, greatest = (number(spread[name], figure) for name in ("mean", "least", "greatest"))
     partial = "" if spread["runs"] == len(group.rows) else f", {spread['runs']:g} of {len(group.rows)} runs"
-    return mean if least == greatest and not partial else f"{mean} ({least} to {greatest}{partial})"
+    return middle if least == greatest and not partial else f"{middle} ({least} to {greatest}{partial})"
 
 
 def number(value: float, figure: str) -> str:
@@ -134,7 +151,9 @@ def _holes(holes: Sequence[PlannedRun]) -> str:
         return ""
     rows = []
     for run in holes:
-        repair = "with `--refresh`" if run.job.state == "stale" else f"`{run.job.command}`"
+        refresh = " --refresh" if run.job.state == "stale" else ""
+        seeds = "" if run.claim.seeds is not None else f" --seeds {run.seed + 1}"
+        repair = f"`torchcram reproduce {run.claim.name} --scale {run.scale}{seeds} --only {run.method.name}{refresh}`"
         rows.append(f"| {run.scale} | {run.method.title} | {run.seed} | {_why(run)} | {repair} |")
     return "\n".join(["## Holes", "", "| scale | method | seed | state | repeat it |", "|---|---|---|---|---|", *rows])
 

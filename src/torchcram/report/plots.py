@@ -160,14 +160,15 @@ def quality_figure(record: RunRecord) -> Figure | None:
 @styled
 def exposure_figure(record: RunRecord) -> Figure | None:
     """Draw the share of recurring queries that read against how often their pattern had been seen, with a fitted power law."""
-    if record.exposures is None or not sum(record.exposures["queries"]):
+    if record.exposures is None or not np.sum(record.exposures["queries"]):
         return None
-    edges, queries, reads = (np.array(record.exposures[key]) for key in ("edges", "queries", "reads"))
+    edges, by_pattern, reads_by_pattern = (np.array(record.exposures[key]) for key in ("edges", "queries", "reads"))
+    queries, reads = by_pattern.sum(0), reads_by_pattern.sum(0)
     centres, seen = encounters(edges), queries > 0
     share = reads[seen] / queries[seen]
     figure = Figure(figsize=(WIDTH, 3.6))
     axes = figure.subplots()
-    law = fit_curve(centres, queries, reads, generator=np.random.default_rng(0))
+    law = fit_curve(centres, by_pattern, reads_by_pattern, generator=np.random.default_rng(0))
     if law is not None:
         at = np.geomspace(centres[seen].min(), centres[seen].max(), 100)
         label = f"power law, exponent {law.exponent:.2f} ({law.interval[0]:.2f} to {law.interval[1]:.2f})"

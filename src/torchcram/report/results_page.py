@@ -29,7 +29,7 @@ def results_page(experiments: Path) -> str:
     Raises:
         ValueError: if a status is damaged.
     """
-    records = {name: _status(experiments / claim.folder / STATUS) for name, claim in CLAIMS.items()}
+    records = {name: _status(experiments / claim.folder / STATUS) for name, claim in CLAIMS.items() if claim.goals}
     rows = [f"| [{name}](#{name}) | {CLAIMS[name].question} | {_word(record)} |" for name, record in records.items()]
     head = "Written from the files under `experiments/`: means over seeds, with the least and the greatest. `torchcram reproduce CLAIM` repeats a claim."
     table = "\n".join(["| claim | question | status |", "|---|---|---|", *rows])

@@ -143,6 +143,21 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A method and its rivals: what is told is their difference, seed by seed.
+
+    Attributes:
+        ours: name of the method.
+        theirs: names of its rivals.
+        figures: fields of the rows.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    figures: tuple[str, ...] = ("retrieval_accuracy", "any_layer_read_rate", "attention_share", "dynamics_mse")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """One question put to the paper.
 
@@ -156,6 +171,10 @@ class Claim:
         figures: fields of the rows that the table shows, the headline first.
         goals: when it counts as reproduced: all of them, by every seed; some: partly.
         picture: its figure.
+        pairs: what is compared seed by seed.
+        scales: at which it is trained.
+        first_seed: of its runs.
+        seeds: how many it takes, whatever is asked for; None for as many as are asked for.
     """
 
     name: str
@@ -167,6 +186,14 @@ class Claim:
     figures: tuple[str, ...]
     goals: tuple[Goal, ...]
     picture: Picture
+    pairs: tuple[Pair, ...] = ()
+    scales: tuple[str, ...] = ("mini", "demo", "full")
+    first_seed: int = 0
+    seeds: int | None = None
+
+    def seeds_of(self, asked: int) -> range:
+        """Return its seeds where so many are asked for."""
+        return range(self.first_seed, self.first_seed + (asked if self.seeds is None else self.seeds))
 
     def method(self, name: str) -> Method:
         """Return the method of that name."""

@@ -1,6 +1,7 @@
-"""Methods that several claims compare: every mixer as the preset trains it, and the sweeps of its price or budget.
+"""Methods that several claims compare: every mixer as the preset trains it, with its own tuning, and the sweeps of its price or budget.
 
-Equal tuning: data, steps, batch, schedule and learning rates are the preset's for all of them; nothing is tuned for any one.
+Equal tuning: data, steps, batch and schedule are the preset's for all of them; learning rate, and price where reads have one, are each method's own, the
+best of the same few trials (:mod:`torchcram.reproduce.tuning`).
 """
 
 from __future__ import annotations
@@ -8,23 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from torchcram.reproduce.claim import Method
+from torchcram.reproduce.tuning import UNPRICED, UNTUNED, tuned
 
-CRAM = Method(name="cram", title="CRAM", changes={}, family="CRAM")
-NO_CONSOLIDATION = Method(
-    name="cram_no_consolidation", title="CRAM without consolidation", changes={"model.mixer": "cram_no_consolidation"}, family="CRAM without consolidation"
-)
-SEQBOAT = Method(name="seqboat", title="SeqBoat", changes={"model.mixer": "seqboat"}, family="SeqBoat")
-MIXTURE_OF_DEPTHS = Method(name="mixture_of_depths", title="Mixture-of-Depths", changes={"model.mixer": "mixture_of_depths"}, family="Mixture-of-Depths")
-STATIC_ROUTER = Method(name="static_router", title="learned static router", changes={"model.mixer": "static_router"}, family="learned static router")
-PAPER = Method(
-    name="cram_paper",
-    title="CRAM by the letter of the paper",
-    changes={"model.mixer": "cram_paper", "controller.acquire_steps": 0, "controller.caution_start": 0.0},
-)
-TRANSFORMER = Method(name="transformer", title="dense Transformer", changes={"model.mixer": "transformer"})
-SLIDING_WINDOW = Method(name="sliding_window", title="sliding window of 64", changes={"model.mixer": "sliding_window"}, family="sliding window")
-STATIC_HYBRID = Method(name="static_hybrid", title="static hybrid", changes={"model.mixer": "static_hybrid"}, family="static hybrid")
-SSM = Method(name="ssm", title="recurrence alone", changes={"model.mixer": "ssm"})
+CRAM = tuned(UNTUNED["cram"])
+NO_CONSOLIDATION, SEQBOAT, STATIC_ROUTER = (tuned(UNTUNED[name]) for name in ("cram_no_consolidation", "seqboat", "static_router"))
+PAPER, MIXTURE_OF_DEPTHS = tuned(UNTUNED["cram_paper"]), tuned(UNTUNED["mixture_of_depths"])
+TRANSFORMER, SLIDING_WINDOW, STATIC_HYBRID, SSM = (tuned(UNTUNED[name]) for name in UNPRICED if name != "mixture_of_depths")
 
 ROUTERS = (NO_CONSOLIDATION, SEQBOAT, MIXTURE_OF_DEPTHS, STATIC_ROUTER)
 STATIC = (TRANSFORMER, SLIDING_WINDOW, STATIC_HYBRID, SSM)
@@ -32,7 +22,7 @@ STATIC = (TRANSFORMER, SLIDING_WINDOW, STATIC_HYBRID, SSM)
 
 def priced(method: Method, price: float) -> Method:
     """Return a method whose reads may cost at most ``price``, in units of the task loss."""
-    changes: dict[str, Any] = {**method.changes, "controller.price_start": min(0.1, price), "controller.price_most": price}
+    changes: dict[str, Any] = {**method.changes, "controller.price_start": min(0.01, price), "controller.price_most": price}
     return Method(name=f"{method.name}_price{price:g}", title=f"{method.title}, price {price:g}", changes=changes, family=method.family, at=price)
 
 
@@ -44,4 +34,4 @@ def with_option(method: Method, option: str, value: float) -> Method:
 
 def changed(name: str, title: str, changes: dict[str, Any], *, family: str = "", at: float | None = None) -> Method:
     """Return CRAM with some fields changed."""
-    return Method(name=name, title=title, changes=changes, family=family, at=at)
+    return Method(name=name, title=title, changes={**CRAM.changes, **changes}, family=family, at=at)

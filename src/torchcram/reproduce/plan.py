@@ -117,7 +117,8 @@ def plan(claims: Sequence[Claim], *, scale: str, seeds: int, runs: Path, source:
     preset = PRESETS[require_choice("scale", scale, PRESETS)]()
     if seeds < 1:
         raise ValueError(f"seeds {seeds} must be at least 1")
-    wanted = [(claim, method, seed, method.config(preset, seed=seed)) for claim in claims for seed in range(seeds) for method in claim.methods]
+    asked = [(claim, method, seed) for claim in claims if scale in claim.scales for seed in claim.seeds_of(seeds) for method in claim.methods]
+    wanted = [(claim, method, seed, method.config(preset, seed=seed)) for claim, method, seed in asked]
     bases = [method.base.config(preset, seed=seed) for _, method, seed, _ in wanted if method.base is not None]
     jobs = _jobs([*bases, *(config for *_, config in wanted)], runs=runs, source=source)
     return [PlannedRun(claim=claim, method=method, seed=seed, scale=scale, job=jobs[config.digest()]) for claim, method, seed, config in wanted]

@@ -115,8 +115,8 @@ def curve_figures(run: RunDir) -> dict[str, Any]:
         return {}
     edges, queries, reads = (np.array(records[-1][name]) for name in ("edges", "queries", "reads"))
     kept = edges[1:] <= MOST_EXPOSURES
-    x, queries, reads = encounters(edges)[kept], queries[kept], reads[kept]
-    counts = {"curve_encounters": x.tolist(), "curve_queries": queries.tolist(), "curve_reads": reads.tolist()}
+    x, queries, reads = encounters(edges)[kept], queries[:, kept], reads[:, kept]
+    counts = {"curve_encounters": x.tolist(), "curve_queries": queries.sum(0).tolist(), "curve_reads": reads.sum(0).tolist()}
     fit = fit_curve(x, queries, reads, generator=np.random.default_rng(0))
     if fit is None:
         return counts

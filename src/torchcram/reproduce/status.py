@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, Literal
 
-from torchcram.reproduce.claim import Claim, Goal, Row
+from torchcram.reproduce.claim import Claim, Goal, Pair, Row
 from torchcram.training.presets import PRESETS
 
 Status = Literal["reproduced", "partly", "not"]
+# Seeds without which nothing counts as reproduced.
+LEAST_SEEDS = {"mini": 3, "demo": 5, "full": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +69,22 @@ def verdicts(claim: Claim, groups: Mapping[str, Group]) -> list[Verdict]:
     ]
 
 
-def status_of(claim: Claim, groups: Mapping[str, Group], *, holes: int) -> Status:
-    """Return ``reproduced`` if every goal is met by every seed and no run is missing, ``partly`` if some goal is, else ``not``."""
+def status_of(claim: Claim, groups: Mapping[str, Group], *, seeds: int) -> Status:
+    """Return ``reproduced`` if every goal is met by every seed and each method has fresh runs of that many, ``partly`` if some goal is, else ``not``."""
     reached = [verdict.reached for verdict in verdicts(claim, groups)]
-    return "reproduced" if all(reached) and not holes else "partly" if any(reached) else "not"
+    return "reproduced" if all(reached) and not _missing(claim, groups, seeds) else "partly" if any(reached) else "not"
 
 
-def scale_record(claim: Claim, rows: Sequence[Row], *, scale: str, source: str, holes: int) -> dict[str, Any]:
-    """Return what ``status.json`` holds of one scale."""
+def _missing(claim: Claim, groups: Mapping[str, Group], seeds: int) -> int:
+    """How many fresh runs are lacking to so many of every method."""
+    fresh = {name: len(group.rows) for name, group in groups.items() if not group.stale}
+    return sum(max(0, seeds - fresh.get(method.name, 0)) for method in claim.methods)
+
+
+def scale_record(claim: Claim, rows: Sequence[Row], *, scale: str, source: str) -> dict[str, Any]:
+    """Return what ``status.json`` holds of one scale, judged by the rows alone; ``holes`` counts the runs that are lacking."""
     groups = grouped(rows, scale=scale, source=source)
+    needed = LEAST_SEEDS[scale] if claim.seeds is None else claim.seeds
     figures = {
         method: {figure: spread for figure in claim.figures if (spread := group.spread(figure)) is not None} | ({"stale": True} if group.stale else {})
         for method, group in groups.items()
@@ -85,7 +94,16 @@ def scale_record(claim: Claim, rows: Sequence[Row], *, scale: str, source: str, 
         for verdict in verdicts(claim, groups)
     ]
     seeds = min((len(group.rows) for group in groups.values()), default=0)
-    return {"status": status_of(claim, groups, holes=holes), "seeds": seeds, "holes": holes, "source": source, "figures": figures, "goals": goals}
+    holes = _missing(claim, groups, needed)
+    return {"status": status_of(claim, groups, seeds=needed), "seeds": seeds, "holes": holes, "source": source, "figures": figures, "goals": goals}
+
+
+def paired(pair: Pair, rival: str, groups: Mapping[str, Group]) -> dict[str, list[float]]:
+    """Return by how much a method's figures exceed a rival's, for each seed of which there are fresh rows of both."""
+    ours, theirs = ({row["seed"]: row for row in groups[name].rows} if name in groups and not groups[name].stale else {} for name in (pair.ours, rival))
+    seeds = sorted(set(ours) & set(theirs))
+    both = {figure: [(ours[seed].get(figure), theirs[seed].get(figure)) for seed in seeds] for figure in pair.figures}
+    return {figure: [a - b for a, b in values if a is not None and b is not None] for figure, values in both.items()}
 
 
 def status_record(claim: Claim, scales: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

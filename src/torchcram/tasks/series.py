@@ -21,6 +21,8 @@ from torchcram.types import Batch, Head
 
 # Gaps beyond so many typical ones are all the same to a model: nothing that it carried is left.
 LONGEST_GAP = 1e4
+# Values beyond these shares of a variable's training values, one in a thousand on either side, do not say how far it usually varies: a few wrong entries would.
+TAIL = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ class SeriesStatistics:
     """What standardises series: fit it on training series, and on nothing else.
 
     Attributes:
-        mean, std: of the observed values of each variable; a constant variable has a std of 1.
+        mean, std: of the observed values of each variable, its rarest ones drawn in (:data:`TAIL`); a constant variable has a std of 1.
         observed: whether a variable was ever observed; one that never was is hidden from the model for good.
         unit: the typical gap: the median of those between steps.
     """
@@ -98,14 +100,10 @@ class SeriesStatistics:
             raise ValueError("no training series: statistics need at least one")
         values = np.concatenate([one.values for one in series])
         seen = ~np.isnan(values)
-        count = np.maximum(seen.sum(0), 1)
-        mean = np.where(seen, values, 0.0).sum(0) / count
-        std = np.sqrt(np.square(np.where(seen, values - mean, 0.0)).sum(0) / count)
-        # The mean of equal values is rounded, so their deviation is not exactly zero.
-        constant = std <= 1e-12 * np.abs(mean)
+        mean, std = np.array([_mean_and_std(column[known]) for column, known in zip(values.T, seen.T, strict=True)]).reshape(-1, 2).T
         gaps = np.concatenate([np.diff(one.time) for one in series])
         unit = float(np.median(gaps)) if len(gaps) else 1.0
-        return cls(mean=mean, std=np.where(constant, 1.0, std), observed=seen.any(0), unit=unit)
+        return cls(mean=mean, std=std, observed=seen.any(0), unit=unit)
 
     def encode(self, series: Series, *, start: float | None = None) -> EncodedSeries:
         """Return what a model sees of a series. One without any observation is a single step in which nothing was seen.
@@ -125,6 +123,17 @@ class SeriesStatistics:
         )
 
 
+def _mean_and_std(values: Float64[np.ndarray, " observations"]) -> tuple[float, float]:
+    if not len(values):
+        return 0.0, 1.0
+    # Of fewer than a thousand values none is drawn in.
+    least, greatest = np.quantile(values, TAIL, method="lower"), np.quantile(values, 1 - TAIL, method="higher")
+    drawn_in = np.clip(values, least, greatest)
+    mean, std = float(drawn_in.mean()), float(drawn_in.std())
+    # The mean of equal values is rounded, so their deviation is not exactly zero.
+    return mean, 1.0 if std <= 1e-12 * abs(mean) else std
+
+
 def compressed(values: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
     """Return standardised values with outliers drawn in: beyond three deviations they grow as a logarithm. Order is kept, the slope is continuous."""
     size = np.abs(values)
@@ -140,7 +149,7 @@ class SeriesTask:
         heads: per sequence.
         weights: how often each series is drawn, relative to others; None for equally often.
         pool: batches that are drawn at once, sorted by length, to keep one of them at random: series of about equal length meet, and little is padded.
-        hide: share of the variables that is hidden from each step of a drawn series, at random, as if not observed.
+        hide: share of the variables whose features are set to zero at each step of a drawn series, at random. What a later step carries forward of them stays.
         variables: whose features repeat in blocks of this many columns; None for values beside flags.
         flags: whether a step's features are values beside as many flags of what was observed.
 

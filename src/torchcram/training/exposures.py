@@ -24,8 +24,8 @@ class ExposureCounter:
 
     def __init__(self, *, patterns: int):
         self.exposures = torch.zeros(patterns, dtype=torch.long)
-        self.queries = torch.zeros(len(EDGES), dtype=torch.long)
-        self.reads = torch.zeros(len(EDGES), dtype=torch.long)
+        self.queries = torch.zeros(patterns, len(EDGES), dtype=torch.long)
+        self.reads = torch.zeros(patterns, len(EDGES), dtype=torch.long)
 
     @torch.no_grad()
     def count(self, batch: Batch, output: ModelOutput, *, routed: bool) -> None:
@@ -37,12 +37,13 @@ class ExposureCounter:
         if routed:
             read = any_layer([block.decision for block in output.blocks if block.decision is not None])[recurring].cpu()
             bins = torch.bucketize(self.exposures[pattern], torch.tensor(EDGES), right=True) - 1
-            self.queries += _world(torch.bincount(bins, minlength=len(EDGES)), batch)
-            self.reads += _world(torch.bincount(bins[read], minlength=len(EDGES)), batch)
+            place = pattern * len(EDGES) + bins
+            self.queries += _world(torch.bincount(place, minlength=self.queries.numel()), batch).view_as(self.queries)
+            self.reads += _world(torch.bincount(place[read], minlength=self.reads.numel()), batch).view_as(self.reads)
         self.exposures += _world(torch.bincount(pattern, minlength=len(self.exposures)), batch)
 
     def record(self) -> dict[str, Any]:
-        """Return the counts as a line of the metrics; the last bin is open, its upper edge only closes the list."""
+        """Return the counts as a line of the metrics, a list of bins for each pattern; the last bin is open, its upper edge only closes the list."""
         return {"edges": [*EDGES, EDGES[-1] * 2], "queries": self.queries.tolist(), "reads": self.reads.tolist()}
 
     def state_dict(self) -> dict[str, list[int]]:

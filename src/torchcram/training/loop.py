@@ -174,8 +174,9 @@ def _pause(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgre
     if rules.evaluate_every and trainer.step % rules.evaluate_every == 0:
         midway = {"kind": "eval", "step": step, **evaluate_midway(trainer)}
         run.append_metrics(midway)
-        run.append_metrics({"kind": "exposures", "step": step, **trainer.exposures.record()})
         progress.evaluated(midway)
+    if rules.evaluate_every and (trainer.step % rules.evaluate_every == 0 or trainer.step == rules.steps):
+        run.append_metrics({"kind": "exposures", "step": step, **trainer.exposures.record()})
     if trainer.step == rules.steps or (rules.checkpoint_every and trainer.step % rules.checkpoint_every == 0):
         trainer.save(run, seconds=clock.seconds())
 

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-# What these files import, also inside functions, is all that can change what a run computes; reports, sweeps and other models do not.
-TRAINING = "training"
+# What this file imports, also inside functions, is all that can change what a run computes; reports, sweeps and other models do not.
+LOOP = Path("training/loop.py")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -22,7 +22,7 @@ def source_hash() -> str:
 
 def files_of_training() -> list[Path]:
     """Return the files of the training and whatever they import from the package, sorted."""
-    left, found = sorted((PACKAGE / TRAINING).glob("*.py")), set[Path]()
+    left, found = [PACKAGE / LOOP], set[Path]()
     while left:
         file = left.pop()
         if file not in found:

@@ -1,0 +1,94 @@
+"""Equal tuning: the same few settings are tried for every method, on a seed that no claim uses, and the choice follows one rule.
+
+``torchcram reproduce 00_tuning`` trains the trials; a test holds :data:`CHOSEN` against its results. Trials are at scale mini, and what they choose serves
+every scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torchcram.reproduce.claim import Method, Row
+
+SEED = 100
+LEARNING_RATES = (2e-3, 4e-3)
+# Most that a read may cost.
+PRICES = (0.03, 0.1, 0.3)
+# Accuracy that a trial may lack to the best of its method.
+WITHIN = 0.005
+
+UNTUNED = {
+    method.name: method
+    for method in (
+        Method(name="cram", title="CRAM", changes={}, family="CRAM"),
+        Method(
+            name="cram_no_consolidation",
+            title="CRAM without consolidation",
+            changes={"model.mixer": "cram_no_consolidation"},
+            family="CRAM without consolidation",
+        ),
+        Method(name="seqboat", title="SeqBoat", changes={"model.mixer": "seqboat"}, family="SeqBoat"),
+        Method(name="static_router", title="learned static router", changes={"model.mixer": "static_router"}, family="learned static router"),
+        Method(
+            name="cram_paper",
+            title="CRAM by the letter of the paper",
+            changes={"model.mixer": "cram_paper", "controller.acquire_steps": 0, "controller.caution_start": 0.0},
+        ),
+        # Its budget is its capacity: reads have no price beside it.
+        Method(
+            name="mixture_of_depths",
+            title="Mixture-of-Depths",
+            changes={"model.mixer": "mixture_of_depths", "controller.price_start": 0.0, "controller.price_most": 0.0},
+            family="Mixture-of-Depths",
+        ),
+        Method(name="transformer", title="dense Transformer", changes={"model.mixer": "transformer"}),
+        Method(name="sliding_window", title="sliding window of 64", changes={"model.mixer": "sliding_window"}, family="sliding window"),
+        Method(name="static_hybrid", title="static hybrid", changes={"model.mixer": "static_hybrid"}, family="static hybrid"),
+        Method(name="ssm", title="recurrence alone", changes={"model.mixer": "ssm"}),
+    )
+}
+UNPRICED = ("mixture_of_depths", "transformer", "sliding_window", "static_hybrid", "ssm")
+
+# Learning rate, and price, of each method: what ``chosen`` says of the committed results.
+CHOSEN: dict[str, dict[str, float]] = {}
+
+
+def tuned(method: Method) -> Method:
+    """Return a method with the settings that were chosen for it."""
+    return replace(method, changes={**method.changes, **CHOSEN.get(method.name, {})})
+
+
+def trials(method: Method) -> dict[str, Method]:
+    """Return a method's trials by name, each with the settings that it tries."""
+    settings: list[dict[str, Any]] = [{"training.learning_rate": rate} for rate in LEARNING_RATES]
+    if method.name not in UNPRICED:
+        settings = [{**setting, "controller.price_most": price} for setting in settings for price in PRICES]
+    found = [_trial(method, setting) for setting in settings]
+    return {trial.name: trial for trial in found}
+
+
+def _trial(method: Method, setting: dict[str, Any]) -> Method:
+    words = {"training.learning_rate": "rate", "controller.price_most": "price"}
+    said = [f"{words[name]} {value:g}" for name, value in setting.items()]
+    name = "_".join([method.name, *(one.replace(" ", "") for one in said)])
+    return replace(method, name=name, title=", ".join([method.title, *said]), changes={**method.changes, **setting})
+
+
+def settings_of(method: Method, trial: Method) -> dict[str, float]:
+    """Return what a trial tries."""
+    return {name: value for name, value in trial.changes.items() if method.changes.get(name) != value}
+
+
+def chosen(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Return the settings of each method's best trial: fewest reads among those about as accurate as the best; then the least error of the dynamics."""
+    found = {}
+    for name, method in UNTUNED.items():
+        of_method = {trial: row for trial in trials(method) for row in rows if row["method"] == trial}
+        if len(of_method) == len(trials(method)):
+            most = max(row["retrieval_accuracy"] for row in of_method.values())
+            good = [trial for trial, row in of_method.items() if row["retrieval_accuracy"] >= most - WITHIN]
+            best = min(good, key=lambda trial: (round(of_method[trial]["any_layer_read_rate"], 4), of_method[trial]["dynamics_mse"]))
+            found[name] = settings_of(method, trials(method)[best])
+    return found
