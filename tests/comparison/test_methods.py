@@ -94,12 +94,14 @@ def test_trees_find_what_summaries_show(kind, request):
 
 
 def test_trees_stop_at_the_limit_when_validation_data_want_no_more_and_at_the_most_rounds(physionet):
-    def rounds(most: int, limit: float) -> int:
-        return Boosting(physionet, 0, {"max_iter": most, "min_samples_leaf": 3, "learning_rate": 1.0}, seed=0, limit=limit).model.n_iter_
+    def rounds(most: int, limit: float, *, rate: float = 0.02) -> int:
+        return Boosting(physionet, 0, {"max_iter": most, "min_samples_leaf": 3, "learning_rate": rate}, seed=0, limit=limit).model.n_iter_
 
     assert rounds(10, 100.0) == 10
     assert rounds(500, 0.0) == 20
     assert 20 < rounds(500, 100.0) < 500
+    # Two more judgements followed, and neither was better: the best trees are kept.
+    assert rounds(500, 100.0, rate=1.0) == 20
 
 
 def test_columns_without_two_values_are_left_out():

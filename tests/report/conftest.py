@@ -78,7 +78,8 @@ def write_synthetic_run(directory: Path, *, seed: int = 0) -> Path:
     lines = [train_line(step, noise) for step in range(0, STEPS + 1, 10)] + [eval_line(step) for step in range(200, STEPS + 1, 200)]
     edges = [1, 2, 4, 8, 16, 32, 64, 128]
     reads = [round(1000 * 0.9 * ((low + 1) * 2 * low) ** (-0.45 / 2)) for low in edges[:-1]]
-    lines.append({"kind": "exposures", "step": STEPS, "edges": edges, "queries": [[500] * len(reads)] * 2, "reads": [[n // 2 for n in reads], [n - n // 2 for n in reads]]})
+    by_pattern = [[n // 2 for n in reads], [n - n // 2 for n in reads]]
+    lines.append({"kind": "exposures", "step": STEPS, "edges": edges, "queries": [[500] * len(reads)] * 2, "reads": by_pattern})
     curve = [[shift, 0.09 / (1 + math.exp(2.2 * (shift + 1.6))), 1 / (1 + math.exp(1.6 * (shift - 2.2)))] for shift in np.linspace(-4, 4, 33).tolist()]
     training = {"steps": STEPS, "batch_size": 16, "learning_rate": 1e-3}
     files = {

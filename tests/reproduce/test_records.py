@@ -39,7 +39,7 @@ def names(runs, tmp_path):
 
 
 def test_what_another_machine_finished_is_recorded_and_its_rows_stay_as_they_are(tmp_path):
-    runs = made(TOY, tmp_path)
+    runs = made(TOY, tmp_path, seeds=3)
     assert names(runs, tmp_path) == {key_of(run) for run in runs}
     before = (tmp_path / "99_toy/results.csv").read_text()
     assert write_claim(TOY, runs, experiments=tmp_path, source=SOURCE) == "reproduced"
@@ -85,8 +85,8 @@ def test_a_run_and_its_rival_are_recorded_together_or_not_at_all(tmp_path):
 
 
 def test_a_run_of_other_code_that_lies_here_does_not_replace_what_is_recorded(tmp_path):
-    runs = made(TOY, tmp_path)
-    for old in planned(TOY, tmp_path / "here", source="otherothero1"):
+    runs = made(TOY, tmp_path, seeds=3)
+    for old in planned(TOY, tmp_path / "here", seeds=3, source="otherothero1"):
         fake_run(old.job.folder, old.job, retrieval_accuracy=0.1)
     before = (tmp_path / "99_toy/results.csv").read_text()
     assert write_claim(TOY, runs, experiments=tmp_path, source=SOURCE) == "reproduced"

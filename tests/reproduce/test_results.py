@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from fake_runs import SOURCE, TOY, fake_run
+from torchcram.reproduce.claim import Pair
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
 from torchcram.reproduce.results import csv_text, merged, read_rows, row_of, rows_of
-from torchcram.reproduce.status import grouped, scale_record, status_of, status_record, verdicts
+from torchcram.reproduce.status import grouped, paired, scale_record, status_of, status_record, verdicts
 
 
 def toys(folder, *, seeds=2, source=SOURCE):
@@ -58,8 +59,8 @@ def test_rows_of_other_scales_and_seeds_are_kept_and_those_of_other_configuratio
 def test_a_claim_is_reproduced_if_every_seed_meets_every_goal(tmp_path):
     groups = grouped(rows_of(trained(tmp_path)), scale="mini", source=SOURCE)
     assert [(verdict.met, verdict.seeds) for verdict in verdicts(TOY, groups)] == [(2, 2), (2, 2)]
-    assert status_of(TOY, groups, holes=0) == "reproduced"
-    assert status_of(TOY, groups, holes=1) == "partly"
+    assert status_of(TOY, groups, seeds=2) == "reproduced"
+    assert status_of(TOY, groups, seeds=3) == "partly"
 
 
 @pytest.mark.parametrize(("figures", "status"), [({"retrieval_accuracy": 0.98}, "partly"), ({"retrieval_accuracy": 0.98, "any_layer_read_rate": 0.5}, "not")])
@@ -70,7 +71,7 @@ def test_one_seed_that_misses_a_goal_is_enough_to_miss_it(tmp_path, figures, sta
     fake_run(miss.job.folder, miss.job, **figures)
     groups = grouped(rows_of([*runs, miss]), scale="mini", source=SOURCE)
     assert verdicts(TOY, groups)[0].met == 1
-    assert status_of(TOY, groups, holes=0) == status
+    assert status_of(TOY, groups, seeds=1) == status
 
 
 def test_results_of_different_code_are_never_averaged(tmp_path):
@@ -85,14 +86,14 @@ def test_results_of_different_code_are_never_averaged(tmp_path):
 def test_stale_results_alone_are_marked_and_meet_no_goal(tmp_path):
     trained(tmp_path, source="otherothero1")
     rows = rows_of(toys(tmp_path))
-    record = scale_record(TOY, rows, scale="mini", source=SOURCE, holes=6)
-    assert record["status"] == "not"
+    record = scale_record(TOY, rows, scale="mini", source=SOURCE)
+    assert (record["status"], record["holes"]) == ("not", 9)
     assert all(figures["stale"] for figures in record["figures"].values())
     assert [goal["seeds"] for goal in record["goals"]] == [0, 0]
 
 
 def test_the_status_is_that_of_the_largest_scale_measured(tmp_path):
-    record = scale_record(TOY, rows_of(trained(tmp_path)), scale="mini", source=SOURCE, holes=0)
+    record = scale_record(TOY, rows_of(trained(tmp_path)), scale="mini", source=SOURCE)
     assert record["figures"]["cram"]["retrieval_accuracy"] == {"mean": 0.995, "least": 0.995, "greatest": 0.995, "runs": 2}
     assert "transition_step" not in record["figures"]["cram"]
     whole = status_record(TOY, {"demo": {**record, "status": "partly"}, "mini": record, "full": {**record, "figures": {}, "status": "not"}})
@@ -100,31 +101,31 @@ def test_the_status_is_that_of_the_largest_scale_measured(tmp_path):
     json.dumps(whole, allow_nan=False)
 
 
-# The drift of the mini scale comes at step 608: lines every 10 steps.
-BEFORE = (0.014,) * 61
+# The drift of the mini scale comes at step 760: lines every 10 steps.
+BEFORE = (0.014,) * 77
 
 
 @pytest.mark.parametrize(
     ("after", "peak", "recovery"),
     [
         ((0.015,) * 30, 0.015, 0),
-        ((0.1,) * 10 + (0.014,) * 20, 0.1, 132),
+        ((0.1,) * 10 + (0.014,) * 20, 0.1, 140),
         ((0.1,) * 30, 0.1, None),
     ],
 )
 def test_the_recovery_from_a_drift_is_read_off_the_metrics(tmp_path, after, peak, recovery):
     drifting = plan([CLAIMS["08_drift_override"]], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)[0].job
-    assert drifting.config.task.drift_at == 608
+    assert drifting.config.task.drift_at == 760
     fake_run(drifting.folder, drifting, rates=BEFORE + after)
     row = row_of(drifting.folder)
     assert row["drift_peak_rate"] == pytest.approx(peak)
-    # Ten high lines from step 610 on, the last at 700; it weighs in the average of 50 steps until 740.
+    # Ten high lines from step 770 on, the last at 860; it weighs in the average of 50 steps until 900.
     assert row["recovery_steps"] == recovery
 
 
 def test_the_consolidation_curve_is_fitted_to_late_patterns_alone(tmp_path):
     job = plan([CLAIMS["05_consolidation_curve"]], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)[0].job
-    assert job.config.task.introduce_at == ((480, 30),)
+    assert job.config.task.introduce_at == ((600, 30),)
     fake_run(job.folder, job)
     row = row_of(job.folder)
     # The ninth bin, of 200 to 500 exposures, holds early patterns, too.
@@ -132,6 +133,17 @@ def test_the_consolidation_curve_is_fitted_to_late_patterns_alone(tmp_path):
     assert 0.3 < row["exponent_low"] < row["exponent"] < row["exponent_high"] < 1.0
     assert row["aic_exponential_less_power"] > 0
     assert row["curve_best"] == "power"
+
+
+def test_differences_are_taken_seed_by_seed_of_fresh_rows_alone(tmp_path):
+    rows = rows_of(trained(tmp_path))
+    for row in rows:
+        row["retrieval_accuracy"] = {"cram": 0.99, "cheap": 0.9 + 0.01 * row["seed"], "dense": 1.0}[row["method"]]
+    pair = Pair(ours="cram", theirs=("cheap",), figures=("retrieval_accuracy", "transition_step"))
+    assert paired(pair, "cheap", grouped(rows, scale="mini", source=SOURCE)) == {"retrieval_accuracy": pytest.approx([0.09, 0.08]), "transition_step": []}
+    only = [row for row in rows if row["method"] == "cram" or row["seed"] == 1]
+    assert paired(pair, "cheap", grouped(only, scale="mini", source=SOURCE))["retrieval_accuracy"] == pytest.approx([0.08])
+    assert paired(pair, "cheap", grouped(rows, scale="mini", source="otherothero1"))["retrieval_accuracy"] == []
 
 
 def test_every_run_of_srcd_is_held_against_the_bound_on_static_routing(tmp_path):

@@ -23,7 +23,7 @@ def test_a_body_of_a_docstring_alone_can_be_hashed():
 
 
 FILES = {
-    "training/loop.py": "from torchcram.ops.scan import double\n",
+    "training/loop.py": "from torchcram.ops.scan import double\nfrom torchcram.training.summary import write\n",
     "training/summary.py": "def write():\n    from torchcram.memory import router\n",
     "ops/scan.py": CODE,
     "memory/__init__.py": "",

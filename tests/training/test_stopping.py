@@ -45,15 +45,18 @@ def test_a_loss_that_is_no_number_is_never_kept():
 class Counting(Trainer):
     """A trainer whose model's only weight is the number of its steps."""
 
-    def __init__(self, steps: int, *, routes: bool = True, acquire: int = 1000):
+    routed_loss = 1.0
+
+    def __init__(self, steps: int, *, routes: bool = True, acquire: int = 1000, price: float = 0.3):
         self.plain, self.step, self.routes = nn.Linear(1, 1, bias=False), 0, routes
-        self.controller = ConsolidationController(ControllerConfig(acquire_steps=acquire, plateau_steps=1000))
+        self.controller = ConsolidationController(ControllerConfig(acquire_steps=acquire, plateau_steps=1000, price_start=price, price_growth=1.5))
         self.config = type("Config", (), {"training": type("Training", (), {"steps": steps})})
 
     def evaluation_control(self) -> RoutingControl:
         return self.controller.evaluation_control() if self.routes else ALL
 
     def train_step(self) -> dict:
+        self.controller.observe_reference(1.0, routed=self.routed_loss)
         self.controller.observe(self.step, loss=1.0, read_rate=1.0)
         self.step += 1
         nn.init.constant_(self.plain.weight, self.step)
@@ -88,6 +91,21 @@ def test_acquisition_that_ends_by_itself_starts_routing_from_the_best_model_too(
     assert trainer.controller.acquired_at == 2
     assert trainer.step == 6
     assert trainer.plain.weight.item() == 5
+
+
+def test_once_it_routes_models_count_when_reads_cost_what_they_are_to_cost_in_the_end():
+    """0.15 after two steps, 0.23 after the third, 0.3 after the fourth: models before that still read almost everything."""
+    trainer = Counting(9, acquire=2, price=0.15)
+    control = run(trainer, {"all": [1.0], "routed": [3.0, 2.0, 2.5]})
+    assert trainer.plain.weight.item() == 5
+    assert (trainer.step, control.reads) == (8, "routed")
+
+
+def test_if_the_price_never_comes_to_its_bound_the_last_model_stays():
+    trainer = Counting(9, acquire=2, price=0.01)
+    trainer.routed_loss = 9.0
+    control = run(trainer, {"all": [1.0], "routed": [3.0]})
+    assert (trainer.step, trainer.plain.weight.item(), control.reads) == (9, 9.0, "routed")
 
 
 def test_without_a_judge_all_steps_are_taken_and_the_last_model_stays():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping
@@ -36,13 +37,15 @@ class Boosting:
         self._fit(table, most=int(parameters["max_iter"]), end=time.monotonic() + limit)
 
     def _fit(self, table: Table, *, most: int, end: float) -> None:
-        held, best, waited = self.problem.tables(self.number, ["validation"])["validation"], math.inf, 0
+        held, best, waited, kept = self.problem.tables(self.number, ["validation"])["validation"], math.inf, 0, self.model
         for rounds in range(min(ROUNDS, most), most + 1, ROUNDS):
             self.model.set_params(max_iter=rounds).fit(table.features[:, self.columns], table.truth)
-            loss = log_loss(self._judged(held))
-            waited, best = (0, loss) if loss < best else (waited + 1, best)
+            loss, waited = log_loss(self._judged(held)), waited + 1
+            if loss < best:
+                best, waited, kept = loss, 0, copy.deepcopy(self.model)
             if waited >= PATIENCE or time.monotonic() >= end:
-                return
+                break
+        self.model = kept
 
     def judge(self, part: str) -> Outcome:
         """Return predictions for a part of the split; classes that training did not have get no probability."""

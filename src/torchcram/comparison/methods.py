@@ -83,9 +83,9 @@ MIDDLE = {"learning_rate": 1e-3, "weight_decay": 0.1, "d_model": 32, "hide": 0.1
 
 def _neural(trial: Trial) -> dict[str, Any]:
     return {
-        "learning_rate": trial.suggest_float("learning_rate", 3e-4, 6e-3, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 6e-3, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-3, 1.0, log=True),
-        "d_model": trial.suggest_categorical("d_model", [16, 32, 64]),
+        "d_model": trial.suggest_categorical("d_model", [16, 32, 64, 128]),
     }
 
 

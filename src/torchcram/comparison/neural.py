@@ -23,8 +23,8 @@ from torchcram.training.stopping import learn
 from torchcram.training.trainer import Trainer
 from torchcram.types import Batch, Head, RoutingControl
 
-# Judgements of a whole training, and how many of them without a gain end it.
-JUDGEMENTS, PATIENCE = 20, 4
+# Judgements of a whole training. None of them ends it: the best model is kept anyway, and learning rates must have their time to fall.
+JUDGEMENTS = 20
 
 
 class Neural:
@@ -35,10 +35,11 @@ class Neural:
         mixer: in the table of mixers or of encoders.
         parameters: ``hide`` (see the problem); ``learning_rate, weight_decay``; ``d_model, layers``; all others are the mixer's own options.
         seed: of weights and draws.
-        limit: seconds of training.
+        limit: seconds, encoding of the data and training together.
     """
 
     def __init__(self, problem: Problem, number: int, mixer: str, parameters: Mapping[str, Any], *, seed: int, limit: float):
+        begin = time.monotonic()
         self.problem, self.number = problem, number
         self.tasks = problem.tasks(number, encoder=mixer in ENCODERS, hide=float(parameters.get("hide", 0.0)))
         train = self.tasks["train"]
@@ -52,21 +53,21 @@ class Neural:
                 trainer,
                 judge=lambda control: log_loss(judged(trainer.plain, problem.head, held, control, attends=self.attends)),
                 every=every,
-                patience=PATIENCE,
+                patience=JUDGEMENTS + 1,
                 progress=progress,
-                seconds=limit,
+                seconds=limit - (time.monotonic() - begin),
             )
-        self.steps, self.model = trainer.step, trainer.plain.eval()
+        self.steps, self.model, self.routes = trainer.step, trainer.plain.eval(), trainer.routes
 
     @property
     def parameters(self) -> int:
         """Number of trained numbers of the model."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
-    def judge(self, part: str) -> Outcome:
-        """Return predictions for a part of the split."""
+    def judge(self, part: str, *, control: RoutingControl | None = None) -> Outcome:
+        """Return predictions for a part of the split; ``control`` says what may be read, None what training ended with."""
         task: SeriesTask | ActivityTask = self.tasks[part]
-        return judged(self.model, self.problem.head, self.problem.batches(task), self.control, attends=self.attends)
+        return judged(self.model, self.problem.head, self.problem.batches(task), control or self.control, attends=self.attends)
 
 
 def run_config(problem: Problem, mixer: str, parameters: Mapping[str, Any], options: Mapping[str, Any], *, seed: int, longest: int) -> RunConfig:
@@ -92,10 +93,12 @@ def judged(model: SequenceModel, head: Head, batches: Sequence[Batch], control: 
     training, device = model.training, next(model.parameters()).device
     model.eval()
     tally, probability, truth, seconds = Tally(model), [], [], 0.0
+    # Of one core, where that is what a job has: what else the machine does is not its fault.
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     for batch in (one.to(device) for one in batches):
-        begin = time.perf_counter()
+        begin = clock()
         output = model(batch, control=control)
-        seconds += time.perf_counter() - begin
+        seconds += clock() - begin
         keep = scored(head, batch)
         probability.append(output.outputs[head.name][keep].double().softmax(-1).cpu())
         truth.append(batch.targets[head.name][keep].cpu())

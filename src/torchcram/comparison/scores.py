@@ -22,7 +22,7 @@ class Outcome:
         probability: of each class.
         truth: the class.
         attention_share: keys scanned over what dense causal attention would scan; None for what reads in no comparable way.
-        per_second: series (or windows) judged in a second.
+        per_second: series (or windows) judged in a second of one core.
     """
 
     probability: Float64[np.ndarray, "entries classes"]

@@ -26,6 +26,7 @@ from torchcram.comparison.scores import calibration, scores
 from torchcram.comparison.tuning import tune
 from torchcram.strict import require_choice, require_positive
 from torchcram.tasks.splits import SPLITS
+from torchcram.types import RoutingControl
 
 # Seconds of training on one split.
 MOST_SECONDS = 900.0
@@ -89,11 +90,12 @@ class Study:
 
 
 def record(fitted: Fitted) -> dict[str, Any]:
-    """Return what the test part says of a fitted method: its scores, reads, speed and calibration."""
+    """Return what the test part says of a fitted method: its scores (of routers also with all reads forced), reads, speed and calibration."""
     outcome = fitted.judge("test")
     size = {"weights": fitted.parameters, "steps": fitted.steps} if isinstance(fitted, Neural) else {}
     rates = {"attention_share": outcome.attention_share, "per_second": outcome.per_second}
-    return {**scores(outcome), **rates, **size, "calibration": calibration(outcome)}
+    forced = scores(fitted.judge("test", control=RoutingControl(reads="all"))) if isinstance(fitted, Neural) and fitted.routes else {}
+    return {**scores(outcome), **rates, **size, "all_reads": forced, "calibration": calibration(outcome)}
 
 
 def write(file: Path, content: Any) -> None:

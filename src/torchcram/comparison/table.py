@@ -17,7 +17,7 @@ from torchcram.comparison.methods import METHODS
 from torchcram.tasks.splits import SPLITS
 
 COLUMNS = ("method", "split", "auroc", "auprc", "brier", "accuracy", "macro_f1", "attention_share", "seconds")
-SCORES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "accuracy": "accuracy", "macro_f1": "macro-F1"}
+SCORES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier (less is better)", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 OURS, NOT_RUN = "cram", "not run yet"
 NEURAL_PEERS = ("grud", "transformer", "ssm", "seqboat", "mtand")
 
@@ -122,6 +122,17 @@ def paired_table(results: Results, *, figures: Sequence[str]) -> str:
         cells = [signed(values) if values else NOT_RUN for values in differences]
         lines.append(f"| {method.title} | {' | '.join(cells)} | {len(differences[0])} |")
     return "\n".join(lines)
+
+
+def forced_table(results: Results, *, figures: Sequence[str]) -> str:
+    """Return a Markdown table of what routed methods score above themselves with all reads forced: the same weights, split by split."""
+    lines = [f"| routed above all reads | {' | '.join(SCORES[figure] for figure in figures)} | splits |", "|---" * (len(figures) + 2) + "|"]
+    for name, splits in results.items():
+        both = [(one, one["all_reads"]) for one in splits.values() if one.get("all_reads")]
+        if both:
+            cells = [signed([routed[figure] - forced[figure] for routed, forced in both]) for figure in figures]
+            lines.append(f"| {METHODS[name].title} | {' | '.join(cells)} | {len(both)} |")
+    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
 
 
 def signed(values: Sequence[float]) -> str:

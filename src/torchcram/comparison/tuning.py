@@ -18,7 +18,7 @@ SPLIT = 0
 
 
 def tune(method: Method, problem: Problem, *, journal: Path, trials: int = TRIALS, limit: float = LIMIT, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Return the finished trials, the best one first: ``parameters, score, seconds``.
+    """Return the finished trials, the best one first: ``parameters, score, seconds``, and of neural methods ``steps`` and ``attention_share``.
 
     Args:
         method: what to tune.
@@ -27,24 +27,32 @@ def tune(method: Method, problem: Problem, *, journal: Path, trials: int = TRIAL
         trials: how many in all.
         limit: seconds of training in each.
         say: takes a line a trial.
+
+    Raises:
+        ValueError: if no trial came to an end: every one diverged.
     """
     optuna = optional("optuna", extra="tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(optuna, journal)
-    if not study.trials:
+    if not any(trial.value is not None or trial.state.name == "WAITING" for trial in study.trials):
         study.enqueue_trial(method.starting(problem))
 
     def objective(trial: Any) -> float:
         begin, parameters = time.monotonic(), method.drawn(trial, problem)
         fitted = method.fit(problem, SPLIT, parameters, seed=0, limit=limit)
-        score = scores(fitted.judge("validation"))[problem.goal]
-        trial.set_user_attr("parameters", parameters)
-        trial.set_user_attr("seconds", time.monotonic() - begin)
+        outcome = fitted.judge("validation")
+        score = scores(outcome)[problem.goal]
+        told = {"parameters": parameters, "seconds": time.monotonic() - begin, "steps": getattr(fitted, "steps", None)}
+        for name, value in (told | {"attention_share": outcome.attention_share}).items():
+            trial.set_user_attr(name, value)
         say(f"trial {trial.number}: {problem.goal} {score:.4f} on validation data, with {parameters}")
         return score
 
-    study.optimize(objective, n_trials=max(0, trials - len(_finished(study))))
-    found = [{"parameters": one.user_attrs["parameters"], "score": one.value, "seconds": one.user_attrs["seconds"]} for one in _finished(study)]
+    # A trial that diverges is one that failed: the others go on.
+    study.optimize(objective, n_trials=max(0, trials - len(_finished(study))), catch=(FloatingPointError,))
+    found = [{**one.user_attrs, "score": one.value} for one in _finished(study)]
+    if not found:
+        raise ValueError(f"{method.title}: every trial diverged; see the log, and narrow what is drawn")
     return sorted(found, key=lambda one: -one["score"])
 
 

@@ -247,7 +247,7 @@ class CRAMModel(CRAMPreTrainedModel):
 
     def _rows(self, batch: int, time: int, attention_mask: Any, position_ids: Tensor | None, layers: list[CRAMCacheLayer] | None) -> Rows:
         past = layers[0].columns if layers else 0
-        mask = present_mask(attention_mask, batch, time, past)
+        mask = present_mask(attention_mask, batch, time, past, device=self.embed_tokens.weight.device)
         if torch.compiler.is_compiling():
             return lay_out(batch, time, mask, fixed=True)
         if mask is not None and not bool(mask.any()):

@@ -17,11 +17,11 @@ from torch import Tensor
 from torchcram.ops.routed_attention.packing import pack
 
 
-def present_mask(attention_mask: Any, batch: int, time: int, past: int) -> Bool[Tensor, "batch time"] | None:
+def present_mask(attention_mask: Any, batch: int, time: int, past: int, *, device: torch.device) -> Bool[Tensor, "batch time"] | None:
     """Return which of the present tokens are real, from a mask over all tokens so far or over the present ones.
 
     Raises:
-        ValueError: if it is no mask of two dimensions, or of another size.
+        ValueError: if it is no mask of two dimensions, of another size, or elsewhere than the tokens.
     """
     if attention_mask is None:
         return None
@@ -30,6 +30,8 @@ def present_mask(attention_mask: Any, batch: int, time: int, past: int) -> Bool[
         raise ValueError(f"attention_mask is {shape}: give [batch, tokens], 1 on tokens and 0 on padding; packed sequences are told by position_ids")
     if attention_mask.shape[0] != batch or attention_mask.shape[1] not in (time, past + time):
         raise ValueError(f"attention_mask is {tuple(attention_mask.shape)}: {batch} sequences of {past} + {time} tokens need ({batch}, {past + time})")
+    if attention_mask.device != device:
+        raise ValueError(f"attention_mask is on {attention_mask.device}, the tokens are on {device}: move it with .to({str(device)!r})")
     return attention_mask[:, -time:].bool()
 
 

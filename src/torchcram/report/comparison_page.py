@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from torchcram.comparison.table import Bound, Lead, goals_table, paired_table, read_results, results_table, tuning_table, write_csv
+from torchcram.comparison.table import Bound, Lead, forced_table, goals_table, paired_table, read_results, results_table, tuning_table, write_csv
 from torchcram.report.claim_page import between
 from torchcram.report.comparison import calibration_figure, quality_figure
 from torchcram.report.style import png
@@ -41,6 +41,7 @@ def write_comparison(
         "Goals": goals_table(results, goals),
         "Test data: mean and standard deviation over the splits": results_table(results, figures=figures),
         "Paired differences": paired_table(results, figures=figures),
+        "What reading adds: the same weights with all reads forced": forced_table(results, figures=figures),
         f"Tuning ({tuned_on} on the validation part of split 0)": tuning_table(runs),
         "Figures": "\n\n".join(f"![{name.removesuffix('.png')}]({name})" for name in made) or "Not run yet.",
     }

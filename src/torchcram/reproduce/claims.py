@@ -80,7 +80,8 @@ ABLATIONS = Claim(
     question="What does each part contribute?",
     paper="Without consolidation nothing falls; the other parts are not ablated one by one.",
     reading="Each row changes one thing. A part matters where its absence costs accuracy or reads. `low rank` has no surprise trace, which needs slots: "
-    "`no trace` is what it must be compared with; `low rank 32` has as many parameters as `32 slots`. Not covered: the length curriculum, which these scales do not use.",
+    "`no trace` is what it must be compared with; `low rank 32` has as many parameters as `32 slots`. Not covered: the length curriculum, which these scales "
+    "do not use.",
     methods=(
         CRAM,
         changed("no_acquisition", "no acquisition phase", {"controller.acquire_steps": 0}),
@@ -198,9 +199,9 @@ CONSOLIDATION_CURVE = Claim(
     folder="05_consolidation_curve",
     question="How does the read rate fall with the exposures of a pattern that is new when routing has begun?",
     paper="A power law with exponent 0.43 +- 0.04; people: about 0.4-0.5 in episodic-to-semantic transition curves.",
-    reading="`late, ...`: other routers on patterns equally often. 30 of 40 patterns first appear at half of the steps. Power law, exponential and logistic are fitted to the counts of reads by likelihood; "
-    "`aic ... less power` above 0 speaks for the power law. `exponent low` and `high` are the 95% bootstrap interval. The price still climbs when "
-    "the patterns appear, and a router's threshold is one cause of the shape.",
+    reading="30 of 40 patterns first appear at half of the steps. Power law, exponential and logistic are fitted to the counts of reads by likelihood; "
+    "`aic ... less power` above 0 speaks for the power law. `exponent low` and `high` are the 95% bootstrap interval, over patterns. `late, ...`: other "
+    "routers on patterns equally often. The price still climbs when the patterns appear, and a router's threshold is one cause of the shape.",
     methods=(
         changed("zipf", "patterns by Zipf's law", {**LATE_PATTERNS, "task.pattern_law": "zipf"}),
         changed("uniform", "patterns equally often", LATE_PATTERNS),
@@ -320,7 +321,8 @@ def _transfer(unseen: str) -> tuple[Method, Method]:
     """Return CRAM with all but a new head frozen, and CRAM from scratch, on an unseen task, for the same number of steps."""
     task = {"task.kind": "transfer", "task.unseen": unseen, **WATCHED_OFTEN}
     scratch = changed(f"{unseen}_scratch", f"{UNSEEN[unseen]}, from scratch", task)
-    return Method(name=f"{unseen}_frozen", title=f"{UNSEEN[unseen]}, transferred", changes={**CRAM.changes, **task, **FROZEN}, base=CRAM, rival=scratch.name), scratch
+    changes = {**CRAM.changes, **task, **FROZEN}
+    return Method(name=f"{unseen}_frozen", title=f"{UNSEEN[unseen]}, transferred", changes=changes, base=CRAM, rival=scratch.name), scratch
 
 
 TRANSFER = Claim(

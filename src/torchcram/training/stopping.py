@@ -1,7 +1,8 @@
 """Early stopping: training that ends, and decides when to route, by what held-out data say.
 
 Two stretches, each ended by patience. While everything reads, a held-out loss that no longer falls ends acquisition, from the best model so far: what has
-been learned by heart only is not consolidated. Once the router decides, the latest model that is about as good as the best is kept, for reads fall with time.
+been learned by heart only is not consolidated. Once the router decides *and the price of a read has climbed to its bound*, the latest model that is about as
+good as the best is kept, for reads fall with time; those before still read almost everything. If the price never comes so far, the last model stays.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def learn(
         acquired = acquiring and trainer.controller.phase != "acquire"
         if judge is None:
             continue
-        if trainer.step % every == 0 or trainer.step == total or acquired:
+        if (acquiring or _priced(trainer)) and (trainer.step % every == 0 or trainer.step == total or acquired):
             stopping.judge(judge(control), trainer.plain, control)
         if acquiring and (acquired or stopping.exhausted):
             stopping.restore(trainer.plain)
@@ -90,3 +91,8 @@ def learn(
             break
     stopping.restore(trainer.plain)
     return stopping.control if stopping.kept else trainer.evaluation_control()
+
+
+def _priced(trainer: Trainer) -> bool:
+    """Whether reads cost what they are to cost in the end."""
+    return not trainer.routes or trainer.controller.price >= trainer.controller.config.price_most
