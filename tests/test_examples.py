@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from torchcram.training.presets import mini, resolve
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -36,6 +38,12 @@ def test_an_example_is_short_and_says_how_to_run_it(file):
     text = file.read_text()
     assert len(text.splitlines()) < 60
     assert f"Run: python examples/{file.name}" in text
+
+
+def test_the_example_of_a_transfer_starts_from_the_run_that_it_says():
+    config = resolve(str(ROOT / "examples" / "transfer.yaml"))
+    assert config.start_from == mini().digest()
+    assert config.training.frozen == ("trunk", "semantic", "router")
 
 
 def test_every_example_is_run_here():

@@ -100,6 +100,12 @@ def test_nothing_is_routed_priced_or_explored_while_acquiring():
     assert not made.wants_reference(0)
 
 
+def test_the_router_may_pay_while_everything_reads():
+    made = controller(acquisition_price=0.2)
+    assert made.control() == RoutingControl(reads="all", price=0.2)
+    assert made.evaluation_control() == RoutingControl(reads="all")
+
+
 def test_routing_explores_prices_and_teaches_in_training_only():
     made = routing(price_start=0.02, exploration=0.1, caution_start=5.0)
     assert made.control() == RoutingControl(exploration=0.1, price=0.02, threshold_shift=5.0, consolidate=True)

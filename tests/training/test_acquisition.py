@@ -22,6 +22,7 @@ LATER = {
 SOONER = {
     "seed": 1,
     "controller__acquire_steps": 4,
+    "controller__acquisition_price": 0.2,
     "training__learning_rate": 1e-3,
     "training__steps": 13,
     "task__recurrence": 0.5,

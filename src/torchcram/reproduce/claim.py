@@ -25,6 +25,13 @@ class Share:
     of_steps: float
 
 
+@dataclass(frozen=True)
+class Part:
+    """A number of steps of a sequence, as a share of those of the scale's preset."""
+
+    of_length: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """One way to train: the preset of a scale with some fields changed.
@@ -32,7 +39,7 @@ class Method:
     Attributes:
         name: its key in every table.
         title: what a reader calls it.
-        changes: value, or :class:`Share`, by the dotted path of the field.
+        changes: value, :class:`Share` or :class:`Part`, by the dotted path of the field.
         family: methods of one family differ in one number and make one line of a figure.
         at: that number.
         base: the method whose finished run, of the same seed, gives the weights; None to start from the seed.
@@ -57,15 +64,17 @@ class Method:
         if self.base is not None:
             config = config.updated("start_from", self.base.config(preset, seed=seed).digest())
         for path, value in self.changes.items():
-            config = config.updated(path, _in_steps(value, preset.training.steps))
+            config = config.updated(path, _in_steps(value, preset))
         return config
 
 
-def _in_steps(value: Any, steps: int) -> Any:
-    """Return a value with every :class:`Share` in it, also in lists, as a number of steps."""
+def _in_steps(value: Any, preset: RunConfig) -> Any:
+    """Return a value with every :class:`Share` and :class:`Part` in it, also in lists, as a number of steps."""
     if isinstance(value, list | tuple):
-        return [_in_steps(item, steps) for item in value]
-    return round(value.of_steps * steps) if isinstance(value, Share) else value
+        return [_in_steps(item, preset) for item in value]
+    if isinstance(value, Part):
+        return round(value.of_length * preset.task.length)
+    return round(value.of_steps * preset.training.steps) if isinstance(value, Share) else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchcram.reproduce.claim import Claim, Goal, Method, Pair, Picture, Share
+from torchcram.reproduce.claim import Claim, Goal, Method, Pair, Part, Picture, Share
 from torchcram.reproduce.methods import (
     CRAM,
     MIXTURE_OF_DEPTHS,
@@ -52,13 +52,14 @@ TRANSITION = Claim(
     paper="The attention share falls 37.8x in a sharp transition at about 3K of 10K steps; static routing does not fall.",
     reading="`reduction need` is the fall because tokens need no retrieval, `reduction consolidation` the fall because recurring queries are answered from "
     "parameters (at most 3.3x here). The end of acquisition (`acquired at`) triggers the first: the two controls move it. Every router is led through the "
-    "same phases. Not covered: a price from step 0 under dense reads.",
+    "same phases. `priced from step 0`: the router pays the full price from the first step on while every token reads.",
     pairs=(Pair(ours="cram", theirs=(*(method.name for method in ROUTERS), "transformer", "cram_paper")),),
     methods=(
         CRAM,
         *ROUTERS,
         TRANSFORMER,
         PAPER,
+        changed("cram_priced", "CRAM, priced from step 0 under dense reads", {"controller.acquisition_price": CRAM.changes.get("controller.price_most", 0.3)}),
         changed("cram_early", "CRAM, switched at 15% of the steps", {"controller.acquire_steps": Share(0.15)}),
         changed("cram_late", "CRAM, switched at four fifths of the steps", {"controller.acquire_steps": Share(0.8), "controller.plateau_steps": Share(1.0)}),
     ),
@@ -80,11 +81,14 @@ ABLATIONS = Claim(
     question="What does each part contribute?",
     paper="Without consolidation nothing falls; the other parts are not ablated one by one.",
     reading="Each row changes one thing. A part matters where its absence costs accuracy or reads. `low rank` has no surprise trace, which needs slots: "
-    "`no trace` is what it must be compared with; `low rank 32` has as many parameters as `32 slots`. Not covered: the length curriculum, which these scales "
-    "do not use.",
+    "`no trace` is what it must be compared with; `low rank 32` has as many parameters as `32 slots`. `curriculum`: a quarter, half and then "
+    "all of the sequence's length; these scales do without.",
     methods=(
         CRAM,
         changed("no_acquisition", "no acquisition phase", {"controller.acquire_steps": 0}),
+        changed(
+            "curriculum", "lengthened while it acquires", {"training.length_curriculum": [(0, Part(0.25)), (Share(0.1), Part(0.5)), (Share(0.2), Part(1.0))]}
+        ),
         NO_CONSOLIDATION,
         changed("observed_quality", "no familiarity: quality observed", {"model.options": {"quality": "observed"}}),
         changed("no_exploration", "no exploration", {"controller.exploration": 0.0}),
@@ -286,7 +290,8 @@ STATIC_BOUND = Claim(
     reading="The bound is that of docs/theory.md at the read rate that a run came to: `above static bound` is at most noise where its premise holds, *no "
     "parametric memory of the map* (`map redrawn`: the value of every key is drawn anew in each sequence, and a static router has no semantic memory), "
     "but for what a recurrence remembers (`recurrence alone` on the same data says how much). Where the map is kept, a static router memorises it in its "
-    "feed-forward networks and escapes; how far, and whether the context-dependent map stops it, is what the other rows show. A budget holds for each layer.",
+    "feed-forward networks and escapes; how far, and whether the context-dependent map stops it, is what the other rows show: `silent` is the accuracy of "
+    "the same weights without any read. A budget holds for each layer.",
     methods=(
         *(_static(kind, budget) for kind in KINDS for budget in BUDGETS[kind]),
         Method(name="redrawn_ssm", title="recurrence alone, map redrawn", changes={**REDRAWN, **SSM.changes}),
@@ -301,7 +306,16 @@ STATIC_BOUND = Claim(
             theirs=("contextual_cram_no_consolidation", "contextual_seqboat", "contextual_mixture_of_depths", "contextual_budget0.025"),
         ),
     ),
-    figures=("retrieval_accuracy", "any_layer_read_rate", "static_bound", "above_static_bound", "recurring_accuracy", "novel_accuracy"),
+    figures=(
+        "retrieval_accuracy",
+        "any_layer_read_rate",
+        "static_bound",
+        "above_static_bound",
+        "recurring_accuracy",
+        "novel_accuracy",
+        "silent_recurring_accuracy",
+        "silent_novel_accuracy",
+    ),
     goals=(
         *(Goal(method=f"redrawn_budget{budget:g}", figure="above_static_bound", sign="<=", number=0.03) for budget in BUDGETS["redrawn"]),
         *(Goal(method=f"typeless_budget{budget:g}", figure="above_static_bound", sign="<=", number=0.03) for budget in BUDGETS["typeless"]),

@@ -1,6 +1,6 @@
 """Which runs share their acquisition: those that differ only in what comes after it.
 
-While a model acquires, every token reads, nothing is priced and nothing consolidates, so whatever says how routing, pricing and consolidating
+While a model acquires, every token reads and nothing consolidates, so whatever says how routing, the price of reads and consolidating
 go cannot matter yet. Whatever might matter stays, and keeps two runs apart.
 """
 
@@ -13,8 +13,8 @@ from torchcram.mixers import MIXERS
 from torchcram.tasks.srcd import SRCDConfig
 from torchcram.training.run_config import RunConfig
 
-# Fields of the controller that decide how long acquisition lasts.
-DECIDING = ("acquire_steps", "shortest_acquisition", "plateau_steps", "plateau_gain")
+# Fields of the controller that decide how long acquisition lasts, and what it does to the router.
+DECIDING = ("acquire_steps", "shortest_acquisition", "plateau_steps", "plateau_gain", "acquisition_price")
 LATER_LOSSES = ("consolidation", "familiarity", "surprise")
 LATER_OPTIONS = ("detach", "quality_variance", "router_noise", "budget")
 

@@ -17,6 +17,9 @@ from torchcram.training.run_dir import CALIBRATION, MODEL, ROUTE_MAP, SUMMARY, R
 from torchcram.training.trainer import Trainer
 from torchcram.types import RoutingControl
 
+# Queries that tell what is known without any read.
+SILENT_QUERIES = 2000
+
 
 def evaluate_midway(trainer: Trainer) -> dict[str, Any]:
     """Return a short evaluation of the model as it stands, and how many keys training has scanned so far."""
@@ -43,20 +46,22 @@ def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgre
     control = RoutingControl() if trainer.routes else RoutingControl(reads="all")
     final = evaluate_fully(trainer, control)
     dense = evaluate_fully(trainer, RoutingControl(reads="all")) if trainer.routes else final
+    silent = evaluate_fully(trainer, RoutingControl(reads="none"), most=SILENT_QUERIES) if trainer.routes else final
     sample = evaluation_batch(trainer.task, sequences=1, seed=trainer.config.evaluation.seed, index=0, step=trainer.step)
     run.write_json(ROUTE_MAP, route_map(trainer.plain, sample, control=control))
-    run.write_json(SUMMARY, summarise(trainer, run, clock, final, dense))
+    run.write_json(SUMMARY, summarise(trainer, run, clock, final, dense, silent))
 
 
-def evaluate_fully(trainer: Trainer, control: RoutingControl) -> dict[str, Any]:
-    """Return the evaluation on at least ``evaluation.queries`` fresh queries (of any other task: scored targets of its first head)."""
+def evaluate_fully(trainer: Trainer, control: RoutingControl, *, most: int | None = None) -> dict[str, Any]:
+    """Return the evaluation on at least ``evaluation.queries`` fresh queries (of any other task: scored targets of its first head), or on ``most`` if less."""
+    queries = trainer.config.evaluation.queries
     return evaluate(
         trainer.plain,
         trainer.task,
         control=control,
         seed=trainer.config.evaluation.seed + 1,
         step=trainer.step,
-        enough=enough_scored(trainer.config.evaluation.queries),
+        enough=enough_scored(queries if most is None else min(queries, most)),
         sequences=_batch_size(trainer),
     )
 
@@ -79,8 +84,8 @@ def _calibrate(trainer: Trainer, run: RunDir, progress: TrainingProgress) -> Non
     run.write_json(CALIBRATION, asdict(found))
 
 
-def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
-    """Return the summary of a run from its final evaluation (``final``) and the same sequences with all reads forced (``dense``)."""
+def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any], dense: dict[str, Any], silent: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary of a run from its final evaluation (``final``), and from evaluations with all reads forced (``dense``) and with none (``silent``)."""
     records = [record for record in run.metrics() if record["kind"] == "train"]
     rates = [record["any_layer_read_rate"] for record in records]
     fall = reduction(
@@ -105,6 +110,8 @@ def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any]
         **{name: final[name] for name in floors if name in final},
         **({} if isinstance(trainer.task, SRCD) else _other_scores(final)),
         "dense_retrieval_accuracy": dense["accuracy"].get("query", dense["accuracy"].get("all")),
+        "silent_retrieval_accuracy": silent["accuracy"].get("query", silent["accuracy"].get("all")),
+        **{f"silent_{name}_accuracy": silent["accuracy"][name] for name in ("recurring", "novel") if name in silent["accuracy"]},
         "dynamics_mse_all_reads": dense.get("dynamics_mse"),
         "training_attention_share": counts["keys_computed"] / counts["keys_dense"] if counts["keys_dense"] else 0.0,
         "reads_computed": counts["keys_computed"],
