@@ -1,10 +1,14 @@
 """Every claim that ships can be planned at every scale, and names nothing that does not exist."""
 
+from pathlib import Path
+
 import pytest
 
 from torchcram.models.sequence import SequenceModel
 from torchcram.reproduce.claim import Goal, Method, Share
 from torchcram.reproduce.claims import CLAIMS, claims_named
+from torchcram.reproduce.results import read_rows
+from torchcram.reproduce.tuning import CHOSEN, UNTUNED, chosen, settings_of, trials
 from torchcram.training.presets import PRESETS
 from torchcram.training.trainer import build_model, build_task
 
@@ -79,3 +83,19 @@ def test_a_goal_compares_with_a_number_a_field_or_other_methods(goal, words, met
     row = {"x": 0.8, "floor": 0.4, "y": None}
     assert goal.words == words
     assert goal.met(row, {"a": [row], "b": [{"x": 0.8}], "c": [{"x": 0.9}, {"x": None}]}) is met
+
+
+def test_the_settings_of_every_method_are_what_the_committed_trials_choose():
+    rows = read_rows(Path(__file__).parents[2] / "experiments" / "00_tuning" / "results.csv")
+    assert chosen(rows) == CHOSEN
+    assert set(CHOSEN) == set(UNTUNED)
+
+
+def test_of_the_trials_about_as_accurate_as_the_best_the_one_with_the_fewest_reads_is_chosen():
+    names = list(trials(UNTUNED["cram"]))
+    rows = [{"method": name, "retrieval_accuracy": 0.99, "any_layer_read_rate": 0.5, "dynamics_mse": 0.03} for name in names]
+    rows[1] |= {"retrieval_accuracy": 0.984, "any_layer_read_rate": 0.01}
+    rows[2] |= {"retrieval_accuracy": 0.986, "any_layer_read_rate": 0.02}
+    rows[3] |= {"any_layer_read_rate": 0.02, "dynamics_mse": 0.02}
+    assert chosen(rows) == {"cram": settings_of(UNTUNED["cram"], trials(UNTUNED["cram"])[names[3]])}
+    assert chosen(rows[:-1]) == {}

@@ -15,7 +15,9 @@ from torchcram.reproduce.claim import Method, Row
 SEED = 100
 LEARNING_RATES = (2e-3, 4e-3)
 # Most that a read may cost.
-PRICES = (0.03, 0.1, 0.3)
+PRICES = (0.003, 0.03, 0.1, 0.3)
+# The least price that any preset begins with.
+LEAST_START = 0.01
 # Accuracy that a trial may lack to the best of its method.
 WITHIN = 0.005
 
@@ -64,14 +66,19 @@ def trials(method: Method) -> dict[str, Method]:
     """Return a method's trials by name, each with the settings that it tries."""
     settings: list[dict[str, Any]] = [{"training.learning_rate": rate} for rate in LEARNING_RATES]
     if method.name not in UNPRICED:
-        settings = [{**setting, "controller.price_most": price} for setting in settings for price in PRICES]
+        settings = [{**setting, **_priced(price)} for setting in settings for price in PRICES]
     found = [_trial(method, setting) for setting in settings]
     return {trial.name: trial for trial in found}
 
 
+def _priced(price: float) -> dict[str, float]:
+    """Return the settings of a price; one below those that presets begin with stands from the start."""
+    return ({"controller.price_start": price} if price < LEAST_START else {}) | {"controller.price_most": price}
+
+
 def _trial(method: Method, setting: dict[str, Any]) -> Method:
     words = {"training.learning_rate": "rate", "controller.price_most": "price"}
-    said = [f"{words[name]} {value:g}" for name, value in setting.items()]
+    said = [f"{words[name]} {value:g}" for name, value in setting.items() if name in words]
     name = "_".join([method.name, *(one.replace(" ", "") for one in said)])
     return replace(method, name=name, title=", ".join([method.title, *said]), changes={**method.changes, **setting})
 
