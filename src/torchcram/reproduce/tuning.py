@@ -54,7 +54,18 @@ UNTUNED = {
 UNPRICED = ("mixture_of_depths", "transformer", "sliding_window", "static_hybrid", "ssm")
 
 # Learning rate, and price, of each method: what ``chosen`` says of the committed results.
-CHOSEN: dict[str, dict[str, float]] = {}
+CHOSEN: dict[str, dict[str, float]] = {
+    "cram": {"training.learning_rate": 0.002, "controller.price_most": 0.3},
+    "cram_no_consolidation": {"training.learning_rate": 0.002, "controller.price_most": 0.3},
+    "seqboat": {"training.learning_rate": 0.004, "controller.price_start": 0.003, "controller.price_most": 0.003},
+    "static_router": {"training.learning_rate": 0.002, "controller.price_most": 0.1},
+    "cram_paper": {"training.learning_rate": 0.002, "controller.price_most": 0.03},
+    "mixture_of_depths": {"training.learning_rate": 0.002},
+    "transformer": {"training.learning_rate": 0.002},
+    "sliding_window": {"training.learning_rate": 0.002},
+    "static_hybrid": {"training.learning_rate": 0.002},
+    "ssm": {"training.learning_rate": 0.004},
+}
 
 
 def tuned(method: Method) -> Method:
