@@ -48,6 +48,19 @@ def test_an_unknown_claim_gets_the_nearest():
         claims_named("02_transitoin")
 
 
+def test_fields_that_bound_each_other_may_be_changed_in_any_order():
+    changes = {"controller.price_most": 0.0, "training.steps": 700, "controller.price_start": 0.0}
+    config = Method(name="free", title="free", changes=changes).config(PRESETS["mini"](), seed=0)
+    assert (config.controller.price_start, config.controller.price_most, config.training.steps) == (0.0, 0.0, 700)
+    for wrong in (
+        {"controller.price_most": 0.0},
+        {"controller.price_most": -1.0, "controller.price_start": -1.0},
+        {"training.steps": 700, "controller.none": 1},
+    ):
+        with pytest.raises(ValueError, match="controller"):
+            Method(name="wrong", title="wrong", changes=wrong).config(PRESETS["mini"](), seed=0)
+
+
 def test_a_method_with_a_base_names_the_run_that_it_starts_from():
     method = CLAIMS["04_transfer"].method("readout_frozen")
     for seed in (0, 1):

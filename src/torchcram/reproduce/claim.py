@@ -63,9 +63,22 @@ class Method:
         config = preset.updated("seed", seed)
         if self.base is not None:
             config = config.updated("start_from", self.base.config(preset, seed=seed).digest())
-        for path, value in self.changes.items():
-            config = config.updated(path, _in_steps(value, preset))
-        return config
+        return _updated(config, {path: _in_steps(value, preset) for path, value in self.changes.items()})
+
+
+def _updated(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """Change some fields. Those that bound each other fit in one order only: what does not fit yet is tried again after the others."""
+    late = {}
+    for path, value in changes.items():
+        try:
+            config = config.updated(path, value)
+        except ValueError:
+            if len(changes) == 1:
+                raise
+            late[path] = value
+    if len(late) == len(changes) > 1:
+        return _updated(config, dict([next(iter(late.items()))]))
+    return _updated(config, late) if late else config
 
 
 def _in_steps(value: Any, preset: RunConfig) -> Any:
