@@ -140,7 +140,7 @@ def test_losses_and_skipping_rise_as_the_shift_falls(model, task):
 
 def test_shifts_that_no_choice_can_fall_on_are_left_out(model, task):
     """The curve stops behind the first shift that breaks the tolerance, and the choice is that of the whole curve."""
-    batches, shifts = [evaluation_batch(task, sequences=16, seed=0, index=0, step=0)], (30.0, 2.0, 1.0, 0.0, -1.0, -2.0, -4.0)
+    batches, shifts = [evaluation_batch(task, sequences=96, seed=0, index=0, step=0)], (30.0, 2.0, 1.0, 0.0, -1.0, -2.0, -4.0)
     whole = risk_curve(model, batches, shifts=shifts)
     means = whole.losses.double().mean(0).tolist()
     tolerance = next(mean for mean in means if mean > 0) + 1e-9

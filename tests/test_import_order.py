@@ -158,6 +158,7 @@ ORDER = (
     "analysis.series",
     "reproduce",
     "reproduce.claim",
+    "reproduce.tuning",
     "reproduce.methods",
     "reproduce.claims",
     "reproduce.plan",

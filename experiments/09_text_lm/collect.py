@@ -1,4 +1,4 @@
-"""Make results.csv, the figure, the page of coloured text and the tables of the README from finished runs.
+"""Keep what finished runs have to say (``finished/``), and make results.csv, the figure, the page of coloured text and the tables of the README of it.
 
 python experiments/09_text_lm/collect.py
 """
@@ -17,19 +17,25 @@ from torchcram.report.text_routes import Passage, text_page
 from torchcram.types import Route
 
 HERE = Path(__file__).parent
-RUNS = Path("runs") / HERE.name
+RUNS, FINISHED = Path("runs") / HERE.name, HERE / "finished"
 BEGIN, END = "<!-- results: written by experiments/09_text_lm/collect.py -->", "<!-- /results -->"
 COLOURS = {"cram": "#D55E00", "dense": "#222222"}
 
 
-def read_runs(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Summary and progress of every finished run, by name and seed."""
-    found = {}
-    for file in sorted(folder.glob("*-seed*/summary.json")):
-        name, seed = file.parent.name.rsplit("-seed", 1)
-        progress = [json.loads(line) for line in (file.parent / "progress.jsonl").read_text().splitlines()]
-        found[name, int(seed)] = {"summary": json.loads(file.read_text()), "progress": progress, "folder": file.parent}
-    return found
+def keep(runs: Path, finished: Path) -> None:
+    """Copy configuration, summary and progress of every finished run, without its weights: other machines need not train it again. Trials are left out."""
+    for file in sorted(runs.glob("*-seed*/summary.json")):
+        config, summary = json.loads((file.parent / "config.json").read_text()), json.loads(file.read_text())
+        if config["training"]["steps"] == summary["steps"]:
+            progress = [json.loads(line) for line in (file.parent / "progress.jsonl").read_text().splitlines()]
+            finished.mkdir(exist_ok=True)
+            (finished / f"{file.parent.name}.json").write_text(json.dumps({"config": config, "summary": summary, "progress": progress}, indent=1) + "\n")
+
+
+def read_runs(finished: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Configuration, summary and progress of every finished run, by name and seed."""
+    parts = {file: file.stem.rsplit("-seed", 1) for file in sorted(finished.glob("*-seed*.json"))}
+    return {(name, int(seed)): json.loads(file.read_text()) for file, (name, seed) in parts.items()}
 
 
 def write_csv(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
@@ -70,6 +76,10 @@ def tables(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
         if own:
             cells = [_spread(own, "loss"), _spread(own, "attention_share", 100), _spread(own, "any_layer_read_rate", 100), _spread(own, "training_cpu_seconds")]
             lines.append(f"| {name} | {own[0]['parameters']:,} | {' | '.join(cells)} | {len(own)} |")
+    both = [seed for seed in range(3) if ("cram", seed) in runs and ("dense", seed) in runs]
+    if both:
+        above = [runs["cram", seed]["summary"]["loss"] - runs["dense", seed]["summary"]["loss"] for seed in both]
+        lines += ["", f"CRAM's held-out loss above the dense model's, seed by seed: {', '.join(f'{value:+.3f}' for value in above)} nats a token."]
     kinds = [run["summary"]["routes_by_class"] for (model, _), run in runs.items() if model == "cram"]
     if kinds:
         lines += ["", "| tokens (CRAM) | working | semantic | episodic: a read |", "|---|---|---|---|"]
@@ -85,11 +95,11 @@ def _spread(summaries: list[dict[str, Any]], key: str, factor: float = 1.0) -> s
     return f"{statistics.mean(values):{form}}{unit} ({min(values):{form}} to {max(values):{form}})"
 
 
-def write_page(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
-    """Held-out text in the colours of its routes, from the first CRAM run."""
-    chosen = [run["folder"] for (name, _), run in sorted(runs.items()) if name == "cram"]
+def write_page(runs: Path, file: Path) -> None:
+    """Held-out text in the colours of its routes, from the first CRAM run on this machine."""
+    chosen = sorted(runs.glob("cram-seed*/routes.json"))
     if chosen:
-        shown = json.loads((chosen[0] / "routes.json").read_text())
+        shown = json.loads(chosen[0].read_text())
         passages = [Passage(heading=f"Held-out passage {number}", tokens=passage["tokens"]) for number, passage in enumerate(shown, 1)]
         caption = "Each token in the colour of the dearest memory that it used in any layer. What is underlined in orange was looked up in the context."
         file.write_text(text_page("What a small language model still reads", caption, passages), encoding="utf-8")
@@ -97,12 +107,13 @@ def write_page(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
 
 def main() -> None:
     """Collect what is there."""
-    runs = read_runs(RUNS)
+    keep(RUNS, FINISHED)
+    runs = read_runs(FINISHED)
     if not runs:
         raise SystemExit(f"no finished run in {RUNS}: start with python {HERE.name}/run.py")
     write_csv(runs, HERE / "results.csv")
     draw(runs, HERE / "figure.png")
-    write_page(runs, RUNS / "report.html")
+    write_page(RUNS, RUNS / "report.html")
     page = HERE / "README.md"
     before, _, rest = page.read_text().partition(BEGIN)
     page.write_text(before + BEGIN + "\n" + tables(runs) + "\n" + END + rest.partition(END)[2])

@@ -2,12 +2,14 @@
 
     python experiments/09_text_lm/run.py [--only cram dense] [--seeds 0 1 2] [--jobs 2]
 
-Finished runs are skipped. Runs and logs go to ``runs/09_text_lm/``; ``collect.py`` makes the table, the figure and the coloured text of them.
+Finished runs are skipped, those of ``finished/`` with the same configuration, too. Runs and logs go to ``runs/09_text_lm/``; ``collect.py`` makes the
+table, the figure and the coloured text of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,10 +21,16 @@ RUNS = Path("runs") / HERE.name
 NAMES, SEEDS = ("cram", "dense"), (0, 1, 2)
 
 
+def recorded(name: str, seed: int) -> bool:
+    """Whether ``finished/`` holds this run with the configuration as it is now."""
+    file, now = HERE / "finished" / f"{name}-seed{seed}.json", json.loads((HERE / "configs" / f"{name}.json").read_text())
+    return file.exists() and {key: value for key, value in json.loads(file.read_text())["config"].items() if key in now} == now
+
+
 def run_one(name: str, seed: int, steps: int | None) -> None:
     """Train one run, unless it is finished."""
     out = RUNS / f"{name}-seed{seed}"
-    if (out / "summary.json").exists():
+    if (out / "summary.json").exists() or (steps is None and recorded(name, seed)):
         return
     command = [sys.executable, str(HERE / "train.py"), str(HERE / "configs" / f"{name}.json"), "--seed", str(seed), "--out", str(out)]
     command += [] if steps is None else ["--steps", str(steps)]
