@@ -291,12 +291,24 @@ def test_with_dense_routing_it_compiles_whole_and_exports():
         ({}, "either input_ids or inputs_embeds"),
         ({"inputs_embeds": torch.zeros(2, 3, WIDTH, dtype=torch.float32)}, r"inputs_embeds are torch.float32, the model is torch.float64"),
         ({"input_ids": tokens(), "control": RoutingControl(consolidate=True), "use_cache": True}, "does not consolidate through a cache"),
+        (
+            {"input_ids": tokens(), "attention_mask": torch.ones(2, 9, device="meta")},
+            r"attention_mask is on meta, the tokens are on cpu: move it with .to\('cpu'\)",
+        ),
         ({"input_ids": tokens().to("meta")}, "the tokens are on meta, the model is on cpu"),
     ],
 )
 def test_batches_that_cannot_be_run_are_refused(cram, arguments, message):
     with pytest.raises(ValueError, match=message):
         cram(**arguments)
+
+
+def test_a_cache_filled_in_inference_mode_goes_on_without_it(cram):
+    ids = tokens()
+    with torch.inference_mode():
+        cache = cram(ids[:, :6], use_cache=True).past_key_values
+    with torch.no_grad():
+        torch.testing.assert_close(cram(ids[:, 6:], past_key_values=cache).logits, cram(ids).logits[:, 6:], **EXACT)
 
 
 def test_a_row_of_padding_alone_is_harmless(cram):
