@@ -185,11 +185,16 @@ def reproduce_command(
     from torchcram.reproduce.records import key_of, recorded
     from torchcram.reproduce.sweep import cores, launch, sweep
     from torchcram.strict import require_choice, require_positive
+    from torchcram.training.presets import PRESETS
     from torchcram.training.source import source_hash
 
     require_positive(jobs=1 if jobs is None else jobs)
     require_choice("executor", executor, ("local", "ray"))
-    chosen, source = claims_named(claim), source_hash()
+    named, source = claims_named(claim), source_hash()
+    require_choice("scale", scale, PRESETS)
+    chosen = [one for one in named if scale in one.scales]
+    if not chosen:
+        raise ValueError(f"claim {claim!r} is trained at scale {', '.join(named[0].scales)} alone, not at {scale}")
     planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source)
     records = recorded(planned, experiments=out)
     methods = sorted({run.method.name for run in planned})

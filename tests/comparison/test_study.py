@@ -54,6 +54,7 @@ def test_a_tuned_method_is_judged_on_a_split_and_its_file_has_the_columns_of_the
     assert {"auroc", "auprc", "brier", "accuracy", "attention_share", "seconds", "per_second", "calibration", "parameters"} <= set(result)
     assert sum(part["count"] for part in result["calibration"]) == len(small_physionet().split(0).test)
     assert (study.runs / "cram-map.json").exists() == (method == "cram")
+    assert set(result["all_reads"]) == ({"auroc", "auprc", "brier", "accuracy"} if method == "cram" else set())
 
 
 def test_what_is_judged_is_never_judged_again(study, monkeypatch):

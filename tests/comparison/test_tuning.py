@@ -60,6 +60,24 @@ def test_the_middle_comes_first_and_the_best_is_returned_first(method, physionet
     assert "on validation data" in lines[0]
 
 
+def test_a_trial_that_diverges_is_not_the_end(method, physionet, tmp_path, monkeypatch):
+    """Nor does an earlier one lose the middle its turn."""
+    plain, calls = FakeMethod.fit, []
+
+    def fit(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise FloatingPointError
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(FakeMethod, "fit", fit)
+    found = tune(method, physionet, journal=tmp_path / "one.journal", trials=4, limit=5.0, say=lambda line: None)
+    assert (len(calls), len(found)) == (4, 3)
+    monkeypatch.setattr(FakeMethod, "fit", lambda self, *arguments, **options: (_ for _ in ()).throw(FloatingPointError))
+    with pytest.raises(ValueError, match="every trial diverged"):
+        tune(method, physionet, journal=tmp_path / "two.journal", trials=2, limit=5.0, say=lambda line: None)
+
+
 def test_trials_of_an_interrupted_tuning_are_kept(method, physionet, tmp_path):
     STOP[0] = 3
     with pytest.raises(CutOffError):

@@ -39,6 +39,16 @@ def test_a_dry_run_shows_what_is_to_do_and_writes_nothing(monkeypatch, capsys, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_method_alone_can_be_trained(monkeypatch, capsys):
+    assert run(monkeypatch, "07_recurrence", "--seeds", "2", "--only", "recurrence50", "--dry-run") == 0
+    assert "2 processes to run" in capsys.readouterr().out
+
+
+def test_all_leaves_out_what_a_scale_does_not_have(monkeypatch, capsys):
+    assert run(monkeypatch, "all", "--scale", "demo", "--seeds", "1", "--dry-run") == 0
+    assert "00_tuning" not in capsys.readouterr().out
+
+
 def test_a_finished_claim_is_only_written_down(monkeypatch, capsys):
     for planned in plan([CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=Path("runs/reproduce"), source=source_hash()):
         fake_run(planned.job.folder, planned.job)
@@ -52,6 +62,8 @@ def test_a_finished_claim_is_only_written_down(monkeypatch, capsys):
     [
         (["07_recurence"], "unknown claim '07_recurence': did you mean '07_recurrence'?"),
         (["all", "--scale", "deno"], "unknown scale 'deno': did you mean 'demo'?"),
+        (["00_tuning", "--scale", "demo"], "claim '00_tuning' is trained at scale mini alone, not at demo"),
+        (["07_recurrence", "--only", "recurence50"], "unknown method 'recurence50': did you mean 'recurrence50'?"),
         (["all", "--seeds", "0"], "seeds 0 must be at least 1"),
         (["all", "--jobs", "0"], "jobs 0 must be above 0"),
         (["all", "--executor", "slurm"], "unknown executor 'slurm': valid: local, ray"),

@@ -74,7 +74,6 @@ def test_a_failed_run_leaves_its_reason_and_the_others_go_on(tmp_path):
     worked(jobs_to_do(runs, refresh=False), start=lambda job: fail(job) if job.config.model.mixer == "transformer" else finish_at_once(job))
     assert [run.job.state for run in runs] == ["finished", "finished", "failed"]
     assert runs[2].job.failure == "training stopped at step 7: the loss is not finite"
-    assert runs[2].job.command == f"torchcram train {runs[2].job.config_file} --out {runs[2].job.folder} --resume"
     assert [job.name for job in jobs_to_do(runs, refresh=False)] == [runs[2].job.name]
 
 
@@ -160,7 +159,6 @@ def test_a_run_that_starts_from_another_comes_after_it_and_says_so_in_its_comman
     jobs = jobs_to_do(runs, refresh=False)
     heir = runs[0].job
     assert [job.config.digest() for job in jobs] == [heir.config.start_from, heir.config.digest()]
-    assert heir.command.endswith(f"--resume --start {jobs[0].folder}")
     assert steps_of(heir) == heir.config.training.steps
     assert [job.name for job in worked(jobs)] == [job.name for job in jobs]
     assert jobs_to_do(runs, refresh=False) == []

@@ -16,6 +16,13 @@ HEAD = Head(name="kind", kind="classification", size=2, per="sequence")
 observations = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2), st.integers(-9, 9)), max_size=20)
 
 
+def test_one_wrong_entry_in_a_thousand_does_not_widen_the_scale():
+    values = np.concatenate([np.linspace(7.0, 7.8, 3000), [735.0]])
+    fitted = SeriesStatistics.fit([Series.of_vectors(np.arange(3001.0), values[:, None])])
+    assert fitted.mean[0] == pytest.approx(7.4, abs=0.01)
+    assert fitted.std[0] == pytest.approx(0.23, abs=0.01)
+
+
 def series(rows: list[tuple[float, int, float]]) -> Series:
     time, variable, value = np.array(rows, dtype=float).reshape(-1, 3).T
     return Series.of_observations(time, variable.astype(int), value, variables=3)

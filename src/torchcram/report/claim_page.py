@@ -109,7 +109,7 @@ def _figure_table(claim: Claim, groups: Mapping[str, Group]) -> str:
 
 
 def _paired_table(claim: Claim, groups: Mapping[str, Group]) -> str:
-    """Differences seed by seed, each table for the methods that share their figures."""
+    """Differences seed by seed; the pairs of a claim share their figures."""
     rows = []
     for pair in claim.pairs:
         for rival in pair.theirs:

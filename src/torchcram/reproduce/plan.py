@@ -86,12 +86,6 @@ class Job:
         return sorted((folder for folder in found if folder != self.folder), key=lambda folder: (folder / SUMMARY).stat().st_mtime)
 
     @property
-    def command(self) -> str:
-        """What repeats it by hand."""
-        start = f" --start {self.start.folder}" if self.start is not None and not self.start.acquires else ""
-        return f"torchcram train {self.config_file} --out {self.folder} --resume{start}"
-
-    @property
     def before(self) -> list[Job]:
         """What must be finished before it can start, first things first."""
         return [] if self.start is None else [*self.start.before, self.start]
