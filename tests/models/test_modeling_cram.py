@@ -1,6 +1,7 @@
 """The language model's laws: padding and packing are nothing, a cache changes nothing, whatever the mixer; and what it refuses, it refuses clearly."""
 
 import copy
+import shutil
 import subprocess
 import sys
 
@@ -263,16 +264,17 @@ model, ids = CRAMForCausalLM(config).eval(), torch.randint(23, (2, 4))
 mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])
 with torch.no_grad():
     expected = model(ids, attention_mask=mask, use_cache=False).logits
-    compiled = torch.compile(model, backend="eager", fullgraph=True)(ids, attention_mask=mask, use_cache=False).logits
+    compiled = torch.compile(model, backend=BACKEND, fullgraph=True)(ids, attention_mask=mask, use_cache=False).logits
     exported = torch.export.export(model, (ids,), {"attention_mask": mask, "use_cache": False}).module()(ids, attention_mask=mask, use_cache=False).logits
 torch.testing.assert_close(compiled, expected)
 torch.testing.assert_close(exported, expected)
 """
 
 
-def test_with_dense_routing_it_compiles_whole_and_exports():
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler"))])
+def test_with_dense_routing_it_compiles_whole_and_exports(backend):
     """In a process of its own: the checks of shapes that run here cannot be traced."""
-    result = subprocess.run([sys.executable, "-c", EXPORT], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", EXPORT.replace("BACKEND", repr(backend))], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 

@@ -5,6 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from torchcram.ops.scan import chunked, scan, scan_reference
 
@@ -91,3 +93,37 @@ def test_no_gap_is_too_short_or_too_long_in_single_precision(rate):
     for fast, slow in zip(run(scan), run(scan_reference), strict=True):
         assert fast.isfinite().all()
         torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-3)
+
+
+class Allocated(TorchDispatchMode):
+    """Sums up, in bytes, what operations make anew: no less than the peak of memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run the operation, and count results that are not views of what went in."""
+        result = func(*args, **(kwargs or {}))
+        given = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given]
+        self.total += sum(tensor.untyped_storage().nbytes() for tensor in made)
+        return result
+
+
+def allocated(function, time: int) -> int:
+    arguments = problem(time, batch=1)
+    with Allocated() as memory:
+        torch.autograd.grad(function(*arguments).sum(), arguments)
+    return memory.total
+
+
+def test_memory_is_linear_in_the_length():
+    assert allocated(scan, 8192) / allocated(scan, 1024) == pytest.approx(8, rel=0.1)
+
+
+def test_what_counts_memory_sees_a_square():
+    def square(decay, inputs, initial):
+        return torch.ones(inputs.shape[1], inputs.shape[1], dtype=inputs.dtype) @ (decay * inputs)[0] + initial
+
+    assert allocated(square, 2048) / allocated(square, 256) > 16

@@ -6,6 +6,7 @@ users run: the blocks, the caches and the language model of the library.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -72,7 +73,10 @@ def force(block: CRAMBlock, rate: float, generator: torch.Generator) -> None:
 
 
 def recurrent_layer(setting: Setting, length: int) -> Measurement:
-    """Our working memory with its gradients against the Mamba-2 layer of Transformers (its PyTorch path): batch 8, width 256, 256 numbers of state each."""
+    """Our working memory with its gradients against the Mamba-2 layer of Transformers (its PyTorch path): batch 8, width 256, 256 numbers of state each.
+
+    The limit is the layer's matrix products alone, with their gradients.
+    """
     inputs, gap = setting.randn(8, length, 256).requires_grad_(), torch.ones(8, length, device=setting.device)
     above = setting.randn(8, length, 256)
     ours, theirs = TimeAwareSSM(256, state_size=128).to(setting.device), _mamba2(setting)
@@ -81,7 +85,19 @@ def recurrent_layer(setting: Setting, length: int) -> Measurement:
     both = [partial(_layer, layer, function, inputs, above) for layer, function in layers]
     timing = take_turns(*both, rounds=setting.rounds)
     peer = "Mamba2Mixer of Transformers, equal width and state"
-    return Measurement(question="scan", device=setting.name, length=length, read_rate=None, peer=peer, timing=timing, limit=None)
+    limit = timing.peer_ms / (1e3 * statistics.median(sum(map(seconds, _products(setting, ours, 8 * length))) for _ in range(setting.rounds)))
+    return Measurement(question="scan", device=setting.name, length=length, read_rate=None, peer=peer, timing=timing, limit=limit)
+
+
+def _products(setting: Setting, layer: nn.Module, rows: int) -> list[Callable[[], object]]:
+    """Return the matrix products of a layer, each with its two gradients, for so many rows."""
+    linear = [part for part in layer.modules() if isinstance(part, nn.Linear)]
+    sizes = [(setting.randn(rows, part.in_features), setting.randn(rows, part.out_features), part.weight.detach()) for part in linear]
+    return [partial(_product, *size) for size in sizes]
+
+
+def _product(inputs: Tensor, above: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return inputs @ weight.T, above @ weight, above.T @ inputs
 
 
 def _layer(layer: nn.Module, function: Callable[[], Tensor], inputs: Tensor, above: Tensor) -> None:

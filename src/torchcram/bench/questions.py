@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -12,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torchcram.bench import models
 from torchcram.bench.measurement import Measurement
 from torchcram.bench.setting import Setting
-from torchcram.bench.timing import take_turns
+from torchcram.bench.timing import seconds, take_turns
 from torchcram.ops.routed_attention import routed_attention
 from torchcram.ops.scan import scan, scan_reference
 
@@ -54,7 +55,10 @@ def _attention(setting: Setting, length: int, read_rate: float, *, backward: boo
 
 
 def scan_forward_backward(setting: Setting) -> Iterator[Measurement]:
-    """The recurrence with its gradients, batch 8, width 256, against two loops over its steps, and as a layer against Mamba-2's."""
+    """The recurrence with its gradients, batch 8, width 256, against two loops over its steps, and as a layer against Mamba-2's.
+
+    The limit of the recurrence is its least memory traffic: decays, inputs and states, then decays, states and three kinds of gradients pass once.
+    """
     for length in setting.lengths(2048):
         decay = torch.rand(8, length, 256, generator=setting.generator).to(setting.device).requires_grad_()
         inputs, initial, above = setting.randn(8, length, 256).requires_grad_(), setting.randn(8, 256).requires_grad_(), setting.randn(8, length, 256)
@@ -64,8 +68,16 @@ def scan_forward_backward(setting: Setting) -> Iterator[Measurement]:
             # The definition takes seconds: three rounds tell enough.
             rounds = setting.rounds if function is _loop else min(setting.rounds, 3)
             timing = take_turns(ours, partial(_with_gradients, partial(function, *given), given, above), rounds=rounds)
-            yield Measurement(question="scan", device=setting.name, length=length, read_rate=None, peer=peer, timing=timing, limit=None)
+            limit = timing.peer_ms / (1e3 * _seconds_to_move(given[0], 8))
+            yield Measurement(question="scan", device=setting.name, length=length, read_rate=None, peer=peer, timing=timing, limit=limit)
         yield models.recurrent_layer(setting, length)
+
+
+def _seconds_to_move(tensor: Tensor, times: int) -> float:
+    """How long it takes to read or write that many tensors of this size: a copy does both."""
+    source, target = tensor.detach(), torch.empty_like(tensor)
+    copies = [seconds(partial(target.copy_, source), repeats=5) for _ in range(5)]
+    return statistics.median(copies) * times / 2
 
 
 def _loop(decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
