@@ -28,6 +28,7 @@ from torchcram.baselines.two_way import two_way_decision
 from torchcram.memory.feed_forward import FeedForward
 from torchcram.memory.router import full_precision
 from torchcram.ops.collective import step_mean
+from torchcram.ops.routing import priced
 from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
@@ -112,7 +113,7 @@ class MixtureOfDepthsBlock(nn.Module):
             hidden_states=x,
             state=MemoryState(episodic=memory),
             decision=two_way_decision(passed, probability, written=passed),
-            losses={"predictor": step_mean(doubt, mask), "price": step_mean(probability, mask)},
+            losses={"predictor": step_mean(doubt, mask), "price": step_mean(priced(probability), mask)},
         )
 
     def _passed(self, top: Tensor, guess: Tensor, control: RoutingControl, mask: Tensor | None) -> Tensor:

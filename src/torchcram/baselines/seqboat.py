@@ -30,6 +30,7 @@ from torchcram.memory.feed_forward import FeedForward
 from torchcram.memory.router import full_precision
 from torchcram.memory.working import build_working_memory
 from torchcram.ops.collective import step_mean
+from torchcram.ops.routing import priced
 from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
@@ -133,7 +134,7 @@ class SeqBoatBlock(nn.Module):
             hidden_states=x,
             state=MemoryState(working=working_state, episodic=memory),
             decision=two_way_decision(activated, probability, written=activated),
-            losses={"price": step_mean(probability, mask)},
+            losses={"price": step_mean(priced(probability), mask)},
         )
 
     @staticmethod

@@ -33,7 +33,7 @@ from torchcram.memory.semantic import SEMANTIC_MEMORIES, SemanticRead
 from torchcram.memory.surprise import SurpriseTrace, Trace
 from torchcram.memory.working import build_working_memory
 from torchcram.ops.collective import step_mean, world_mean
-from torchcram.ops.routing import straight_through_mix
+from torchcram.ops.routing import priced, straight_through_mix
 from torchcram.strict import require_choice, require_positive
 from torchcram.types import BlockOutput, KeyValueState, Lesson, MemoryState, MixingCost, Route, RoutingControl, RoutingDecision
 
@@ -172,7 +172,7 @@ class CRAMBlock(nn.Module):
             signals["surprise"] = trace.surprise
         if control.reads == "routed":
             signals["need"] = need.detach() if mask is None else need.detach().masked_fill(~mask, torch.nan)
-        losses["price"] = step_mean(decision.probabilities[..., Route.EPISODIC], mask)
+        losses["price"] = step_mean(priced(decision.probabilities[..., Route.EPISODIC]), mask)
         new_state = MemoryState(
             working=working_state,
             episodic=self.episodic.forget(memory),
