@@ -60,7 +60,7 @@ class ControllerConfig(StrictConfig):
     plateau_gain: float = Field(0.05, gt=0.0, lt=1.0)
     acquisition_price: float = Field(0.0, ge=0.0, json_schema_extra=LATER)
     price_start: float = Field(0.01, ge=0.0)
-    price_most: float = Field(0.3, ge=0.0)
+    price_most: float = Field(0.15, ge=0.0)
     price_growth: float = Field(1.03, ge=1.0)
     caution_start: float = Field(5.0, ge=0.0)
     caution_fall: float = Field(0.04, ge=0.0)

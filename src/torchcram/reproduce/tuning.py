@@ -1,4 +1,4 @@
-"""Equal tuning: the same few settings are tried for every method, on a seed that no claim uses, and the choice follows one rule.
+"""Equal tuning: the same few settings are tried for every method, on seeds that no claim uses, and the choice follows one rule.
 
 ``torchcram reproduce 00_tuning`` trains the trials; a test holds :data:`CHOSEN` against its results. Trials are at scale mini, and what they choose serves
 every scale.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from torchcram.reproduce.claim import Method, Row
 
-SEED = 100
+FIRST_SEED, SEEDS = 100, 3
 LEARNING_RATES = (2e-3, 4e-3)
 # Most that a read may cost.
 PRICES = (0.003, 0.03, 0.1, 0.3)
@@ -20,6 +21,7 @@ PRICES = (0.003, 0.03, 0.1, 0.3)
 LEAST_START = 0.01
 # Accuracy that a trial may lack to the best of its method.
 WITHIN = 0.005
+JUDGED = ("retrieval_accuracy", "any_layer_read_rate", "dynamics_mse")
 
 UNTUNED = {
     method.name: method
@@ -100,13 +102,18 @@ def settings_of(method: Method, trial: Method) -> dict[str, float]:
 
 
 def chosen(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Return the settings of each method's best trial: fewest reads among those about as accurate as the best; then the least error of the dynamics."""
+    """Return the settings of each method's best trial: fewest reads among those about as accurate as the best; then the least error of the dynamics.
+
+    All figures are means over a trial's seeds. A method whose trials do not all have the same seeds is left out.
+    """
     found = {}
     for name, method in UNTUNED.items():
-        of_method = {trial: row for trial in trials(method) for row in rows if row["method"] == trial}
-        if len(of_method) == len(trials(method)):
-            most = max(row["retrieval_accuracy"] for row in of_method.values())
-            good = [trial for trial, row in of_method.items() if row["retrieval_accuracy"] >= most - WITHIN]
-            best = min(good, key=lambda trial: (round(of_method[trial]["any_layer_read_rate"], 4), of_method[trial]["dynamics_mse"]))
+        of_method = {trial: [row for row in rows if row["method"] == trial] for trial in trials(method)}
+        seeds = {tuple(sorted(row["seed"] for row in own)) for own in of_method.values()}
+        if len(seeds) == 1 and seeds != {()}:
+            means = {trial: {figure: fmean(row[figure] for row in own) for figure in JUDGED} for trial, own in of_method.items()}
+            most = max(mean["retrieval_accuracy"] for mean in means.values())
+            good = [trial for trial, mean in means.items() if mean["retrieval_accuracy"] >= most - WITHIN]
+            best = min(good, key=lambda trial: (round(means[trial]["any_layer_read_rate"], 4), means[trial]["dynamics_mse"]))
             found[name] = settings_of(method, trials(method)[best])
     return found
