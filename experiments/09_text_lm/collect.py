@@ -38,6 +38,11 @@ def read_runs(finished: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return {(name, int(seed)): json.loads(file.read_text()) for file, (name, seed) in parts.items()}
 
 
+def compared(runs: dict[tuple[str, int], dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    """Those of the two models themselves; the others are pilots."""
+    return {key: run for key, run in runs.items() if key[0] in COLOURS}
+
+
 def write_csv(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
     """One line for each point of each run's frontier; the routed point is called "routed"."""
     with file.open("w", newline="") as lines:
@@ -54,7 +59,7 @@ def draw(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
     """Held-out loss and attention share over training, and the frontier at the end."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     loss, share, ends = figure.subplots(1, 3)
-    for (name, seed), run in runs.items():
+    for (name, seed), run in compared(runs).items():
         style = {"color": COLOURS[name], "alpha": 0.8, "label": name if seed == 0 else None}
         steps = [record["step"] for record in run["progress"]]
         loss.plot(steps, [record["loss"] for record in run["progress"]], **style)
@@ -69,7 +74,7 @@ def draw(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
 
 
 def tables(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
-    """The two tables of the README."""
+    """The tables of the README."""
     lines = ["| model | parameters | held-out loss | attention share | any-layer reads | training seconds (CPU) | seeds |", "|---|---|---|---|---|---|---|"]
     for name in COLOURS:
         own = [run["summary"] for (model, _), run in runs.items() if model == name]
@@ -80,6 +85,7 @@ def tables(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
     if both:
         above = [runs["cram", seed]["summary"]["loss"] - runs["dense", seed]["summary"]["loss"] for seed in both]
         lines += ["", f"CRAM's held-out loss above the dense model's, seed by seed: {', '.join(f'{value:+.3f}' for value in above)} nats a token."]
+    lines += _pilots(runs)
     kinds = [run["summary"]["routes_by_class"] for (model, _), run in runs.items() if model == "cram"]
     if kinds:
         lines += ["", "| tokens (CRAM) | working | semantic | episodic: a read |", "|---|---|---|---|"]
@@ -87,6 +93,17 @@ def tables(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
             totals = [sum(counts[kind][route] for counts in kinds) for route in Route]
             lines.append(f"| {kind} | " + " | ".join(f"{100 * total / max(1, sum(totals)):.1f}%" for total in totals) + " |")
     return "\n".join(lines)
+
+
+def _pilots(runs: dict[tuple[str, int], dict[str, Any]]) -> list[str]:
+    """What other learning rates and prices came to, and the rates and prices of the two models beside them."""
+    lines = ["", "| pilot | seed | learning rate | dearest read | held-out loss | attention share |", "|---|---|---|---|---|---|"]
+    for (name, seed), run in sorted(runs.items(), key=lambda item: (item[0][0].split("_")[0], item[1]["config"]["training"]["learning_rate"])):
+        if seed == 0:
+            rules, price = run["config"]["training"], run["config"]["controller"].get("price_most", "")
+            ends = f"{run['summary']['loss']:.3f} | {100 * run['summary']['attention_share']:.1f}%"
+            lines.append(f"| {name} | {seed} | {rules['learning_rate']} | {price} | {ends} |")
+    return lines
 
 
 def _spread(summaries: list[dict[str, Any]], key: str, factor: float = 1.0) -> str:

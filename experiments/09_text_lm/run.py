@@ -1,6 +1,7 @@
 """Train CRAM and a dense Transformer of equal size on State of the Union text: one process a run, one thread a process.
 
     python experiments/09_text_lm/run.py [--only cram dense] [--seeds 0 1 2] [--jobs 2]
+    python experiments/09_text_lm/run.py --only dense_rate_0.001 --seeds 0        # a pilot: any name of configs/
 
 Finished runs are skipped, those of ``finished/`` with the same configuration, too. Runs and logs go to ``runs/09_text_lm/``; ``collect.py`` makes the
 table, the figure and the coloured text of them.
@@ -43,7 +44,7 @@ def run_one(name: str, seed: int, steps: int | None) -> None:
 def main() -> None:
     """Run the plan, or the part of it that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES)
+    parser.add_argument("--only", nargs="*", choices=sorted(file.stem for file in (HERE / "configs").glob("*.json")), default=NAMES)
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     parser.add_argument("--steps", type=int, help="for a trial")
