@@ -358,3 +358,13 @@ def test_only_who_predicts_pays_for_an_estimator():
     estimator = sum(parameter.numel() for parameter in predicted.familiarity.parameters())
     assert predicted.cost().flops_asked - observed.cost().flops_asked == 2 * estimator
     assert observed.familiarity is None
+
+
+@pytest.mark.parametrize(("control", "learns"), [(DENSE, False), (replace(DENSE, price=0.1), True), (TRAINING, True)], ids=["free", "priced", "routed"])
+def test_the_router_learns_only_where_there_is_something_to_decide(control, learns):
+    """While every token reads and no read has a price, its answer matters to nobody; the memories learn in any case."""
+    mixer = block()
+    mixer(**stream(), control=control).hidden_states.square().sum().backward()
+    gradients = [parameter.grad for parameter in mixer.router.parameters()]
+    assert any(gradient is not None and gradient.any() for gradient in gradients) is learns
+    assert mixer.episodic.query.weight.grad.any()

@@ -40,7 +40,7 @@ class ControllerConfig(StrictConfig):
         acquire_steps: longest acquisition; None for as long as the loss still falls.
         shortest_acquisition: steps before which acquisition cannot end.
         plateau_steps, plateau_gain: acquisition ends when the smoothed loss has gained less than this share within so many steps.
-        acquisition_price: price of a read, for the router alone, while every token reads anyway.
+        acquisition_price: price of a read, for the router alone, while every token reads anyway; at zero the router does not learn yet.
         price_start, price_most, price_growth: price of a read when routing begins, its bound, and its factor per step while quality holds.
         caution_start, caution_fall: logits added to the familiarity threshold when routing begins (semantic memory learns, but does not answer
             yet), and how many are taken off at each step until quality first breaks.
