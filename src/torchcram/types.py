@@ -62,7 +62,8 @@ class RoutingControl:
         exploration: least probability with which the retrieval of a token that would not read is computed all the same, in [0, 1]; more where
             the router is undecided. Needs noise.
         threshold_shift: scalar added to every familiarity threshold, in logits: lower skips more (the conformal lambda).
-        price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC.
+        price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC. None: reads are free, and the router does not
+            learn.
         consolidate: whether semantic memory and familiarity learn from the reads of this pass.
         budget: bound of the reads (a ratio or a number of tokens), or None; a read beyond it takes the likelier of the two other routes.
         dense: compute every memory for every token and select afterwards: no shape depends on the data, so that a pass can be exported.
@@ -71,7 +72,7 @@ class RoutingControl:
     reads: Reads = "routed"
     exploration: float = 0.0
     threshold_shift: float = 0.0
-    price: float = 0.0
+    price: float | None = 0.0
     consolidate: bool = False
     budget: ReadBudget | None = None
     dense: bool = False

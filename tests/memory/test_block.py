@@ -360,9 +360,9 @@ def test_only_who_predicts_pays_for_an_estimator():
     assert observed.familiarity is None
 
 
-@pytest.mark.parametrize(("control", "learns"), [(DENSE, False), (replace(DENSE, price=0.1), True), (TRAINING, True)], ids=["free", "priced", "routed"])
-def test_the_router_learns_only_where_there_is_something_to_decide(control, learns):
-    """While every token reads and no read has a price, its answer matters to nobody; the memories learn in any case."""
+@pytest.mark.parametrize(("control", "learns"), [(replace(DENSE, price=None), False), (DENSE, True), (TRAINING, True)], ids=["free", "at zero", "routed"])
+def test_without_a_price_the_router_does_not_learn(control, learns):
+    """Not even while every token reads; the memories learn in any case."""
     mixer = block()
     mixer(**stream(), control=control).hidden_states.square().sum().backward()
     gradients = [parameter.grad for parameter in mixer.router.parameters()]

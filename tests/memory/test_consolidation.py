@@ -106,6 +106,10 @@ def test_the_router_may_pay_while_everything_reads():
     assert made.evaluation_control() == RoutingControl(reads="all")
 
 
+def test_the_router_may_wait_until_reads_are_routed():
+    assert controller(acquisition_price=None).control() == RoutingControl(reads="all", price=None)
+
+
 def test_routing_explores_prices_and_teaches_in_training_only():
     made = routing(price_start=0.02, exploration=0.1, caution_start=5.0)
     assert made.control() == RoutingControl(exploration=0.1, price=0.02, threshold_shift=5.0, consolidate=True)

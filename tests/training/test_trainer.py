@@ -33,6 +33,19 @@ def test_a_run_reads_everything_first_and_is_routed_then(trainer):
     assert "consolidation" not in records[0]["losses"]
 
 
+@pytest.mark.parametrize(("price", "learns"), [(None, False), (0.0, True), (0.1, True)])
+def test_a_router_may_stay_as_it_is_until_reads_are_routed(tiny, price, learns):
+    """Without a price of acquisition (None) nothing moves it then; afterwards it learns in any case."""
+    trainer = make(tiny(controller__acquisition_price=price))
+    weight = trainer.plain.blocks[0].router.net[0].bias
+    start = weight.detach().clone()
+    records = [trainer.train_step() for _ in range(5)]
+    assert bool((weight != start).any()) is learns
+    records += [trainer.train_step() for _ in range(3)]
+    assert (weight != start).any()
+    assert [record["price"] for record in records[:5]] == [price or 0.0] * 5
+
+
 def test_a_step_changes_weights_and_its_lesson_fills_slots(trainer):
     before = {name: value.clone() for name, value in trainer.plain.state_dict().items()}
     for _ in range(7):

@@ -158,7 +158,7 @@ class CRAMBlock(nn.Module):
         decision = self._within_budget(self._decide(seen, need, familiarity, asked, early, control, noise, mask), state, control, mask)
         if retrieval is None:
             retrieval = read(decision.computed)
-        x = x + self._mix(retrieval, known, decision, asked, learns=control.reads != "all" or control.price > 0)
+        x = x + self._mix(retrieval, known, decision, asked, learns=control.price is not None)
         x = x + self.mlp(x)
 
         losses: dict[str, Tensor] = {}
@@ -304,7 +304,7 @@ class CRAMBlock(nn.Module):
         return counted(_count(state, decision), decision.read, mask) if counts else None
 
     def _mix(self, retrieval: Tensor, known: Tensor, decision: RoutingDecision, asked: Tensor, *, learns: bool) -> Tensor:
-        """What the chosen memory adds to each token. While all reads are free there is nothing to decide, and the router does not learn."""
+        """What the chosen memory adds to each token; from it the router learns what a read is worth."""
         if not torch.is_grad_enabled():
             return retrieval * decision.used[..., None] + known * (decision.route == int(Route.SEMANTIC))[..., None]
         for_retrieval, for_answer = self.router.credit(decision.probabilities.to(retrieval.dtype))

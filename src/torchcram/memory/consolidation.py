@@ -40,7 +40,7 @@ class ControllerConfig(StrictConfig):
         acquire_steps: longest acquisition; None for as long as the loss still falls.
         shortest_acquisition: steps before which acquisition cannot end.
         plateau_steps, plateau_gain: acquisition ends when the smoothed loss has gained less than this share within so many steps.
-        acquisition_price: price of a read, for the router alone, while every token reads anyway; at zero the router does not learn yet.
+        acquisition_price: price of a read, for the router alone, while every token reads anyway; None: the router stays open, and learns nothing yet.
         price_start, price_most, price_growth: price of a read when routing begins, its bound, and its factor per step while quality holds.
         caution_start, caution_fall: logits added to the familiarity threshold when routing begins (semantic memory learns, but does not answer
             yet), and how many are taken off at each step until quality first breaks.
@@ -58,7 +58,7 @@ class ControllerConfig(StrictConfig):
     shortest_acquisition: int = Field(100, ge=0)
     plateau_steps: int = Field(100, ge=1)
     plateau_gain: float = Field(0.05, gt=0.0, lt=1.0)
-    acquisition_price: float = Field(0.0, ge=0.0, json_schema_extra=LATER)
+    acquisition_price: float | None = Field(0.0, ge=0.0, json_schema_extra=LATER)
     price_start: float = Field(0.01, ge=0.0)
     price_most: float = Field(0.15, ge=0.0)
     price_growth: float = Field(1.03, ge=1.0)

@@ -424,7 +424,7 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
         """Add the layers' losses in training, by their weights; with gradient accumulation each batch counts by its share of the scored tokens."""
         if not self.training:
             return losses["task"]
-        weights = {name: getattr(self.config, f"{name}_weight") for name in losses if name not in ("task", "price")} | {"price": control.price}
+        weights = {name: getattr(self.config, f"{name}_weight") for name in losses if name not in ("task", "price")} | {"price": control.price or 0.0}
         aside = [weights[name] * value for name, value in losses.items() if name != "task"]
         share = 1.0 if items is None else (labels[:, 1:] != -100).sum() / items
         return losses["task"] + share * torch.stack(aside).sum() if aside else losses["task"]

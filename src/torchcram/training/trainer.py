@@ -171,7 +171,7 @@ class Trainer:
             self.exposures.count(batch, output, routed=control.reads == "routed")
         if self.learns_routes:
             self.controller.observe(self.step, loss=record["task_loss"], read_rate=record["any_layer_read_rate"])
-        record |= {"phase": self.controller.phase if self.learns_routes else "train", "price": control.price, "caution": control.threshold_shift}
+        record |= {"phase": self.controller.phase if self.learns_routes else "train", "price": control.price or 0.0, "caution": control.threshold_shift}
         record |= {"learning_rate": self.config.training.learning_rate * factor}
         self.step += 1
         return record
@@ -196,7 +196,7 @@ class Trainer:
 
     def _side_losses(self, output: ModelOutput, control: RoutingControl, losses: dict[str, Tensor]) -> Tensor:
         """Add the blocks' own losses; each also goes, by name and summed over layers, into ``losses``."""
-        weights = self.config.training.losses.model_dump() | {"price": control.price}
+        weights = self.config.training.losses.model_dump() | {"price": control.price or 0.0}
         total = torch.zeros((), device=self.accelerator.device)
         for block in output.blocks:
             for name, value in block.losses.items():
