@@ -64,6 +64,7 @@ class RoutingControl:
         threshold_shift: scalar added to every familiarity threshold, in logits: lower skips more (the conformal lambda).
         price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC. None: reads are free, and the router does not
             learn.
+        steady: whether the price pulls undiminished where a router is sure (:func:`torchcram.ops.routing.priced`).
         consolidate: whether semantic memory and familiarity learn from the reads of this pass.
         budget: bound of the reads (a ratio or a number of tokens), or None; a read beyond it takes the likelier of the two other routes.
         dense: compute every memory for every token and select afterwards: no shape depends on the data, so that a pass can be exported.
@@ -73,6 +74,7 @@ class RoutingControl:
     exploration: float = 0.0
     threshold_shift: float = 0.0
     price: float | None = 0.0
+    steady: bool = False
     consolidate: bool = False
     budget: ReadBudget | None = None
     dense: bool = False

@@ -368,3 +368,13 @@ def test_without_a_price_the_router_does_not_learn(control, learns):
     gradients = [parameter.grad for parameter in mixer.router.parameters()]
     assert any(gradient is not None and gradient.any() for gradient in gradients) is learns
     assert mixer.episodic.query.weight.grad.any()
+
+
+def test_a_steady_price_pulls_a_sure_router_and_a_plain_one_hardly():
+    mixer, pulls = block(semantic="none", surprise=False), {}
+    with torch.no_grad():
+        mixer.router.offset.fill_(9.0)
+    for steady in (True, False):
+        charged = mixer(**stream(), control=replace(TRAINING, steady=steady)).losses["price"]
+        pulls[steady] = torch.autograd.grad(charged, mixer.router.offset)[0].item()
+    assert pulls[True] > 100 * pulls[False] > 0

@@ -106,6 +106,12 @@ def test_the_router_may_pay_while_everything_reads():
     assert made.evaluation_control() == RoutingControl(reads="all")
 
 
+@pytest.mark.parametrize("steady", [True, False])
+def test_the_price_is_steady_in_every_phase_or_in_none(steady):
+    acquiring, routed = controller(steady_price=steady, acquisition_price=0.1), routing(steady_price=steady)
+    assert acquiring.control().steady is routed.control().steady is steady
+
+
 def test_the_router_may_wait_until_reads_are_routed():
     assert controller(acquisition_price=None).control() == RoutingControl(reads="all", price=None)
 

@@ -58,30 +58,35 @@ def test_exploration_leaves_the_expected_gradient_as_if_everything_had_been_read
     torch.testing.assert_close(mean[chosen], dense[chosen], rtol=1e-9, atol=1e-9)
 
 
-def test_the_price_is_charged_on_the_probability_and_pulls_a_logit_with_it():
+def test_a_steady_price_is_charged_on_the_probability_and_pulls_a_logit_with_it():
     logit = torch.linspace(-12, 12, 25, dtype=torch.float64, requires_grad=True)
-    charged = priced(torch.sigmoid(logit))
+    charged = priced(torch.sigmoid(logit), steady=True)
     torch.testing.assert_close(charged, torch.sigmoid(logit), rtol=1e-12, atol=0)
     (pull,) = torch.autograd.grad(charged.sum(), logit)
     torch.testing.assert_close(pull, torch.sigmoid(logit), rtol=1e-9, atol=0)
 
 
 @given(start=st.floats(-12, 12))
-def test_a_price_moves_a_router_that_is_sure(start):
+def test_a_steady_price_moves_a_router_that_is_sure(start):
     """In single precision, and to the balance: the pull of a gain ``g`` on a read, ``g p (1 - p)``, equals that of the price at ``p = 1 - price / g``."""
     logit = torch.tensor(float(start), requires_grad=True)
     optimizer = torch.optim.Adam([logit], lr=0.1)
     for _ in range(400):
         probability = torch.sigmoid(logit)
-        (0.2 * priced(probability) - 0.5 * probability).backward()
+        (0.2 * priced(probability, steady=True) - 0.5 * probability).backward()
         optimizer.step()
         optimizer.zero_grad()
     assert torch.sigmoid(logit).item() == pytest.approx(0.6, abs=0.02)
 
 
+def test_a_plain_price_is_charged_on_the_probability_itself():
+    probability = torch.rand(3)
+    assert priced(probability, steady=False) is probability
+
+
 def test_a_router_that_cannot_be_surer_is_left_alone():
     probability = torch.ones(3, requires_grad=True)
-    charged = priced(probability)
+    charged = priced(probability, steady=True)
     assert charged.tolist() == [1.0] * 3
     charged.sum().backward()
     assert probability.grad is not None

@@ -49,9 +49,7 @@ class Counting(Trainer):
 
     def __init__(self, steps: int, *, routes: bool = True, acquire: int = 1000, price: float = 0.3):
         self.plain, self.step, self.routes = nn.Linear(1, 1, bias=False), 0, routes
-        self.controller = ConsolidationController(
-            ControllerConfig(acquire_steps=acquire, plateau_steps=1000, price_start=price, price_most=0.3, price_growth=1.5)
-        )
+        self.controller = ConsolidationController(ControllerConfig(acquire_steps=acquire, plateau_steps=1000, price_start=price, price_growth=1.5))
         self.config = type("Config", (), {"training": type("Training", (), {"steps": steps})})
 
     def evaluation_control(self) -> RoutingControl:

@@ -113,7 +113,7 @@ class MixtureOfDepthsBlock(nn.Module):
             hidden_states=x,
             state=MemoryState(episodic=memory),
             decision=two_way_decision(passed, probability, written=passed),
-            losses={"predictor": step_mean(doubt, mask), "price": step_mean(priced(probability), mask)},
+            losses={"predictor": step_mean(doubt, mask), "price": step_mean(priced(probability, steady=control.steady), mask)},
         )
 
     def _passed(self, top: Tensor, guess: Tensor, control: RoutingControl, mask: Tensor | None) -> Tensor:

@@ -134,7 +134,7 @@ class SeqBoatBlock(nn.Module):
             hidden_states=x,
             state=MemoryState(working=working_state, episodic=memory),
             decision=two_way_decision(activated, probability, written=activated),
-            losses={"price": step_mean(priced(probability), mask)},
+            losses={"price": step_mean(priced(probability, steady=control.steady), mask)},
         )
 
     @staticmethod

@@ -81,7 +81,7 @@ def run_config(problem: Problem, mixer: str, parameters: Mapping[str, Any], opti
             "seed": seed,
             "task": {"kind": "custom", "name": "comparison", "length": longest},
             "model": {**shape, "mixer": mixer, "options": {**options, **own}},
-            "controller": {"acquire_steps": problem.steps // 2, "shortest_acquisition": problem.steps // 8},
+            "controller": {"acquire_steps": problem.steps // 2, "shortest_acquisition": problem.steps // 8, "steady_price": True},
             "training": {"steps": problem.steps, "tokens_per_step": problem.sequences * longest, "warmup_steps": min(50, problem.steps // 10), **training},
         }
     )

@@ -172,7 +172,7 @@ class CRAMBlock(nn.Module):
             signals["surprise"] = trace.surprise
         if control.reads == "routed":
             signals["need"] = need.detach() if mask is None else need.detach().masked_fill(~mask, torch.nan)
-        losses["price"] = step_mean(priced(decision.probabilities[..., Route.EPISODIC]), mask)
+        losses["price"] = step_mean(priced(decision.probabilities[..., Route.EPISODIC], steady=control.steady), mask)
         new_state = MemoryState(
             working=working_state,
             episodic=self.episodic.forget(memory),

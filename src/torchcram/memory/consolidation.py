@@ -42,6 +42,8 @@ class ControllerConfig(StrictConfig):
         plateau_steps, plateau_gain: acquisition ends when the smoothed loss has gained less than this share within so many steps.
         acquisition_price: price of a read, for the router alone, while every token reads anyway; None: the router stays open, and learns nothing yet.
         price_start, price_most, price_growth: price of a read when routing begins, its bound, and its factor per step while quality holds.
+        steady_price: whether the price pulls undiminished where a router is sure of a read. A token then reads where it gains twice the price. For
+            routers that end up reading everything.
         caution_start, caution_fall: logits added to the familiarity threshold when routing begins (semantic memory learns, but does not answer
             yet), and how many are taken off at each step until quality first breaks.
         caution_step: how many are taken off at each step from then on while quality holds; twice as many are added back when it does not.
@@ -60,8 +62,9 @@ class ControllerConfig(StrictConfig):
     plateau_gain: float = Field(0.05, gt=0.0, lt=1.0)
     acquisition_price: float | None = Field(0.0, ge=0.0, json_schema_extra=LATER)
     price_start: float = Field(0.01, ge=0.0)
-    price_most: float = Field(0.15, ge=0.0)
+    price_most: float = Field(0.3, ge=0.0)
     price_growth: float = Field(1.03, ge=1.0)
+    steady_price: bool = Field(False, json_schema_extra=LATER)
     caution_start: float = Field(5.0, ge=0.0)
     caution_fall: float = Field(0.04, ge=0.0)
     caution_step: float = Field(0.01, ge=0.0)
@@ -112,8 +115,8 @@ class ConsolidationController:
     def control(self) -> RoutingControl:
         """Return what the next training step may read."""
         if self.phase == "acquire":
-            return RoutingControl(reads="all", price=self.config.acquisition_price)
-        return replace(self.evaluation_control(), exploration=self.config.exploration, price=self.price, consolidate=True)
+            return RoutingControl(reads="all", price=self.config.acquisition_price, steady=self.config.steady_price)
+        return replace(self.evaluation_control(), exploration=self.config.exploration, price=self.price, steady=self.config.steady_price, consolidate=True)
 
     def evaluation_control(self) -> RoutingControl:
         """Return what an evaluation at this point of training may read: no exploration."""

@@ -3,7 +3,7 @@
 A route is hard in the forward pass. In the backward pass its probability receives the inner product of the output's gradient with what the
 route would have added (Bengio et al. 2013). For tokens whose retrieval was not computed that product is unknown: it is estimated from the
 explored ones, each counted with the inverse of its probability of being explored, so that the expectation is unchanged. Against it stands the price of a
-read, whose pull does not fade where a router is sure.
+read.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ def straight_through_mix(
     return value * chosen[..., None] + pulled[..., None] * value.detach()
 
 
-def priced(probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Return what the price of a read is charged on: in value the probability of reading, in gradient that of ``-log(1 - probability)``.
+def priced(probability: Float[Tensor, "..."], *, steady: bool) -> Float[Tensor, "..."]:
+    """Return what the price of a read is charged on: the probability of reading; if ``steady``, with the gradient of ``-log(1 - probability)``.
 
-    Through a sigmoid the price then pulls the router's logit down with the probability itself. The plain gradient fades as ``p (1 - p)``: a router that
-    has become sure of every token, before reads had a price, could not be moved by any.
+    Through a sigmoid a steady price pulls the router's logit down with the probability itself. The plain gradient fades as ``p (1 - p)``: a router that
+    has become sure of every token, before reads had a price, can hardly be moved by any.
     """
+    if not steady:
+        return probability
     barrier = -torch.log((1 - probability).clamp_min(torch.finfo(probability.dtype).eps))
     return probability.detach() + (barrier - barrier.detach())
 

@@ -94,6 +94,7 @@ ABLATIONS = Claim(
         changed("no_exploration", "no exploration", {"controller.exploration": 0.0}),
         changed("no_caution", "no caution", {"controller.caution_start": 0.0}),
         changed("fixed_price", "price fixed at 0.1", {"controller.price_start": 0.1, "controller.price_most": 0.1}),
+        changed("fading_price", "price that fades where the router is sure", {"controller.steady_price": False}),
         changed("no_trace", "no surprise trace", {"model.options": {"surprise": False}}),
         changed("low_rank", "low rank d/16", {"model.options": {"semantic": "low_rank", "surprise": False}}),
         changed("low_rank_wide", "low rank 32", {"model.options": {"semantic": "low_rank", "surprise": False, "rank": 32}}),

@@ -23,8 +23,12 @@ LEAST_START = 0.01
 WITHIN = 0.005
 JUDGED = ("retrieval_accuracy", "any_layer_read_rate", "dynamics_mse")
 
+# Methods whose reads have no price; for the others it is a steady one, lest a router gets stuck that has become sure of every token.
+UNPRICED = ("mixture_of_depths", "transformer", "sliding_window", "static_hybrid", "ssm")
+STEADY = {"controller.steady_price": True}
+
 UNTUNED = {
-    method.name: method
+    method.name: method if method.name in UNPRICED else replace(method, changes={**STEADY, **method.changes})
     for method in (
         Method(name="cram", title="CRAM", changes={}, family="CRAM"),
         Method(
@@ -53,8 +57,6 @@ UNTUNED = {
         Method(name="ssm", title="recurrence alone", changes={"model.mixer": "ssm"}),
     )
 }
-UNPRICED = ("mixture_of_depths", "transformer", "sliding_window", "static_hybrid", "ssm")
-
 # Learning rate, and price, of each method: what ``chosen`` says of the committed results.
 CHOSEN: dict[str, dict[str, float]] = {
     "cram": {"training.learning_rate": 0.002, "controller.price_most": 0.3},

@@ -14,7 +14,7 @@ from torchcram.tasks.srcd import SRCDConfig
 from torchcram.training.run_config import RunConfig
 
 # Fields of the controller that decide how long acquisition lasts, and what it does to the router.
-DECIDING = ("acquire_steps", "shortest_acquisition", "plateau_steps", "plateau_gain", "acquisition_price")
+DECIDING = ("acquire_steps", "shortest_acquisition", "plateau_steps", "plateau_gain", "acquisition_price", "steady_price")
 LATER_LOSSES = ("consolidation", "familiarity", "surprise")
 LATER_OPTIONS = ("detach", "quality_variance", "router_noise", "budget")
 

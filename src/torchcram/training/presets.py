@@ -21,7 +21,15 @@ def mini() -> RunConfig:
         task=SRCDConfig(length=128, patterns=40),
         model=ModelConfig(),
         # Little time to route: the price climbs fast, and semantic memory may answer soon.
-        controller=ControllerConfig(acquire_steps=400, plateau_steps=400, price_start=0.03, price_growth=1.05, caution_start=2.0, caution_step=0.02),
+        controller=ControllerConfig(
+            acquire_steps=400,
+            plateau_steps=400,
+            price_start=0.03,
+            price_growth=1.05,
+            steady_price=True,
+            caution_start=2.0,
+            caution_step=0.02,
+        ),
         training=TrainingConfig(steps=800, tokens_per_step=2048, decay_share=0.2, head_weights={"next_observation": 5.0}),
         evaluation=EvaluationConfig(queries=2000, sequences_midway=16, calibration_sequences=200, risk_tolerance=0.01),
     )
