@@ -62,8 +62,8 @@ class RoutingControl:
         exploration: least probability with which the retrieval of a token that would not read is computed all the same, in [0, 1]; more where
             the router is undecided. Needs noise.
         threshold_shift: scalar added to every familiarity threshold, in logits: lower skips more (the conformal lambda).
-        price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC. None: reads are free, and the router does not
-            learn.
+        price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC. None: reads are free, and CRAM's routers do
+            not learn (SeqBoat's confidence is part of what it computes, and does).
         steady: whether the price pulls undiminished where a router is sure (:func:`torchcram.ops.routing.priced`).
         consolidate: whether semantic memory and familiarity learn from the reads of this pass.
         budget: bound of the reads (a ratio or a number of tokens), or None; a read beyond it takes the likelier of the two other routes.

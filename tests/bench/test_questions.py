@@ -56,7 +56,9 @@ def test_what_is_answered_is_kept_when_a_later_question_fails(tmp_path, monkeypa
     monkeypatch.setitem(QUESTIONS, "broken", broken)
     with pytest.raises(KeyboardInterrupt):
         run.ask(["scan", "broken"], setting=Setting(device=torch.device("cpu"), rounds=2), file=tmp_path / "bench.json")
-    assert [record["question"] for record in json.loads((tmp_path / "bench.json").read_text())] == ["scan"] * 3
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert [record["question"] for record in kept] == ["scan"] * 3
+    assert all(record["limit"] > 0.5 * record["ratio"] > 0 for record in kept), "the limit is not far below what was reached"
 
 
 def test_the_command_prints_a_table_and_writes_the_file(tmp_path):

@@ -9,7 +9,7 @@ from torchcram.models.sequence import SequenceModel
 from torchcram.reproduce.claim import Goal, Method, Share
 from torchcram.reproduce.claims import CLAIMS, claims_named
 from torchcram.reproduce.results import read_rows
-from torchcram.reproduce.tuning import CHOSEN, UNTUNED, chosen, settings_of, trials
+from torchcram.reproduce.tuning import CHOSEN, UNPRICED, UNTUNED, chosen, settings_of, trials, tuned
 from torchcram.training.presets import PRESETS
 from torchcram.training.trainer import build_model, build_task
 
@@ -103,6 +103,14 @@ def test_the_settings_of_every_method_are_what_the_committed_trials_choose():
     rows = read_rows(Path(__file__).parents[2] / "experiments" / "00_tuning" / "results.csv")
     assert chosen(rows) == CHOSEN
     assert set(CHOSEN) == set(UNTUNED)
+
+
+@pytest.mark.parametrize("scale", ["mini", "demo", "full"])
+def test_a_price_is_steady_for_every_method_that_has_one(scale):
+    for method in UNTUNED.values():
+        for tried in (tuned(method), *trials(method).values()):
+            controller = tried.config(PRESETS[scale](), seed=0).controller
+            assert controller.steady_price or method.name in UNPRICED
 
 
 def trial_rows() -> tuple[list[str], list[dict[str, Any]]]:

@@ -32,7 +32,7 @@ def priced(probability: Float[Tensor, "..."], *, steady: bool) -> Float[Tensor, 
     """Return what the price of a read is charged on: the probability of reading; if ``steady``, with the gradient of ``-log(1 - probability)``.
 
     Through a sigmoid a steady price pulls the router's logit down with the probability itself. The plain gradient fades as ``p (1 - p)``: a router that
-    has become sure of every token, before reads had a price, can hardly be moved by any.
+    has become sure of every token, before reads had a price, can hardly be moved by any. Deviation: ours; the paper's price has no stated form.
     """
     if not steady:
         return probability
