@@ -28,6 +28,7 @@ def train_command(
     from rich.console import Console
 
     from torchcram.report.tables import print_summary
+    from torchcram.training.distributed import leave_group
     from torchcram.training.loop import train
     from torchcram.training.presets import resolve
 
@@ -40,6 +41,7 @@ def train_command(
     if PartialState().is_main_process:
         print_summary(run.summary, Console())
         typer.echo(f"{run.path / 'summary.json'}")
+    leave_group()
 
 
 @app.command("evaluate")

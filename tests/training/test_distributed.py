@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tiny_runs import tiny_config
 from torchcram.tasks.srcd import SRCD
-from torchcram.training.distributed import local_batch, make_accelerator, step_generator
+from torchcram.training.distributed import leave_group, local_batch, make_accelerator, step_generator
 from torchcram.training.run_config import RunConfig
 
 STEPS = 20
@@ -140,3 +140,4 @@ def test_steps_and_seeds_have_generators_of_their_own():
 
 if __name__ == "__main__":
     learn(Path(sys.argv[1]))
+    leave_group()

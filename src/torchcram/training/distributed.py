@@ -6,8 +6,10 @@ the seed, the step and the sample's index only: two processes with half the batc
 
 from __future__ import annotations
 
+import gc
+
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from jaxtyping import Float
 from torch import Tensor
@@ -24,6 +26,15 @@ def make_accelerator() -> Accelerator:
     """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(mixed_precision="no", kwargs_handlers=[unused])
+
+
+def leave_group() -> None:
+    """Leave the group of processes, if this is one of many: call it last, when nothing refers to the model any more.
+
+    A process that ends while a wrapped model is alive may be aborted by threads that wait for the others: the launcher calls that a failure.
+    """
+    gc.collect()
+    PartialState().destroy_process_group()
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
