@@ -20,6 +20,8 @@ ORDER = (
     "ops.init",
     "ops.kernels",
     "ops.collective",
+    "ops.rms_norm",
+    "ops.silu_gate",
     "ops.scan.reference",
     "ops.scan.triton",
     "ops.scan.chunked",

@@ -94,7 +94,7 @@ def test_each_route_adds_what_it_says(quality):
     h, gained = mixer.memory_norm(x), output.hidden_states - x
     address = mixer.episodic.address(h)
     memory, time = mixer.episodic.write(h, given["gap"], mixer.init_state(BATCH).episodic)
-    retrieval = mixer.episodic.read(address, time, memory, torch.ones(BATCH, TIME, dtype=torch.bool))
+    retrieval = mixer.episodic.read(h, time, memory, torch.ones(BATCH, TIME, dtype=torch.bool))
     known = mixer.semantic(h.flatten(0, 1), address.flatten(0, 1)).value.view_as(h)
     for route, expected in {Route.WORKING: torch.zeros_like(h), Route.SEMANTIC: known, Route.EPISODIC: retrieval}.items():
         chosen = output.decision.route == route

@@ -29,17 +29,17 @@ def everyone(steps: int = TIME) -> Tensor:
 
 def read_all(memory: EpisodicMemory, h: Tensor, gap: Tensor, state: KeyValueState | None = None, **options) -> Tensor:
     state, time = memory.write(h, gap, memory.init_state(BATCH) if state is None else state, **options)
-    return memory.read(memory.address(h), time, state, everyone(h.shape[1]))
+    return memory.read(h, time, state, everyone(h.shape[1]))
 
 
 def test_a_token_reads_what_was_written_strictly_before_it():
     """What steps t and later write, t's own entry among them, makes no difference to t; what was written before does."""
     memory, (h, gap), other = lived(), stream(), torch.randn(BATCH, TIME, WIDTH)
     state, time = memory.write(h, gap, memory.init_state(BATCH))
-    found = memory.read(memory.address(h), time, state, everyone())
+    found = memory.read(h, time, state, everyone())
     for t in range(TIME):
         late, _ = memory.write(torch.where(torch.arange(TIME)[:, None] >= t, other, h), gap, memory.init_state(BATCH))
-        same = memory.read(memory.address(h), time, late, everyone())
+        same = memory.read(h, time, late, everyone())
         torch.testing.assert_close(same[:, : t + 1], found[:, : t + 1], **EXACT)
         assert t == TIME - 1 or (same[:, t + 1 :] - found[:, t + 1 :]).abs().amax(-1).min() > 1e-6
 
@@ -53,8 +53,27 @@ def test_the_first_token_finds_the_null_entry():
 def test_only_selected_tokens_read():
     memory, (h, gap), selected = lived(), stream(), torch.rand(BATCH, TIME) < 0.4
     state, time = memory.write(h, gap, memory.init_state(BATCH))
-    some, all_of = (memory.read(memory.address(h), time, state, which) for which in (selected, everyone()))
+    some, all_of = (memory.read(h, time, state, which) for which in (selected, everyone()))
     torch.testing.assert_close(some, torch.where(selected[..., None], all_of, 0.0), **EXACT)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3])
+def test_few_readers_are_computed_alone_with_the_gradients_of_all(share):
+    memory, (h, gap), selected = lived(), stream(), torch.rand(BATCH, TIME) < share
+    h.requires_grad_()
+    rows: list[int] = []
+    for projection in (memory.query, memory.out):
+        projection.register_forward_hook(lambda module, given, output: rows.append(output.shape[:-1].numel()))
+    state, time = memory.write(h, gap, memory.init_state(BATCH))
+    few = memory.read(h, time, state, selected)
+    assert rows == [int(selected.sum())] * 2
+    every = memory.read(h, time, state, everyone())
+    above = torch.randn(BATCH, TIME, WIDTH)
+    torch.testing.assert_close(few, every * selected[..., None], **EXACT)
+    wanted = [h, *memory.parameters()]
+    mine, theirs = (torch.autograd.grad(out, wanted, above * selected[..., None], retain_graph=True, allow_unused=True) for out in (few, every))
+    for name, one, other in zip(["h", *dict(memory.named_parameters())], mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, **EXACT, msg=name)
 
 
 def test_only_differences_of_time_matter():
@@ -110,11 +129,11 @@ def test_what_is_written_under_a_key_is_found_under_it_from_the_first_step_on():
     memory, (h, gap) = EpisodicMemory(WIDTH), stream()
     h[:, -1] = h[:, 4]
     state, time = memory.write(h, 0.1 * gap, memory.init_state(BATCH))
-    found = memory.read(memory.address(h), time, state, everyone())[:, -1]
+    found = memory.read(h, time, state, everyone())[:, -1]
     expected = memory.written_value(h[:, 4])
     assert torch.cosine_similarity(found, expected).min() > 0.9
     last = torch.arange(TIME) == TIME - 1
-    row, step, source = memory.top_entry(memory.address(h), time, state, last.expand(BATCH, TIME))
+    row, step, source = memory.top_entry(h, time, state, last.expand(BATCH, TIME))
     assert (row.tolist(), step.tolist(), source.tolist()) == ([0, 1], [TIME - 1] * 2, [4, 4])
     with torch.no_grad():
         memory.key.weight.copy_(torch.randn(WIDTH, WIDTH))
@@ -127,12 +146,12 @@ def test_the_top_entry_lies_within_these_steps_and_has_most_of_the_weight():
     h[:, -1] = h[:, 4]
     before, _ = memory.write(h[:, :6], 0.1 * gap[:, :6], memory.init_state(BATCH))
     state, time = memory.write(h[:, 6:], 0.1 * gap[:, 6:], before)
-    row, _, _ = memory.top_entry(memory.address(h[:, 6:]), time, state, last[6:].expand(BATCH, -1))
+    row, _, _ = memory.top_entry(h[:, 6:], time, state, last[6:].expand(BATCH, -1))
     assert row.numel() == 0, "token 4 was written before these steps"
     with torch.no_grad():
         memory.log_sharpness.fill_(-5.0)
     state, time = memory.write(h, 0.1 * gap, memory.init_state(BATCH))
-    assert memory.top_entry(memory.address(h), time, state, last.expand(BATCH, -1))[0].numel() == 0, "an even spread has no top"
+    assert memory.top_entry(h, time, state, last.expand(BATCH, -1))[0].numel() == 0, "an even spread has no top"
 
 
 @pytest.mark.parametrize("window", [None, 5])
@@ -149,9 +168,9 @@ def test_the_top_entries_are_those_of_all_weights_at_once(window):
     visible = visible_entries(1 + torch.arange(50).expand(BATCH, -1), 51, window)
     weight, entry = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1).mean(1).max(-1)
     expected = {(row, step, int(entry[row, step]) - 1) for row, step in (reads & (weight > 0.5) & (entry > 0)).nonzero().tolist()}
-    assert {tuple(found) for found in torch.stack(memory.top_entry(memory.address(h), time, state, reads), 1).tolist()} == expected
+    assert {tuple(found) for found in torch.stack(memory.top_entry(h, time, state, reads), 1).tolist()} == expected
     assert window is not None or len(expected) > 10
-    assert memory.top_entry(memory.address(h), time, state, torch.zeros_like(reads))[0].numel() == 0
+    assert memory.top_entry(h, time, state, torch.zeros_like(reads))[0].numel() == 0
 
 
 def test_a_surprise_marks_its_own_key_and_no_other():

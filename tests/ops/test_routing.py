@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchcram.ops.routing import gumbel_noise, logistic_noise, priced, straight_through_mix
+from torchcram.ops.routing import gumbel_noise, logistic_noise, priced, straight_through_mix, straight_through_mix_reference
 
 SHAPE = (3, 5)
 
@@ -37,6 +37,30 @@ def test_backwards_a_probability_gets_the_weighted_product_of_gradient_and_value
     weight = torch.linspace(0, 2, 15, dtype=torch.float64).view(SHAPE)
     (gradient,) = torch.autograd.grad(straight_through_mix(value, chosen, probability, weight), probability, above)
     torch.testing.assert_close(gradient, (above * value).sum(-1) * weight, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("weighs", [True, False], ids=["all weigh", "none weighs"])
+def test_values_and_gradients_are_those_of_the_reference(weighs):
+    value, chosen, probability, above = problem()
+    weight = torch.linspace(0, 2, 15, dtype=torch.float64).view(SHAPE) * weighs
+    both = (_mixed(mix, value, chosen, probability, weight, above) for mix in (straight_through_mix, straight_through_mix_reference))
+    for mine, theirs in zip(*both, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def _mixed(mix, value: Tensor, chosen: Tensor, probability: Tensor, weight: Tensor, above: Tensor) -> list[Tensor]:
+    mixed = mix(value, chosen, probability, weight)
+    return [mixed, *torch.autograd.grad(mixed, (value, probability), above)]
+
+
+def test_a_probability_that_learns_nothing_costs_nothing_and_one_of_lower_precision_keeps_it():
+    value, chosen, probability, above = problem()
+    weight = torch.ones(SHAPE, dtype=torch.float64)
+    straight_through_mix(value, chosen, probability.detach(), weight).backward(above)
+    assert torch.equal(value.grad, above * chosen[..., None])
+    coarse = probability.detach().bfloat16().requires_grad_()
+    straight_through_mix(value, chosen, coarse, weight).backward(above)
+    torch.testing.assert_close(coarse.grad, (above * value).sum(-1).bfloat16())
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.2])

@@ -28,6 +28,7 @@ from torchcram.baselines.two_way import two_way_decision
 from torchcram.memory.feed_forward import FeedForward
 from torchcram.memory.router import full_precision
 from torchcram.ops.collective import step_mean
+from torchcram.ops.rms_norm import RMSNorm
 from torchcram.ops.routing import priced
 from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
@@ -58,7 +59,7 @@ class MixtureOfDepthsBlock(nn.Module):
         if not 0 < capacity <= 1:
             raise ValueError(f"capacity {capacity} must lie above 0 and be at most 1")
         self.capacity = capacity
-        self.memory_norm = nn.RMSNorm(d_model)
+        self.memory_norm = RMSNorm(d_model)
         self.router = nn.Linear(d_model, 1)
         self.predictor = nn.Sequential(nn.Linear(d_model, 32), nn.SiLU(), nn.Linear(32, 1))
         self.episodic = ActivatedMemory(d_model, heads=heads, window=window)

@@ -30,6 +30,7 @@ from torchcram.memory.feed_forward import FeedForward
 from torchcram.memory.router import full_precision
 from torchcram.memory.working import build_working_memory
 from torchcram.ops.collective import step_mean
+from torchcram.ops.rms_norm import RMSNorm
 from torchcram.ops.routing import priced
 from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
@@ -80,7 +81,7 @@ class SeqBoatBlock(nn.Module):
         mlp_ratio: float = 4.0,
     ):
         super().__init__()
-        self.working_norm, self.memory_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
+        self.working_norm, self.memory_norm = RMSNorm(d_model), RMSNorm(d_model)
         self.working = build_working_memory(working, d_model, state_size=state_size)
         self.configurator = LatentConfigurator(d_model)
         self.episodic = ActivatedMemory(d_model, heads=heads, window=window)

@@ -14,6 +14,7 @@ from torchcram.baselines.two_way import two_way_decision
 from torchcram.memory.episodic import EpisodicMemory
 from torchcram.memory.feed_forward import FeedForward
 from torchcram.memory.working import build_working_memory
+from torchcram.ops.rms_norm import RMSNorm
 from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
@@ -34,9 +35,9 @@ class StaticBlock(nn.Module):
 
     def __init__(self, d_model: int, *, working: str | None, attends: bool, mlp_ratio: float, state_size: int = 64, heads: int = 4, window: int | None = None):
         super().__init__()
-        self.working_norm = None if working is None else nn.RMSNorm(d_model)
+        self.working_norm = None if working is None else RMSNorm(d_model)
         self.working = None if working is None else build_working_memory(working, d_model, state_size=state_size)
-        self.memory_norm = nn.RMSNorm(d_model) if attends else None
+        self.memory_norm = RMSNorm(d_model) if attends else None
         self.episodic = EpisodicMemory(d_model, heads=heads, window=window) if attends else None
         self.mlp = FeedForward(d_model, ratio=mlp_ratio)
 
@@ -85,7 +86,7 @@ class StaticBlock(nn.Module):
             assert episodic is not None
             h = self.memory_norm(x)
             memory, time = self.episodic.write(h, gap, episodic, mask=mask)
-            x = x + self.episodic.read(self.episodic.address(h), time, memory, read, before=episodic, dense=control.dense)
+            x = x + self.episodic.read(h, time, memory, read, before=episodic, dense=control.dense)
             episodic = self.episodic.forget(memory)
         x = x + self.mlp(x)
         return BlockOutput(hidden_states=x, state=replace(state, working=working, episodic=episodic), decision=two_way_decision(read, read.to(gap.dtype)))

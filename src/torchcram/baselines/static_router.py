@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm
 
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.router import NeedFamiliarityRouter
 from torchcram.ops.collective import world_concat
+from torchcram.ops.rms_norm import rms_norm
 from torchcram.types import BlockOutput
 
 # How fast the router's bias follows the budget, per training step.
@@ -76,4 +76,4 @@ class StaticRouterBlock(CRAMBlock):
     def _seen_by_router(self, h: Tensor, token: Tensor) -> Tensor:
         """What the router decides from: the token, in the scale of a normed state."""
         del h
-        return rms_norm(token, token.shape[-1:])
+        return rms_norm(token)

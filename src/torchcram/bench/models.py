@@ -197,10 +197,10 @@ def _filled(setting: Setting, length: int) -> tuple[EpisodicMemory, KeyValueStat
     return memory, KeyValueState(keys=setting.randn(*shape), values=setting.randn(*shape), time=count.float(), entries=count)
 
 
-def _tokens(memory: EpisodicMemory, state: KeyValueState, draws: Tensor, address: Tensor) -> None:
+def _tokens(memory: EpisodicMemory, state: KeyValueState, draws: Tensor, token: Tensor) -> None:
     """One token after the other, each with its own draw of who reads; nothing is written, so that the memory stays as long as it is."""
     for selected in draws:
-        memory.read(address, state.time[:, None], state, selected, before=state)
+        memory.read(token, state.time[:, None], state, selected, before=state)
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ from torchcram.memory.semantic import SEMANTIC_MEMORIES, SemanticRead
 from torchcram.memory.surprise import SurpriseTrace, Trace
 from torchcram.memory.working import build_working_memory
 from torchcram.ops.collective import step_mean, world_mean
+from torchcram.ops.rms_norm import RMSNorm
 from torchcram.ops.routing import priced, straight_through_mix
 from torchcram.strict import require_choice, require_positive
 from torchcram.types import BlockOutput, KeyValueState, Lesson, MemoryState, MixingCost, Route, RoutingControl, RoutingDecision
@@ -93,7 +94,7 @@ class CRAMBlock(nn.Module):
         self.consolidates = semantic != "none"
         predicts = require_choice("quality", quality, ("predicted", "observed")) == "predicted"
         self.quality_variance, self.detach = quality_variance, detach
-        self.working_norm, self.memory_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
+        self.working_norm, self.memory_norm = RMSNorm(d_model), RMSNorm(d_model)
         self.working = build_working_memory(working, d_model, state_size=state_size)
         self.episodic = EpisodicMemory(d_model, heads=heads, window=window, marks=surprise)
         self.semantic = kind(d_model, slots=slots, rank=rank)
@@ -138,19 +139,18 @@ class CRAMBlock(nn.Module):
 
         trace = self._follow_bindings(h, state, mask, control)
         memory, time = self.episodic.write(h, gap, state.episodic, surprise=None if trace is None else trace.surprise, mask=mask)
-        address = self.episodic.address(h)
 
         seen = self._seen_by_router(h, hidden_states if token is None else token)
         need = self.router.need(seen, None if noise is None else noise[..., 0])
         asked = self._asked(need, control, noise, mask)
         early = self._reads_to_decide(asked, control, mask)
-        read = partial(self.episodic.read, address, time, memory, before=state.episodic, dense=control.dense)
+        read = partial(self.episodic.read, h, time, memory, before=state.episodic, dense=control.dense)
         retrieval = None if early is None else read(early)
-        recalled = expected = None
+        recalled = expected = address = None
         familiarity, known = torch.zeros_like(need), torch.zeros_like(x)
         if control.dense or torch.is_grad_enabled() or bool(asked.any()):
-            at, own = _taken(h, asked, control), _taken(address, asked, control)
-            recalled = self.semantic(self._shielded(at), own.detach())
+            at = _taken(h, asked, control)
+            recalled = self.semantic(self._shielded(at), address := self._address(at))
             expected = self._expected(at, recalled, None if retrieval is None else _taken(retrieval, asked, control))
             familiarity = self._familiarity(expected, recalled, trace, asked, need, control)
             known = _placed(recalled.value.to(x.dtype), asked, known, control)
@@ -164,10 +164,10 @@ class CRAMBlock(nn.Module):
         losses: dict[str, Tensor] = {}
         signals: dict[str, Tensor] = {}
         lesson = None
-        if control.consolidate and self.consolidates and recalled is not None and expected is not None:
+        if control.consolidate and self.consolidates and recalled is not None and expected is not None and address is not None:
             losses, signals, lesson = self._consolidate(address, retrieval, recalled, expected, need, asked, decision)
             if self.surprise is not None:
-                losses["surprise"] = self._learn_bindings(h, address, time, memory, decision.read, mask)
+                losses["surprise"] = self._learn_bindings(h, time, memory, decision.read, mask)
         if trace is not None:
             signals["surprise"] = trace.surprise
         if control.reads == "routed":
@@ -206,6 +206,11 @@ class CRAMBlock(nn.Module):
         """What the router decides from: the token's state."""
         del token
         return h
+
+    @torch.no_grad()
+    def _address(self, hidden_states: Tensor) -> Tensor:
+        """Where semantic memory is asked: what asks there does not shape the address."""
+        return self.episodic.address(hidden_states)
 
     def _shielded(self, hidden_states: Tensor) -> Tensor:
         return hidden_states.detach() if self.detach else hidden_states
@@ -335,7 +340,7 @@ class CRAMBlock(nn.Module):
             doubt = binary_cross_entropy_with_logits(expected[known], quality.to(expected.dtype), reduction="none")
             losses["familiarity"] = world_mean((weight * doubt).sum(), weight.sum())
         lesson = Lesson(
-            address=address[asked].detach(),
+            address=address,
             read=known,
             target=retrieval[asked].detach(),
             quality=_spread(quality, known),
@@ -344,13 +349,13 @@ class CRAMBlock(nn.Module):
         signals = {"error": blank.masked_scatter(learned, error.detach().to(need.dtype)), "quality": blank.masked_scatter(learned, quality.to(need.dtype))}
         return losses, signals, lesson
 
-    def _learn_bindings(self, h: Tensor, address: Tensor, time: Tensor, memory: KeyValueState, read: Tensor, mask: Tensor | None) -> Tensor:
+    def _learn_bindings(self, h: Tensor, time: Tensor, memory: KeyValueState, read: Tensor, mask: Tensor | None) -> Tensor:
         """Let the surprise trace learn from the entry that each read weighted most, if it lies within these steps."""
         assert self.surprise is not None
-        row, step, source = self.episodic.top_entry(address, time, memory, read)
+        row, step, source = self.episodic.top_entry(h, time, memory, read)
         asked_for = torch.zeros_like(read)
         asked_for[row, source] = True
-        return self.surprise.loss(h, asked_for, h[row, source], address[row, step], mask)
+        return self.surprise.loss(h, asked_for, h[row, source], self._address(h[row, step]), mask)
 
 
 def _count(state: MemoryState, decision: RoutingDecision) -> Tensor:

@@ -14,8 +14,9 @@ from dataclasses import replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import pad, rms_norm
+from torch.nn.functional import pad
 
+from torchcram.ops.rms_norm import rms_norm
 from torchcram.ops.routed_attention import dense_attention, routed_attention
 from torchcram.ops.routed_attention.packing import pack, visible_entries
 from torchcram.strict import require_positive
@@ -66,9 +67,9 @@ class EpisodicMemory(nn.Module):
 
         return KeyValueState(keys=entry(pad(self.null_key, (self.d_head // 2, 0))), values=entry(self.null_value), time=self.null_key.new_zeros(batch_size))
 
-    def address(self, hidden_states: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time d_model"]:
+    def address(self, hidden_states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Return where a token looks: its normalised queries before rotation, heads side by side. Semantic memory is asked here, too."""
-        return rms_norm(self._split(self.query, hidden_states), (self.d_head,)).transpose(1, 2).flatten(2)
+        return rms_norm(self.query(hidden_states).unflatten(-1, (self.heads, self.d_head))).flatten(-2)
 
     def write(
         self,
@@ -93,7 +94,7 @@ class EpisodicMemory(nn.Module):
 
     def read(
         self,
-        address: Float[Tensor, "batch time d_model"],
+        hidden_states: Float[Tensor, "batch time d_model"],
         time: Float[Tensor, "batch time"],
         memory: KeyValueState,
         selected: Bool[Tensor, "batch time"],
@@ -104,7 +105,7 @@ class EpisodicMemory(nn.Module):
         """Return the retrieval of the selected tokens, zero for the others. ``memory`` already holds these tokens' own entries.
 
         Args:
-            address: where the tokens look.
+            hidden_states: the tokens.
             time: their time stamps.
             memory: what is to be read.
             selected: tokens that read.
@@ -112,28 +113,30 @@ class EpisodicMemory(nn.Module):
             dense: compute all reads, and drop those that are not selected.
         """
         if not dense and not torch.is_grad_enabled() and not bool(selected.any()):
-            return torch.zeros_like(address)
-        offset: int | Tensor = memory.keys.shape[2] - address.shape[1]
+            return torch.zeros_like(hidden_states)
+        offset: int | Tensor = memory.keys.shape[2] - hidden_states.shape[1]
         if memory.entries is not None:
             assert before is not None and before.entries is not None
             offset = before.entries
+        few = not dense and 2 * int(selected.sum()) < selected.numel()
+        queries = self._queries_of(hidden_states, time, selected) if few else self._queries(self.address(hidden_states), time)
         attend = dense_attention if dense else routed_attention
-        found = attend(self._queries(address, time), memory.keys, memory.values, selected, offset=offset, window=self.window)
-        return self.out(found.transpose(1, 2).flatten(2))
+        found = attend(queries, memory.keys, memory.values, selected, offset=offset, window=self.window).transpose(1, 2).flatten(2)
+        return _put(self.out(found[selected]), selected) if few else self.out(found)
 
     @torch.no_grad()
     def top_entry(
         self,
-        address: Float[Tensor, "batch time d_model"],
+        hidden_states: Float[Tensor, "batch time d_model"],
         time: Float[Tensor, "batch time"],
         memory: KeyValueState,
         selected: Bool[Tensor, "batch time"],
     ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
         """Return row, step and source step of the selected reads that give one entry, written within these steps, most of their weight."""
-        offset = memory.keys.shape[2] - address.shape[1]
+        offset = memory.keys.shape[2] - hidden_states.shape[1]
         position, real = pack(selected)
-        index = position[:, None, :, None].expand(-1, self.heads, -1, self.d_head)
-        queries = self._queries(address, time).gather(2, index)
+        looking = hidden_states.gather(1, position[..., None].expand(-1, -1, hidden_states.shape[-1]))
+        queries = self._queries(self.address(looking), time.gather(1, position))
         parts = [self._weightiest(*part, memory, offset) for part in zip(queries.split(TOGETHER, 2), position.split(TOGETHER, 1), strict=True)]
         weight, entry = (torch.cat(column, 1) for column in zip(*parts, strict=True))
         clear = real & (weight > 0.5) & (entry >= offset)
@@ -149,7 +152,7 @@ class EpisodicMemory(nn.Module):
         return weight, entry
 
     def _keys_and_values(self, hidden_states: Tensor, time: Tensor, surprise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        keys = rms_norm(self._split(self.key, hidden_states), (self.d_head,))
+        keys = rms_norm(self._split(self.key, hidden_states))
         if surprise is not None:
             assert self.mark is not None
             keys = keys + surprise[:, None, :, None] * self.mark[:, None]
@@ -158,6 +161,11 @@ class EpisodicMemory(nn.Module):
     def _queries(self, address: Tensor, time: Tensor) -> Tensor:
         scale = (self.log_sharpness.exp() / self.d_head)[:, None, None]
         return self._rotate(self._heads(address), time) * scale.to(address.dtype)
+
+    def _queries_of(self, hidden_states: Tensor, time: Tensor, selected: Tensor) -> Float[Tensor, "batch heads time d_head"]:
+        """The queries of the selected tokens; those of the others are not computed, and stay zero."""
+        queries = self._queries(self.address(hidden_states[selected])[None], time[selected][None])
+        return self._heads(_put(queries.transpose(1, 2).flatten(2)[0], selected))
 
     def written_value(self, hidden_states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Return what a token's entry would give to a query that reads it alone."""
@@ -222,3 +230,8 @@ class EpisodicMemory(nn.Module):
         cos, sin = angle.cos().to(vectors.dtype), angle.sin().to(vectors.dtype)
         first, second, rest = vectors.split([pairs, pairs, self.d_head - 2 * pairs], -1)
         return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], -1)
+
+
+def _put(rows: Float[Tensor, "tokens d_model"], selected: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch time d_model"]:
+    """Put the rows of the selected tokens where they belong, and zeros elsewhere."""
+    return rows.new_zeros(*selected.shape, rows.shape[-1]).index_put((selected,), rows)

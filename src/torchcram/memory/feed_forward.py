@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchcram.ops.init import small_start
+from torchcram.ops.rms_norm import RMSNorm
 from torchcram.strict import require_positive
 
 
@@ -21,7 +22,7 @@ class FeedForward(nn.Module):
         super().__init__()
         require_positive(mlp_ratio=ratio)
         hidden = max(1, int(ratio * d_model))
-        self.norm = nn.RMSNorm(d_model)
+        self.norm = RMSNorm(d_model)
         self.inner, self.activation, self.out = nn.Linear(d_model, hidden), nn.GELU(), nn.Linear(hidden, d_model)
         small_start(self.out)
 

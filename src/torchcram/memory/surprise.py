@@ -46,8 +46,8 @@ class Trace:
         """
         assert read.weights is not None
         if len(read.weights) == asked.numel():
-            found = self.before.take_along_dim(self.index[..., None], 1)
-            return (read.weights.detach() * found.flatten(0, 1)).sum(-1)
+            every = torch.arange(len(asked), device=asked.device)[:, None]
+            return (read.weights.detach() * self.before[every, self.index].flatten(0, 1)).sum(-1)
         row = asked.nonzero()[:, 0]
         return (read.weights.detach() * self.before[row, self.index[asked]]).sum(-1)
 

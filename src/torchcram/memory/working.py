@@ -13,11 +13,13 @@ from itertools import repeat
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, silu, softplus
+from torch.nn.functional import softplus
 
 from torchcram.ops.ct_ode import ct_ode_step
 from torchcram.ops.init import small_start
+from torchcram.ops.rms_norm import rms_norm
 from torchcram.ops.scan import scan_planes
+from torchcram.ops.silu_gate import silu_gate
 from torchcram.strict import require_choice, require_positive
 
 # Numbers in the widest intermediate result on a CPU: larger ones go back to the system after each use, and every page of them has to come anew.
@@ -94,9 +96,9 @@ class TimeAwareSSM(nn.Module):
             ahead = (real, imaginary) if horizon is None else _turned(self._transition(rate, horizon), (real, imaginary))
             magnitude = 0.5 * torch.log(real * real + imaginary * imaginary + 1e-6)
             seen = torch.cat([real, imaginary, *ahead, magnitude], -1).to(x.dtype)
-        spectrum = rms_norm(magnitude.to(x.dtype), magnitude.shape[-1:])
+        spectrum = rms_norm(magnitude.to(x.dtype))
         gate = torch.addmm(self.gate(x).flatten(0, 1), spectrum.flatten(0, 1), self.spectrum.weight.T).view_as(seen)
-        return self.out(seen * silu(gate)), torch.stack([real[:, -1], imaginary[:, -1]], -1)
+        return self.out(silu_gate(seen, gate)), torch.stack([real[:, -1], imaginary[:, -1]], -1)
 
     def _transition(self, rate: Float[Tensor, "batch time state"], span: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor]:
         """Return by what an undisturbed state is multiplied over a span of time: real and imaginary part."""

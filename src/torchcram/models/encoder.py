@@ -18,6 +18,7 @@ from torchcram.baselines.mtand import MTAND
 from torchcram.mixers import Mixer
 from torchcram.models.checks import check_batch
 from torchcram.models.sequence import ModelOutput, SequenceModel
+from torchcram.ops.rms_norm import RMSNorm
 from torchcram.strict import nearest_hint, require_choice
 from torchcram.types import Batch, Head, MemoryState, RoutingControl
 
@@ -58,7 +59,7 @@ class EncoderModel(SequenceModel):
         self.input_size, self.vocabulary, self.flags = input_size, None, flags
         # The encoder stands where training looks for blocks, and nowhere else: its weights are saved once.
         self.blocks = cast(list[Mixer], nn.ModuleList([build_encoder(encoder, input_size // 2 if flags else input_size, d_model, options or {})]))
-        self.norm = nn.RMSNorm(d_model)
+        self.norm = RMSNorm(d_model)
         self.specs = tuple(heads)
         self.heads = nn.ModuleDict({head.name: nn.Linear(d_model, head.size) for head in heads})
 

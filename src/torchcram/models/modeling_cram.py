@@ -32,6 +32,7 @@ from torchcram.models.cache import CRAMCacheLayer, check_cache
 from torchcram.models.configuration_cram import CRAMConfig
 from torchcram.models.read_budget import Budget, BudgetedReads, control_within
 from torchcram.models.rows import Rows, check_continuation, lay_out, present_mask
+from torchcram.ops.rms_norm import RMSNorm
 from torchcram.types import BlockOutput, MemoryState, RoutingControl
 
 logger = logging.get_logger("transformers.torchcram")
@@ -155,7 +156,7 @@ class CRAMModel(CRAMPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(CRAMDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size)
+        self.norm = RMSNorm(config.hidden_size)
         _check_routing(config, self.mixers)
         self.post_init()
 

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torchcram.mixers import Mixer, build_mixer
 from torchcram.models.checks import check_batch, check_targets
 from torchcram.ops.collective import world_mean
+from torchcram.ops.rms_norm import RMSNorm
 from torchcram.types import Batch, BlockOutput, Head, MemoryState, RoutingControl
 
 
@@ -80,7 +81,7 @@ class SequenceModel(nn.Module):
         self.embed_time = nn.Linear(self.gap_features.size + self.horizon_features.size, d_model, bias=False)
         # A ModuleList, typed by what it holds.
         self.blocks = cast(list[Mixer], nn.ModuleList(build_mixer(mixer, d_model, options or {}, layer=layer) for layer in range(layers)))
-        self.norm = nn.RMSNorm(d_model)
+        self.norm = RMSNorm(d_model)
         self.specs = tuple(heads)
         self.heads = nn.ModuleDict({head.name: nn.Linear(d_model, head.size) for head in heads})
 

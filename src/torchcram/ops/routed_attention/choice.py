@@ -15,9 +15,12 @@ from torchcram.ops.routed_attention.packing import grouped, pack, repeated, ungr
 from torchcram.ops.routed_attention.rows import row_attention
 from torchcram.ops.routed_attention.tiled import tiled_attention
 
-# Share of selected steps above which all of them are computed, and length of the memory from which tiles pay on a CPU: measured, see benchmarks/.
+# Share of selected steps above which all of them are computed. On a CPU, length of the memory from which tiles pay, and the widest heads for which blocks of
+# queries are faster: tiles pass over the scores once more for every operation, however narrow the heads. All measured, see benchmarks/.
 DENSE_SHARE = 0.7
 TILED_LENGTH = 1024
+NARROW_HEAD = 32
+BLOCK = 64
 # Heads above this do not fit the kernel's tiles.
 LARGEST_HEAD = 128
 
@@ -68,8 +71,11 @@ def routed_attention_lse(
 
 
 def _fastest(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int | None) -> Tensor:
-    """The kernel where there is one; on a CPU tiles over a long memory; else one call with a mask."""
-    if _kernel_fits(key) or (key.device.type == "cpu" and key.shape[2] >= TILED_LENGTH):
+    """The kernel where there is one; on a CPU tiles or blocks over a long memory; else one call with a mask."""
+    on_cpu = key.device.type == "cpu"
+    if on_cpu and window is None and key.shape[3] <= NARROW_HEAD:
+        return gathered_attention(query, key, value, end, block=BLOCK)
+    if _kernel_fits(key) or (on_cpu and key.shape[2] >= TILED_LENGTH):
         return _with_lse(key)(query, key, value, end, window=window)[0]
     return gathered_attention(query, key, value, end, window=window)
 
