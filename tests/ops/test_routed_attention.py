@@ -39,7 +39,7 @@ def way(request, monkeypatch):
     """Each way to compute it, whatever the library would choose. Tiles and blocks are so small that nine steps fill several."""
     monkeypatch.setattr(choice, "TILED_LENGTH", 0 if request.param == "tiled" else 10**9)
     monkeypatch.setattr(choice, "NARROW_HEAD", 10**9 if request.param == "blocks" else 0)
-    monkeypatch.setattr(choice, "BLOCK", 2)
+    monkeypatch.setattr(choice, "SHORTEST_BLOCK", 2)
     monkeypatch.setattr(choice, "DENSE_SHARE", 0.2 if request.param == "dense" else 2.0)
     monkeypatch.setattr(tiled, "SHORTEST", 3)
     monkeypatch.setattr(tiled, "SCORES", 6)

@@ -118,7 +118,7 @@ class EpisodicMemory(nn.Module):
         if memory.entries is not None:
             assert before is not None and before.entries is not None
             offset = before.entries
-        few = not dense and 2 * int(selected.sum()) < selected.numel()
+        few = not dense and selected.shape[1] > 1 and 2 * int(selected.sum()) < selected.numel()
         queries = self._queries_of(hidden_states, time, selected) if few else self._queries(self.address(hidden_states), time)
         attend = dense_attention if dense else routed_attention
         found = attend(queries, memory.keys, memory.values, selected, offset=offset, window=self.window).transpose(1, 2).flatten(2)

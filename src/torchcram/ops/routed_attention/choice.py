@@ -20,7 +20,8 @@ from torchcram.ops.routed_attention.tiled import tiled_attention
 DENSE_SHARE = 0.7
 TILED_LENGTH = 1024
 NARROW_HEAD = 32
-BLOCK = 64
+# Queries of the shortest blocks, and most blocks: short blocks look at little in vain, each costs a pass over the memory's gradients.
+SHORTEST_BLOCK, MOST_BLOCKS = 32, 16
 # Heads above this do not fit the kernel's tiles.
 LARGEST_HEAD = 128
 
@@ -74,7 +75,7 @@ def _fastest(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int
     """The kernel where there is one; on a CPU tiles or blocks over a long memory; else one call with a mask."""
     on_cpu = key.device.type == "cpu"
     if on_cpu and window is None and key.shape[3] <= NARROW_HEAD:
-        return gathered_attention(query, key, value, end, block=BLOCK)
+        return gathered_attention(query, key, value, end, block=max(SHORTEST_BLOCK, query.shape[2] // MOST_BLOCKS))
     if _kernel_fits(key) or (on_cpu and key.shape[2] >= TILED_LENGTH):
         return _with_lse(key)(query, key, value, end, window=window)[0]
     return gathered_attention(query, key, value, end, window=window)
