@@ -190,6 +190,21 @@ def test_the_surprise_loss_shapes_the_trace_alone():
     assert touched == {"surprise"}
 
 
+def test_the_trace_learns_where_those_look_who_read_a_binding_most(monkeypatch):
+    mixer, given, seen = block(), stream(), {}
+    names = ("h", "asked_for", "entry", "address", "mask")
+    monkeypatch.setattr(mixer.surprise, "loss", lambda *given: seen.update(zip(names, given, strict=True)) or torch.zeros(()))
+    with torch.no_grad():
+        mixer.episodic.log_sharpness.fill_(6.0)
+    output = mixer(**given, control=TRAINING)
+    memory, time = mixer.episodic.write(seen["h"], given["gap"], mixer.init_state(BATCH).episodic, surprise=output.signals["surprise"])
+    row, step, source = mixer.episodic.top_entry(seen["h"], time, memory, output.decision.read)
+    assert (step != source).any()
+    assert set(zip(row.tolist(), source.tolist(), strict=True)) == {tuple(pair) for pair in seen["asked_for"].nonzero().tolist()}
+    torch.testing.assert_close(seen["entry"], seen["h"][row, source])
+    torch.testing.assert_close(seen["address"], mixer.episodic.address(seen["h"])[row, step])
+
+
 def test_error_and_quality_are_observed_where_asked_and_read():
     output = block()(**stream(), control=TRAINING)
     observed = output.decision.asked & output.decision.computed

@@ -58,12 +58,13 @@ def test_outputs_and_gradients_are_those_of_the_reference(share, offset, window)
 @pytest.mark.parametrize("time", [1, 9])
 @pytest.mark.parametrize("shared", [1, 2])
 @pytest.mark.parametrize("window", [None, 4])
-def test_heads_may_share_keys(time, shared, window):
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_heads_may_share_keys(time, shared, window, share):
     query, key, value = problem(time, 3)
     arguments = [query.repeat(1, 2, 1, 1).detach().requires_grad_(), key[:, :shared].detach().requires_grad_(), value[:, :shared].detach().requires_grad_()]
-    assert_equal_with_gradients(arguments, selection(time, 0.6), offset=3, window=window)
-    dense = results(dense_attention, arguments, selection(time, 0.6), offset=3, window=window)
-    for fast, slow in zip(dense, results(routed_attention_reference, arguments, selection(time, 0.6), offset=3, window=window), strict=True):
+    assert_equal_with_gradients(arguments, selection(time, share), offset=3, window=window)
+    dense = results(dense_attention, arguments, selection(time, share), offset=3, window=window)
+    for fast, slow in zip(dense, results(routed_attention_reference, arguments, selection(time, share), offset=3, window=window), strict=True):
         torch.testing.assert_close(fast, slow, **EXACT)
 
 

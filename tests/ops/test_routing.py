@@ -53,6 +53,32 @@ def _mixed(mix, value: Tensor, chosen: Tensor, probability: Tensor, weight: Tens
     return [mixed, *torch.autograd.grad(mixed, (value, probability), above)]
 
 
+def test_second_derivatives_are_those_of_the_reference():
+    value, chosen, probability, above = problem()
+    weight = torch.linspace(0, 2, 15, dtype=torch.float64).view(SHAPE)
+
+    def twice(mix) -> list[Tensor]:
+        first = torch.autograd.grad((mix(value, chosen, probability, weight) * above).square().sum(), (value, probability), create_graph=True)
+        return list(torch.autograd.grad(sum(part.square().sum() for part in first), value))
+
+    for mine, theirs in zip(twice(straight_through_mix), twice(straight_through_mix_reference), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_it_can_be_transformed_like_any_function():
+    value, chosen, probability, _ = (tensor.detach() for tensor in problem())
+
+    def loss(mix):
+        return lambda value, chosen, probability: mix(value[None], chosen[None], probability[None], probability[None].detach()).pow(3).sum()
+
+    both = [
+        torch.func.vmap(torch.func.grad(loss(mix), argnums=(0, 2)))(value, chosen, probability)
+        for mix in (straight_through_mix, straight_through_mix_reference)
+    ]
+    for mine, theirs in zip(*both, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_a_probability_that_learns_nothing_costs_nothing_and_one_of_lower_precision_keeps_it():
     value, chosen, probability, above = problem()
     weight = torch.ones(SHAPE, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The gate is what its reference says, and changes nothing that it is given."""
+"""The gate is what its reference says, keeps its two inputs alone, and changes neither."""
 
 import pytest
 import torch
@@ -32,6 +32,14 @@ def test_its_inputs_and_the_gradient_from_above_stay_as_they_are():
         output.backward(above, retain_graph=True)
     assert all(torch.equal(tensor.detach(), old) for tensor, old in zip((value, gate, above), before, strict=True))
     torch.testing.assert_close(value.grad, 2 * torch.autograd.grad(silu_gate_reference(value, gate), value, above)[0])
+
+
+def test_it_keeps_nothing_but_its_inputs():
+    kept: list[Tensor] = []
+    value, gate, _ = problem()
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor):
+        silu_gate(value, gate)
+    assert [tensor.data_ptr() for tensor in kept] == [value.data_ptr(), gate.data_ptr()]
 
 
 def test_a_second_derivative_is_an_error_and_not_wrong():

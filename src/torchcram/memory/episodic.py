@@ -22,6 +22,8 @@ from torchcram.ops.routed_attention.packing import pack, visible_entries
 from torchcram.strict import require_positive
 from torchcram.types import KeyValueState
 
+# Row and step of some tokens.
+Places = tuple[Int[Tensor, " tokens"], ...]
 # Queries of a sequence whose heaviest entry is looked for at once: their scores stay in the processor's cache.
 TOGETHER = 16
 
@@ -118,11 +120,13 @@ class EpisodicMemory(nn.Module):
         if memory.entries is not None:
             assert before is not None and before.entries is not None
             offset = before.entries
+        # Where most read, or the one step of a sequence, whole tensors are projected: picking the readers would cost more.
         few = not dense and selected.shape[1] > 1 and 2 * int(selected.sum()) < selected.numel()
-        queries = self._queries_of(hidden_states, time, selected) if few else self._queries(self.address(hidden_states), time)
+        readers = selected.nonzero(as_tuple=True) if few else None
         attend = dense_attention if dense else routed_attention
-        found = attend(queries, memory.keys, memory.values, selected, offset=offset, window=self.window).transpose(1, 2).flatten(2)
-        return _put(self.out(found[selected]), selected) if few else self.out(found)
+        found = attend(self._queries_of(hidden_states, time, readers), memory.keys, memory.values, selected, offset=offset, window=self.window)
+        found = found.transpose(1, 2).flatten(2)
+        return self.out(found) if readers is None else _put(self.out(found[readers]), readers, selected.shape)
 
     @torch.no_grad()
     def top_entry(
@@ -162,10 +166,12 @@ class EpisodicMemory(nn.Module):
         scale = (self.log_sharpness.exp() / self.d_head)[:, None, None]
         return self._rotate(self._heads(address), time) * scale.to(address.dtype)
 
-    def _queries_of(self, hidden_states: Tensor, time: Tensor, selected: Tensor) -> Float[Tensor, "batch heads time d_head"]:
-        """The queries of the selected tokens; those of the others are not computed, and stay zero."""
-        queries = self._queries(self.address(hidden_states[selected])[None], time[selected][None])
-        return self._heads(_put(queries.transpose(1, 2).flatten(2)[0], selected))
+    def _queries_of(self, hidden_states: Tensor, time: Tensor, readers: Places | None) -> Float[Tensor, "batch heads time d_head"]:
+        """The queries of all tokens, or of the readers alone: those of the others are not computed, and stay zero."""
+        if readers is None:
+            return self._queries(self.address(hidden_states), time)
+        queries = self._queries(self.address(hidden_states[readers])[None], time[readers][None])
+        return self._heads(_put(queries.transpose(1, 2).flatten(2)[0], readers, time.shape))
 
     def written_value(self, hidden_states: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Return what a token's entry would give to a query that reads it alone."""
@@ -232,6 +238,6 @@ class EpisodicMemory(nn.Module):
         return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], -1)
 
 
-def _put(rows: Float[Tensor, "tokens d_model"], selected: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch time d_model"]:
-    """Put the rows of the selected tokens where they belong, and zeros elsewhere."""
-    return rows.new_zeros(*selected.shape, rows.shape[-1]).index_put((selected,), rows)
+def _put(rows: Float[Tensor, "tokens d_model"], places: Places, shape: torch.Size) -> Float[Tensor, "batch time d_model"]:
+    """Put the rows of some tokens where they belong, and zeros elsewhere."""
+    return rows.new_zeros(*shape, rows.shape[-1]).index_put(places, rows)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def straight_through_mix_reference(
@@ -37,25 +36,32 @@ def straight_through_mix(
     probability: Float[Tensor, "batch time"],
     weight: Float[Tensor, "batch time"],
 ) -> Float[Tensor, "batch time d_model"]:
-    """Fast form of :func:`straight_through_mix_reference`: same arguments, same result, same gradients, which cannot be differentiated again."""
+    """Fast form of :func:`straight_through_mix_reference`: same arguments, same result (in the precision of ``value``), same gradients."""
     if torch.compiler.is_compiling():
         return straight_through_mix_reference(value, chosen, probability, weight)
     return _StraightThrough.apply(value, chosen, probability, weight)
 
 
 class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, value: Tensor, chosen: Tensor, probability: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(value, chosen, weight)
-        ctx.dtype = probability.dtype
+    def forward(value: Tensor, chosen: Tensor, probability: Tensor, weight: Tensor) -> Tensor:
+        del probability, weight
         return value * chosen[..., None]
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor) -> None:
+        del output
+        value, chosen, probability, weight = inputs
+        ctx.save_for_backward(value, chosen, weight)
+        ctx.dtype = probability.dtype
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         value, chosen, weight = ctx.saved_tensors
         for_value = grad * chosen[..., None] if ctx.needs_input_grad[0] else None
-        for_probability = ((grad * value).sum(-1) * weight).to(ctx.dtype) if ctx.needs_input_grad[2] else None
+        for_probability = ((grad * value.detach()).sum(-1) * weight).to(ctx.dtype) if ctx.needs_input_grad[2] else None
         return for_value, None, for_probability, None
 
 

@@ -1,4 +1,4 @@
-"""A gate: a value times the SiLU of another. The backward pass allots nothing beside the gradients: wide results are dear to allot on a CPU."""
+"""A gate: a value times the SiLU of another. The two are all that is kept, and nothing is allotted beside results and gradients."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ def silu_gate(value: Float[Tensor, "*shape"], gate: Float[Tensor, "*shape"]) -> 
 class _SiLUGate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, gate: Tensor) -> Tensor:
-        open_by = silu(gate)
-        ctx.save_for_backward(value, gate, open_by)
-        return value * open_by
+        ctx.save_for_backward(value, gate)
+        return silu(gate).mul_(value)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        value, gate, open_by = ctx.saved_tensors
+        value, gate = ctx.saved_tensors
         for_gate = grad * value
         torch.ops.aten.silu_backward.grad_input(for_gate, gate, grad_input=for_gate)
-        return grad * open_by, for_gate
+        return silu(gate).mul_(grad), for_gate

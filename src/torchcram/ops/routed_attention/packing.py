@@ -44,7 +44,7 @@ def ungrouped(
     """Undo :func:`grouped`: return what was found for each row where the query of that row stands in ``query``."""
     batch, heads, packed, _ = query.shape
     shared = rows.shape[1]
-    return rows if heads == shared else rows.unflatten(2, (packed, -1)).transpose(2, 3).reshape(batch, heads, packed, -1)
+    return rows if heads == shared else rows.unflatten(2, (packed, heads // shared)).transpose(2, 3).reshape(batch, heads, packed, rows.shape[3])
 
 
 def repeated(end: Int[Tensor, "batch packed"], query: Tensor, key: Tensor) -> Int[Tensor, "batch rows"]:
