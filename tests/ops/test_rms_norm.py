@@ -70,7 +70,7 @@ def test_a_pass_without_gradients_takes_the_same_values_to_the_last_bit(fast):
     with torch.no_grad():
         silent = rms_norm(x, weight)
     assert torch.equal(rms_norm(x.requires_grad_(), weight), silent)
-    assert len(fast) == 2
+    assert len(fast) == 1, "autograd is asked where there are gradients alone"
 
 
 @pytest.mark.parametrize("weighted", [True, False])

@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 
 from tiny_runs import tiny_config
@@ -131,6 +132,18 @@ def test_a_task_that_draws_another_number_is_named(tiny):
 
     with pytest.raises(ValueError, match="drew 7 sequences where 8 were asked for"):
         local_batch(tiny(), Short(tiny().task), Process(0, 1), 0, exploring=False)
+
+
+def test_who_leaves_the_group_has_let_go_of_the_model_first(monkeypatch):
+    """A model in a cycle of references outlives its last name: it must be gone before the group is."""
+    seen = []
+    model = torch.nn.Linear(2, 2)
+    model.itself = [model]
+    alive = weakref.ref(model)
+    monkeypatch.setattr(PartialState, "destroy_process_group", lambda state: seen.append(alive()))
+    del model
+    leave_group()
+    assert seen == [None]
 
 
 def test_steps_and_seeds_have_generators_of_their_own():

@@ -24,7 +24,8 @@ def rms_norm(x: Float[Tensor, "*batch width"], weight: Float[Tensor, " width"] |
         return rms_norm_reference(x, weight)
     if weight is not None and weight.dtype != x.dtype:
         return rms_norm_reference(x, weight)
-    return _RMSNorm.apply(x, weight)
+    # Without gradients the same arithmetic, to the last bit, without what autograd costs a single step.
+    return _RMSNorm.apply(x, weight) if torch.is_grad_enabled() else _RMSNorm.forward(x, weight)
 
 
 class RMSNorm(nn.RMSNorm):

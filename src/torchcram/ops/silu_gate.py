@@ -1,4 +1,7 @@
-"""A gate: a value times the SiLU of another. The two are all that is kept, and nothing is allotted beside results and gradients."""
+"""A gate: a value times the SiLU of another (gated linear units, Dauphin et al. 2017, Shazeer 2020).
+
+The two are all that is kept for the backward pass, and nothing is allotted beside results and gradients.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,12 @@ def silu_gate_reference(value: Float[Tensor, "*shape"], gate: Float[Tensor, "*sh
 
 
 def silu_gate(value: Float[Tensor, "*shape"], gate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Fast form of :func:`silu_gate_reference`: same arguments, same result, same gradients, which cannot be differentiated again."""
-    if torch.compiler.is_compiling() or value.dtype != gate.dtype:
+    """Fast form of :func:`silu_gate_reference`: same arguments, same result, same gradients.
+
+    Raises:
+        RuntimeError: if the gradients are differentiated again.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or value.dtype != gate.dtype:
         return silu_gate_reference(value, gate)
     return _SiLUGate.apply(value, gate)
 
