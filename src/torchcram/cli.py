@@ -197,10 +197,10 @@ def reproduce_command(
     chosen = [one for one in named if scale in one.scales]
     if not chosen:
         raise ValueError(f"claim {claim!r} is trained at scale {', '.join(named[0].scales)} alone, not at {scale}")
-    planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source)
+    methods = sorted({method.name for one in chosen for method in one.methods})
+    wanted = {require_choice("method", name, methods) for name in only or methods}
+    planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source, also=only or ())
     records = recorded(planned, experiments=out)
-    methods = sorted({run.method.name for run in planned})
-    wanted = {require_choice("method", name, methods) for name in only} if only else set(methods)
     todo = jobs_to_do([run for run in planned if key_of(run) not in records and run.method.name in wanted], refresh=refresh)
     if dry_run:
         entries = [(run.claim.name, run.method.name, run.seed, "recorded" if key_of(run) in records else run.job.state, run.job.name) for run in planned]

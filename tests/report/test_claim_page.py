@@ -126,6 +126,25 @@ def test_fewer_seeds_than_the_scale_needs_reproduce_nothing(tmp_path):
     assert json.loads((tmp_path / "99_toy/status.json").read_text())["scales"]["mini"]["holes"] == 3
 
 
+def test_a_scale_that_trains_some_methods_alone_is_judged_by_them(tmp_path):
+    claim = replace(TOY, headline={"demo": ("cram",)}, pairs=(Pair(ours="cram", theirs=("dense",)),))
+    demo = plan([claim], scale="demo", seeds=5, runs=tmp_path / "runs", source=SOURCE)
+    assert {run.method.name for run in demo} == {"cram"}
+    for run in demo:
+        fake_run(run.job.folder, run.job)
+    assert write(demo, tmp_path, claim) == "reproduced"
+    record = json.loads((tmp_path / "99_toy/status.json").read_text())["scales"]["demo"]
+    assert (record["holes"], {goal["method"] for goal in record["goals"]}) == (0, {"cram"})
+    page = (tmp_path / "99_toy/README.md").read_text()
+    assert "| dense |" not in page
+    assert "](figure_demo.png)" in page
+    more = plan([claim], scale="demo", seeds=5, runs=tmp_path / "runs", source=SOURCE, also=("dense",))
+    assert {run.method.name for run in more} == {"cram", "dense"}
+    fake_run(more[1].job.folder, more[1].job)
+    write(more, tmp_path, claim)
+    assert "| dense | 1 |" in (tmp_path / "99_toy/README.md").read_text()
+
+
 def test_pairs_are_compared_seed_by_seed(tmp_path, runs):
     claim = replace(TOY, pairs=(Pair(ours="cram", theirs=("dense", "cheap"), figures=("retrieval_accuracy", "any_layer_read_rate")),))
     for run in runs[:-1]:

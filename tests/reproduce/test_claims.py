@@ -35,6 +35,15 @@ def test_goals_and_pictures_speak_of_methods_that_are_trained(claim):
     assert {goal.figure for goal in claim.goals} <= set(claim.figures)
 
 
+@pytest.mark.parametrize(("claim", "scale"), [(claim, scale) for claim in CLAIMS.values() for scale in claim.headline])
+def test_a_headline_names_methods_of_its_claim_and_leaves_goals_to_judge_it_by(claim, scale):
+    assert scale in claim.scales
+    assert {method.name for method in claim.methods_at(scale)} == set(claim.headline[scale])
+    assert claim.goals_at(scale)
+    swept = next(method for method in claim.methods if method.name not in claim.headline[scale])
+    assert swept in claim.methods_at(scale, also=(swept.name,))
+
+
 def test_claims_have_the_names_and_folders_that_they_are_kept_under():
     assert [claim.name for claim in CLAIMS.values()] == list(CLAIMS)
     assert len({claim.folder for claim in CLAIMS.values()}) == len(CLAIMS)

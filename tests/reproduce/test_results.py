@@ -58,9 +58,9 @@ def test_rows_of_other_scales_and_seeds_are_kept_and_those_of_other_configuratio
 
 def test_a_claim_is_reproduced_if_every_seed_meets_every_goal(tmp_path):
     groups = grouped(rows_of(trained(tmp_path)), scale="mini", source=SOURCE)
-    assert [(verdict.met, verdict.seeds) for verdict in verdicts(TOY, groups)] == [(2, 2), (2, 2)]
-    assert status_of(TOY, groups, seeds=2) == "reproduced"
-    assert status_of(TOY, groups, seeds=3) == "partly"
+    assert [(verdict.met, verdict.seeds) for verdict in verdicts(TOY, groups, scale="mini")] == [(2, 2), (2, 2)]
+    assert status_of(TOY, groups, scale="mini", seeds=2) == "reproduced"
+    assert status_of(TOY, groups, scale="mini", seeds=3) == "partly"
 
 
 @pytest.mark.parametrize(("figures", "status"), [({"retrieval_accuracy": 0.98}, "partly"), ({"retrieval_accuracy": 0.98, "any_layer_read_rate": 0.5}, "not")])
@@ -70,8 +70,8 @@ def test_one_seed_that_misses_a_goal_is_enough_to_miss_it(tmp_path, figures, sta
     assert (miss.method.name, miss.seed) == ("cram", 1)
     fake_run(miss.job.folder, miss.job, **figures)
     groups = grouped(rows_of([*runs, miss]), scale="mini", source=SOURCE)
-    assert verdicts(TOY, groups)[0].met == 1
-    assert status_of(TOY, groups, seeds=1) == status
+    assert verdicts(TOY, groups, scale="mini")[0].met == 1
+    assert status_of(TOY, groups, scale="mini", seeds=1) == status
 
 
 def test_results_of_different_code_are_never_averaged(tmp_path):

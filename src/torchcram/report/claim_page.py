@@ -1,4 +1,4 @@
-"""The folder of a claim: ``results.csv``, ``status.json``, ``figure.png``, and a README whose part between the marks is written from them."""
+"""The folder of a claim: ``results.csv``, ``status.json``, a figure a scale, and a README whose part between the marks is written from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchcram.reproduce.records import recorded
 from torchcram.reproduce.results import RESULTS, csv_text, merged, read_rows, rows_of
 from torchcram.reproduce.status import Group, grouped, paired, scale_record, status_record
 
-STATUS, FIGURE, README = "status.json", "figure.png", "README.md"
+STATUS, README = "status.json", "README.md"
 MARKS = "<!-- results: written by torchcram reproduce -->", "<!-- /results -->"
 WORDS = {"reproduced": "Reproduced", "partly": "Partly", "not": "Not reproduced"}
 
@@ -41,15 +41,20 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     scales = {one: scale_record(claim, rows, scale=one, source=source) for one in {scale, *(row["scale"] for row in rows)}}
     status = status_record(claim, scales)
     drawn = claim_figure(claim, grouped(rows, scale=scale, source=source))
-    picture = f"![{claim.picture.title}]({FIGURE})" if drawn is not None or (folder / FIGURE).exists() else ""
-    parts = [f"**Status: {WORDS[status['status']]}.**" if claim.goals else "", picture, *_scale_parts(claim, rows, status, source), _holes(holes)]
+    pictured = {one for one in scales if (folder / figure_file(one)).exists()} | ({scale} if drawn is not None else set())
+    parts = [f"**Status: {WORDS[status['status']]}.**" if claim.goals else "", *_scale_parts(claim, rows, status, source, pictured), _holes(holes)]
     page = between(_page(claim, folder / README), marks=MARKS, content="\n\n".join(part for part in parts if part))
     (folder / RESULTS).write_text(csv_text(rows))
     (folder / STATUS).write_text(json.dumps(status, indent=1) + "\n")
     if drawn is not None:
-        (folder / FIGURE).write_bytes(png(drawn))
+        (folder / figure_file(scale)).write_bytes(png(drawn))
     (folder / README).write_text(page)
     return str(status["status"])
+
+
+def figure_file(scale: str) -> str:
+    """Return the name of the figure of a claim at a scale."""
+    return "figure.png" if scale == "mini" else f"figure_{scale}.png"
 
 
 def between(text: str, *, marks: tuple[str, str], content: str) -> str:
@@ -79,12 +84,13 @@ def _page(claim: Claim, readme: Path) -> str:
     )
 
 
-def _scale_parts(claim: Claim, rows: Sequence[Row], status: Mapping[str, Any], source: str) -> list[str]:
+def _scale_parts(claim: Claim, rows: Sequence[Row], status: Mapping[str, Any], source: str, pictured: set[str]) -> list[str]:
     parts = []
     for scale, record in status["scales"].items():
         groups = grouped(rows, scale=scale, source=source)
         parts.append(f"## Scale {scale}: {WORDS[record['status']].lower()}\n\n{_goal_table(record)}" if claim.goals else f"## Scale {scale}")
-        parts += [_figure_table(claim, groups), _paired_table(claim, groups)]
+        parts += [f"![{claim.picture.title}]({figure_file(scale)})"] if scale in pictured else []
+        parts += [_figure_table(claim, groups, scale), _paired_table(claim, groups, scale)]
     return parts
 
 
@@ -97,10 +103,10 @@ def _goal_table(record: Mapping[str, Any]) -> str:
     return "\n".join(["| method | figure | goal | met by |", "|---|---|---|---|", *rows])
 
 
-def _figure_table(claim: Claim, groups: Mapping[str, Group]) -> str:
+def _figure_table(claim: Claim, groups: Mapping[str, Group], scale: str) -> str:
     head = "| method | seeds | " + " | ".join(figure.replace("_", " ") for figure in claim.figures) + " |"
     rows = [head, "|---|---|" + "---|" * len(claim.figures)]
-    for method in claim.methods:
+    for method in claim.methods_at(scale, also=list(groups)):
         group = groups.get(method.name)
         cells = ["-" for _ in claim.figures] if group is None else [_cell(group, figure) for figure in claim.figures]
         seeds = "none" if group is None else f"{len(group.rows)} (stale: other code)" if group.stale else str(len(group.rows))
@@ -108,11 +114,11 @@ def _figure_table(claim: Claim, groups: Mapping[str, Group]) -> str:
     return "\n".join(rows)
 
 
-def _paired_table(claim: Claim, groups: Mapping[str, Group]) -> str:
+def _paired_table(claim: Claim, groups: Mapping[str, Group], scale: str) -> str:
     """Differences seed by seed; the pairs of a claim share their figures."""
-    rows = []
+    rows, shown = [], {method.name for method in claim.methods_at(scale, also=list(groups))}
     for pair in claim.pairs:
-        for rival in pair.theirs:
+        for rival in (name for name in pair.theirs if name in shown):
             found = paired(pair, rival, groups)
             cells = [_difference(values, figure) for figure, values in found.items()]
             seeds = len(next(iter(found.values()), []))

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from torchcram.report.claim_page import FIGURE, STATUS, WORDS, number
+from torchcram.report.claim_page import STATUS, WORDS, figure_file, number
 from torchcram.reproduce.claim import Claim
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.results import RESULTS, read_rows
@@ -62,7 +62,7 @@ def _main(folder: Path) -> str:
         return ""
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
     lines = [_line(method, [row for row in rows if row["method"] == method]) for method in methods]
-    picture = f"![Reads fall to the floor while retrieval stays](figures/{MAIN}-{FIGURE})" if (folder / FIGURE).exists() else ""
+    picture = f"![Reads fall to the floor while retrieval stays](figures/{MAIN}-figure.png)" if (folder / "figure.png").exists() else ""
     head = ["| configuration | seeds | " + " | ".join(name.replace("_", " ") for name in MAIN_FIGURES) + " |", "|---|---|" + "---|" * len(MAIN_FIGURES)]
     return "\n\n".join(part for part in ("## The main experiment", picture, "\n".join([*head, *lines])) if part)
 
@@ -79,10 +79,10 @@ def _line(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def _claim(claim: Claim, record: Mapping[str, Any] | None, experiments: Path) -> str:
     # The anchor is the claim's name, which a heading would change.
     parts = [f"## {claim.question} {{ #{claim.name} }}", f"**The paper**: {claim.paper}", f"**Status**: {_word(record)}. {claim.reading}"]
-    if (experiments / claim.folder / FIGURE).exists():
-        parts.append(f"![{claim.picture.title}](figures/{'-'.join(Path(claim.folder).parts)}-{FIGURE})")
     for scale, measured in (record["scales"] if record is not None else {}).items():
         parts.append(f"Scale {scale}, {measured['seeds']} seeds, {WORDS[measured['status']].lower()}" + _incomplete(measured) + ":")
+        if (experiments / claim.folder / figure_file(scale)).exists():
+            parts.append(f"![{claim.picture.title}](figures/{'-'.join(Path(claim.folder).parts)}-{figure_file(scale)})")
         parts.append(_table(claim, measured["figures"]))
     return "\n\n".join(parts)
 

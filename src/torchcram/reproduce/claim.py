@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any, Literal
 
@@ -195,6 +195,7 @@ class Claim:
         picture: its figure.
         pairs: what is compared seed by seed.
         scales: at which it is trained.
+        headline: names of the methods trained at a scale, where that is not all of them.
         first_seed: of its runs.
         seeds: how many it takes, whatever is asked for; None for as many as are asked for.
     """
@@ -210,12 +211,23 @@ class Claim:
     picture: Picture
     pairs: tuple[Pair, ...] = ()
     scales: tuple[str, ...] = ("mini", "demo", "full")
+    headline: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     first_seed: int = 0
     seeds: int | None = None
 
     def seeds_of(self, asked: int) -> range:
         """Return its seeds where so many are asked for."""
         return range(self.first_seed, self.first_seed + (asked if self.seeds is None else self.seeds))
+
+    def methods_at(self, scale: str, *, also: Sequence[str] = ()) -> tuple[Method, ...]:
+        """Return what is trained at a scale, and those methods of the claim that are named in ``also``."""
+        headline = self.headline.get(scale)
+        return self.methods if headline is None else tuple(method for method in self.methods if method.name in {*headline, *also})
+
+    def goals_at(self, scale: str) -> tuple[Goal, ...]:
+        """Return the goals that what is trained at a scale can be judged by."""
+        trained = {method.name for method in self.methods_at(scale)}
+        return tuple(goal for goal in self.goals if {goal.method, *goal.than} <= trained)
 
     def method(self, name: str) -> Method:
         """Return the method of that name."""

@@ -244,7 +244,7 @@ FRONTIER = Claim(
     question="Which accuracy does each method reach at which read rate and attention share?",
     paper="100% retrieval at 1.6% attention; baselines about 68% at matched compute.",
     reading="One point is one price (most that a read may cost) or one budget (window, capacity). Recurrence alone reads nothing, and says how much a "
-    "state remembers. Equal tuning: see 00_tuning.",
+    "state remembers. Equal tuning: see 00_tuning. Prices and budgets are swept at scale mini; scale demo trains one point a method, full the end points.",
     pairs=(Pair(ours="cram", theirs=(*(method.name for method in (*ROUTERS, *STATIC)), "cram_paper")),),
     methods=(
         *(version for method in (CRAM, NO_CONSOLIDATION, STATIC_ROUTER, SEQBOAT) for version in (method, *_at_other_prices(method))),
@@ -262,6 +262,10 @@ FRONTIER = Claim(
         *(Goal(method="cram", figure="any_layer_read_rate", sign="<=", than=(method.name,)) for method in ROUTERS),
         *(Goal(method="cram", figure="retrieval_accuracy", sign=">=", than=(method.name,), plus=-0.005) for method in ROUTERS),
     ),
+    headline={
+        "demo": tuple(method.name for method in (CRAM, *ROUTERS, *STATIC, PAPER)),
+        "full": tuple(method.name for method in (CRAM, SEQBOAT, STATIC_ROUTER, TRANSFORMER)),
+    },
     picture=Picture(kind="frontier", title="Accuracy against reads: price or budget swept"),
 )
 

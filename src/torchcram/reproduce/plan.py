@@ -102,8 +102,10 @@ class PlannedRun:
     job: Job
 
 
-def plan(claims: Sequence[Claim], *, scale: str, seeds: int, runs: Path, source: str) -> list[PlannedRun]:
+def plan(claims: Sequence[Claim], *, scale: str, seeds: int, runs: Path, source: str, also: Sequence[str] = ()) -> list[PlannedRun]:
     """Return all runs of some claims, seed by seed, so that a first seed of everything is there early.
+
+    ``also`` names methods that are wanted at a scale where their claim does without.
 
     Raises:
         ValueError: for an unknown scale, with the nearest, and for less than one seed.
@@ -111,7 +113,8 @@ def plan(claims: Sequence[Claim], *, scale: str, seeds: int, runs: Path, source:
     preset = PRESETS[require_choice("scale", scale, PRESETS)]()
     if seeds < 1:
         raise ValueError(f"seeds {seeds} must be at least 1")
-    asked = [(claim, method, seed) for claim in claims if scale in claim.scales for seed in claim.seeds_of(seeds) for method in claim.methods]
+    at_scale = [(claim, claim.methods_at(scale, also=also)) for claim in claims if scale in claim.scales]
+    asked = [(claim, method, seed) for claim, methods in at_scale for seed in claim.seeds_of(seeds) for method in methods]
     wanted = [(claim, method, seed, method.config(preset, seed=seed)) for claim, method, seed in asked]
     bases = [method.base.config(preset, seed=seed) for _, method, seed, _ in wanted if method.base is not None]
     jobs = _jobs([*bases, *(config for *_, config in wanted)], runs=runs, source=source)

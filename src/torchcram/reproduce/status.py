@@ -61,24 +61,25 @@ def grouped(rows: Sequence[Row], *, scale: str, source: str) -> dict[str, Group]
     return groups
 
 
-def verdicts(claim: Claim, groups: Mapping[str, Group]) -> list[Verdict]:
-    """Judge every goal by the fresh rows."""
+def verdicts(claim: Claim, groups: Mapping[str, Group], *, scale: str) -> list[Verdict]:
+    """Judge every goal of a scale by the fresh rows."""
     fresh = {name: group.rows for name, group in groups.items() if not group.stale}
     return [
-        Verdict(goal=goal, met=sum(goal.met(row, fresh) for row in fresh.get(goal.method, [])), seeds=len(fresh.get(goal.method, []))) for goal in claim.goals
+        Verdict(goal=goal, met=sum(goal.met(row, fresh) for row in fresh.get(goal.method, [])), seeds=len(fresh.get(goal.method, [])))
+        for goal in claim.goals_at(scale)
     ]
 
 
-def status_of(claim: Claim, groups: Mapping[str, Group], *, seeds: int) -> Status:
+def status_of(claim: Claim, groups: Mapping[str, Group], *, scale: str, seeds: int) -> Status:
     """Return ``reproduced`` if every goal is met by every seed and each method has fresh runs of that many, ``partly`` if some goal is, else ``not``."""
-    reached = [verdict.reached for verdict in verdicts(claim, groups)]
-    return "reproduced" if all(reached) and not _missing(claim, groups, seeds) else "partly" if any(reached) else "not"
+    reached = [verdict.reached for verdict in verdicts(claim, groups, scale=scale)]
+    return "reproduced" if all(reached) and not _missing(claim, groups, scale, seeds) else "partly" if any(reached) else "not"
 
 
-def _missing(claim: Claim, groups: Mapping[str, Group], seeds: int) -> int:
+def _missing(claim: Claim, groups: Mapping[str, Group], scale: str, seeds: int) -> int:
     """How many fresh runs are lacking to so many of every method."""
     fresh = {name: len(group.rows) for name, group in groups.items() if not group.stale}
-    return sum(max(0, seeds - fresh.get(method.name, 0)) for method in claim.methods)
+    return sum(max(0, seeds - fresh.get(method.name, 0)) for method in claim.methods_at(scale))
 
 
 def scale_record(claim: Claim, rows: Sequence[Row], *, scale: str, source: str) -> dict[str, Any]:
@@ -91,11 +92,11 @@ def scale_record(claim: Claim, rows: Sequence[Row], *, scale: str, source: str) 
     }
     goals = [
         {"method": verdict.goal.method, "figure": verdict.goal.figure, "bound": verdict.goal.words, "met": verdict.met, "seeds": verdict.seeds}
-        for verdict in verdicts(claim, groups)
+        for verdict in verdicts(claim, groups, scale=scale)
     ]
     seeds = min((len(group.rows) for group in groups.values()), default=0)
-    holes = _missing(claim, groups, needed)
-    return {"status": status_of(claim, groups, seeds=needed), "seeds": seeds, "holes": holes, "source": source, "figures": figures, "goals": goals}
+    holes = _missing(claim, groups, scale, needed)
+    return {"status": status_of(claim, groups, scale=scale, seeds=needed), "seeds": seeds, "holes": holes, "source": source, "figures": figures, "goals": goals}
 
 
 def paired(pair: Pair, rival: str, groups: Mapping[str, Group]) -> dict[str, list[float]]:
