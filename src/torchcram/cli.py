@@ -179,6 +179,7 @@ def reproduce_command(
     from rich.console import Console
 
     from torchcram.report.claim_page import write_claim
+    from torchcram.report.results_page import write_overview
     from torchcram.report.tables import print_plan
     from torchcram.reproduce.claims import claims_named
     from torchcram.reproduce.plan import jobs_to_do, plan
@@ -217,6 +218,7 @@ def reproduce_command(
             for one in chosen:
                 status = write_claim(one, [run for run in planned if run.claim is one], experiments=out, source=source)
                 typer.echo(f"{one.name}: {status} ({out / one.folder / 'README.md'})")
+            write_overview(out.resolve().parent / "README.md", out.resolve())
 
 
 @app.command("analyze")

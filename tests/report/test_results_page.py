@@ -1,10 +1,11 @@
 """The results page says what the files say: status, figures, holes, and what has not been measured."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from torchcram.report.results_page import results_page
+from torchcram.report.results_page import OVERVIEW, results_page, write_overview
 from torchcram.reproduce.claims import CLAIMS
 
 SPREAD = {"mean": 0.015, "least": 0.014, "greatest": 0.016, "runs": 3}
@@ -35,6 +36,35 @@ def test_a_measured_claim_shows_its_status_and_figures(tmp_path):
     assert "| 70% recur | 1.50% (1.40% to 1.60%) | - | 100.00% | - | - |" in page
     assert "Scale mini, 3 seeds, partly:" in page
     assert "(figures/07_recurrence-figure.png)" in page
+
+
+def test_the_overview_counts_the_goals_that_every_seed_meets_and_touches_nothing_else(tmp_path):
+    place = write(tmp_path / "experiments", "07_recurrence") / "status.json"
+    record = json.loads(place.read_text())
+    record["scales"]["mini"]["goals"] = [{"met": met, "seeds": seeds} for met, seeds in ((3, 3), (2, 3), (0, 0))]
+    place.write_text(json.dumps(record))
+    readme = tmp_path / "README.md"
+    write_overview(readme, tmp_path / "experiments")
+    assert not readme.exists()
+    readme.write_text("no marks\n")
+    write_overview(readme, tmp_path / "experiments")
+    assert readme.read_text() == "no marks\n"
+    readme.write_text(f"before\n{OVERVIEW[0]}\nold\n{OVERVIEW[1]}\nafter\n")
+    write_overview(readme, tmp_path / "experiments")
+    lines = readme.read_text().splitlines()
+    assert (lines[0], lines[-1], lines.count("old")) == ("before", "after", 0)
+    question = CLAIMS["07_recurrence"].question
+    assert f"| [07_recurrence](experiments/07_recurrence/README.md) | {question} | mini: partly (1 of 3 goals; seeds: 3) |" in lines
+    assert sum(line.endswith("| not measured yet |") for line in lines) == len([claim for claim in CLAIMS.values() if claim.goals]) - 1
+
+
+def test_the_readme_says_what_the_files_say(tmp_path):
+    root = Path(__file__).parents[2]
+    copy = tmp_path / "README.md"
+    copy.write_text((root / "README.md").read_text())
+    write_overview(copy, root / "experiments")
+    assert copy.read_text() == (root / "README.md").read_text()
+    assert all(mark in copy.read_text() for mark in OVERVIEW)
 
 
 def test_holes_and_stale_rows_are_said(tmp_path):

@@ -1,6 +1,7 @@
-"""The results page of the documentation: every claim with its status and headline figures, from ``status.json`` and ``results.csv`` under ``experiments/``.
+"""What became of every claim: the results page of the documentation, with headline figures, and the table of the README.
 
-It repeats what stands there and judges nothing. A claim without a status has not been measured, and the page says so.
+Both are made of ``status.json`` and ``results.csv`` under ``experiments/``. They repeat what stands there and judge nothing. A claim without a status has not
+been measured, and they say so.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from torchcram.report.claim_page import STATUS, WORDS, figure_file, number
+from torchcram.report.claim_page import STATUS, WORDS, between, figure_file, number
 from torchcram.reproduce.claim import Claim
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.results import RESULTS, read_rows
 
 MAIN = "01_srcd_main"
+OVERVIEW = "<!-- claims: written by torchcram reproduce -->", "<!-- /claims -->"
 MAIN_FIGURES = ("retrieval_accuracy", "novel_accuracy", "any_layer_read_rate", "any_layer_floor", "attention_share", "dynamics_mse")
 
 
@@ -29,12 +31,49 @@ def results_page(experiments: Path) -> str:
     Raises:
         ValueError: if a status is damaged.
     """
-    records = {name: _status(experiments / claim.folder / STATUS) for name, claim in CLAIMS.items() if claim.goals}
+    records = _records(experiments)
     rows = [f"| [{name}](#{name}) | {CLAIMS[name].question} | {_word(record)} |" for name, record in records.items()]
     head = "Written from the files under `experiments/`: means over seeds, with the least and the greatest. `torchcram reproduce CLAIM` repeats a claim."
     table = "\n".join(["| claim | question | status |", "|---|---|---|", *rows])
     parts = [_claim(CLAIMS[name], record, experiments) for name, record in records.items()]
     return "\n\n".join(part for part in ("# Results", head, table, _main(experiments / MAIN), *parts) if part) + "\n"
+
+
+def overview(experiments: Path) -> str:
+    """Return a table in Markdown: every claim, what came out at each scale, and how many of its goals every seed meets.
+
+    Raises:
+        ValueError: if a status is damaged.
+    """
+    rows = [
+        f"| [{name}]({experiments.name}/{CLAIMS[name].folder}/README.md) | {CLAIMS[name].question} | {_outcomes(record)} |"
+        for name, record in _records(experiments).items()
+    ]
+    return "\n".join(["| claim | question | outcome |", "|---|---|---|", *rows])
+
+
+def write_overview(readme: Path, experiments: Path) -> None:
+    """Put the table between its marks in a file; a file that is not there, or has no such marks, is left alone.
+
+    Raises:
+        ValueError: if a status is damaged.
+    """
+    text = readme.read_text() if readme.exists() else ""
+    if all(mark in text for mark in OVERVIEW):
+        readme.write_text(between(text, marks=OVERVIEW, content=overview(experiments)))
+
+
+def _records(experiments: Path) -> dict[str, dict[str, Any] | None]:
+    return {name: _status(experiments / claim.folder / STATUS) for name, claim in CLAIMS.items() if claim.goals}
+
+
+def _outcomes(record: Mapping[str, Any] | None) -> str:
+    return _word(record) if record is None else "; ".join(_outcome(scale, measured) for scale, measured in record["scales"].items())
+
+
+def _outcome(scale: str, measured: Mapping[str, Any]) -> str:
+    reached = sum(0 < goal["seeds"] == goal["met"] for goal in measured["goals"])
+    return f"{scale}: {WORDS[measured['status']].lower()} ({reached} of {len(measured['goals'])} goals; seeds: {measured['seeds']})"
 
 
 def _status(file: Path) -> dict[str, Any] | None:
