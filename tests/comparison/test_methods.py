@@ -28,7 +28,7 @@ class Middle:
         return low
 
     def suggest_categorical(self, name, choices):
-        self.asked[name] = tuple(choices)
+        self.asked[name] = list(choices)
         return choices[0]
 
 
@@ -44,7 +44,7 @@ def test_the_first_trial_lies_in_the_space_of_the_others(name, physionet, activi
         assert set(first) == set(trial.asked) == set(drawn)
         for parameter, value in first.items():
             space = trial.asked[parameter]
-            assert value in space if parameter == "d_model" else space[0] <= value <= space[1]
+            assert value in space if isinstance(space, list) else space[0] <= value <= space[1]
         assert ("hide" in first) == (problem.hides and name != "boosting")
 
 
@@ -54,9 +54,12 @@ def test_neural_methods_are_offered_the_same(physionet):
         METHODS[name].drawn(trial, physionet)
         return trial.asked
 
-    layers = {"layers": (1, 2, False)}
-    assert all(asked(name) | layers == asked("cram") for name in NEURAL)
-    assert all(METHODS[name].middle | {"layers": 2} == METHODS["cram"].middle for name in NEURAL)
+    most, middle = asked("cram"), METHODS["cram"].middle
+    assert all(asked(name).items() <= most.items() and METHODS[name].middle.items() <= middle.items() for name in NEURAL)
+    assert asked("seqboat") == most
+    assert set(most) - set(asked("ssm")) == {"price_most"}
+    assert set(most) - set(asked("transformer")) == {"price_most", "state_size"}
+    assert set(most) - set(asked("grud")) == set(most) - set(asked("mtand")) == {"price_most", "state_size", "layers"}
 
 
 @pytest.mark.parametrize("name", NEURAL)
@@ -69,6 +72,11 @@ def test_every_neural_method_learns_stays(name, physionet):
     assert set(scores(outcome)) == {"auroc", "auprc", "brier", "accuracy"}
     assert (outcome.attention_share is None) == (name in ("grud", "mtand"))
     assert (fitted.steps, fitted.parameters > 0) == (4, True)
+
+
+def test_a_price_is_the_controllers_and_a_state_the_mixers(physionet):
+    config = Neural(physionet, 0, "cram", {**METHODS["cram"].starting(physionet), **SMALL}, seed=0, limit=0.0).config
+    assert (config.controller.price_most, config.model.options) == (0.03, {"state_size": 8})
 
 
 @pytest.mark.parametrize("name", ["cram", "grud", "mtand"])

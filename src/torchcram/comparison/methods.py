@@ -1,7 +1,8 @@
 """The methods compared, by the names that tables use: what of each is tuned, and how one is fitted.
 
-All neural methods are offered the same width, learning rate, weight decay and hiding of observations; stacked ones the same depth, too. Each method's
-first trial is the middle of its space, the same for all neural ones; the sampler (TPE) chooses the others.
+All neural methods are offered the same width, learning rate, weight decay and hiding of observations; stacked ones the same depth, too, those with a
+working memory the same sizes of its state, and routers the same prices of a read. Each method's first trial is the middle of its space, the same for
+all neural ones; the sampler (TPE) chooses the others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from torchcram.comparison.boosting import Boosting
 from torchcram.comparison.neural import Neural
 from torchcram.comparison.problems import Problem
 from torchcram.comparison.scores import Outcome
-from torchcram.models.encoder import ENCODERS
 
 
 @runtime_checkable
@@ -93,6 +93,14 @@ def _stacked(trial: Trial) -> dict[str, Any]:
     return {**_neural(trial), "layers": trial.suggest_int("layers", 1, 2)}
 
 
+def _recurrent(trial: Trial) -> dict[str, Any]:
+    return {**_stacked(trial), "state_size": trial.suggest_categorical("state_size", [4, 8, 16, 64])}
+
+
+def _routed(trial: Trial) -> dict[str, Any]:
+    return {**_recurrent(trial), "price_most": trial.suggest_categorical("price_most", [0.01, 0.03, 0.1, 0.3])}
+
+
 def _trees(trial: Trial) -> dict[str, Any]:
     return {
         "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
@@ -102,23 +110,22 @@ def _trees(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _method(title: str, mixer: str, **fixed: Any) -> Method:
-    if mixer in ENCODERS:
-        return Method(title=title, mixer=mixer, middle=MIDDLE, draw=_neural, fixed=fixed)
-    return Method(title=title, mixer=mixer, middle={**MIDDLE, "layers": 2}, draw=_stacked, fixed=fixed)
+STACKED = {**MIDDLE, "layers": 2}
+RECURRENT = {**STACKED, "state_size": 8}
+ROUTED = {**RECURRENT, "price_most": 0.03}
 
 
 METHODS: dict[str, Method] = {
-    "cram": _method("CRAM", "cram", slots=64),
-    "grud": _method("GRU-D", "grud"),
-    "transformer": _method("dense Transformer", "transformer"),
-    "ssm": _method("SSM alone", "ssm"),
-    "seqboat": _method("SeqBoat", "seqboat"),
+    "cram": Method(title="CRAM", mixer="cram", middle=ROUTED, draw=_routed, fixed={"slots": 64}),
+    "grud": Method(title="GRU-D", mixer="grud", middle=MIDDLE, draw=_neural, fixed={}),
+    "transformer": Method(title="dense Transformer", mixer="transformer", middle=STACKED, draw=_stacked, fixed={}),
+    "ssm": Method(title="SSM alone", mixer="ssm", middle=RECURRENT, draw=_recurrent, fixed={}),
+    "seqboat": Method(title="SeqBoat", mixer="seqboat", middle=ROUTED, draw=_routed, fixed={}),
     "boosting": Method(
         title="gradient boosting",
         middle={"learning_rate": 0.05, "max_leaf_nodes": 12, "l2_regularization": 2.0, "max_features": 0.5},
         draw=_trees,
         fixed={"max_iter": 500},
     ),
-    "mtand": _method("mTAND", "mtand"),
+    "mtand": Method(title="mTAND", mixer="mtand", middle=MIDDLE, draw=_neural, fixed={}),
 }

@@ -33,7 +33,7 @@ class Neural:
     Args:
         problem, number: what to learn, and which split of it.
         mixer: in the table of mixers or of encoders.
-        parameters: ``hide`` (see the problem); ``learning_rate, weight_decay``; ``d_model, layers``; all others are the mixer's own options.
+        parameters: ``hide`` (see the problem); ``learning_rate, weight_decay``; ``d_model, layers``; ``price_most``; all others are the mixer's own options.
         seed: of weights and draws.
         limit: seconds, encoding of the data and training together.
     """
@@ -74,14 +74,15 @@ def run_config(problem: Problem, mixer: str, parameters: Mapping[str, Any], opti
     """Return the configuration of a training; half of its steps at most read everything."""
     training = {name: parameters[name] for name in ("learning_rate", "weight_decay")}
     shape = {name: parameters[name] for name in ("d_model", "layers") if name in parameters}
-    own = {name: value for name, value in parameters.items() if name not in ("hide", *training, *shape)}
+    price = {name: parameters[name] for name in ("price_most",) if name in parameters}
+    own = {name: value for name, value in parameters.items() if name not in ("hide", *training, *shape, *price)}
     return RunConfig.parse(
         {
             "name": mixer,
             "seed": seed,
             "task": {"kind": "custom", "name": "comparison", "length": longest},
             "model": {**shape, "mixer": mixer, "options": {**options, **own}},
-            "controller": {"acquire_steps": problem.steps // 2, "shortest_acquisition": problem.steps // 8, "steady_price": True},
+            "controller": {"acquire_steps": problem.steps // 2, "shortest_acquisition": problem.steps // 8, "steady_price": True, **price},
             "training": {"steps": problem.steps, "tokens_per_step": problem.sequences * longest, "warmup_steps": min(50, problem.steps // 10), **training},
         }
     )
