@@ -171,7 +171,9 @@ def reproduce_command(
     refresh: Annotated[bool, typer.Option("--refresh", help="Train again what was trained with other code.")] = False,
     executor: Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster (extra ray).")] = "local",
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/reproduce"),
-    out: Annotated[Path, typer.Option(help="Folder of the claims' results.")] = Path("experiments"),
+    out: Annotated[Path, typer.Option(help="Folder of the claims' results; a README.md beside it gets their table, if it has its marks.")] = Path(
+        "experiments"
+    ),
 ) -> None:
     """Train what a claim still needs, and write its table, figure and status."""
     from contextlib import nullcontext

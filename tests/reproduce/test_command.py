@@ -7,6 +7,7 @@ import pytest
 
 from fake_runs import fake_run
 from torchcram.cli import main
+from torchcram.report.results_page import OVERVIEW
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
 from torchcram.reproduce.progress import core_hours
@@ -52,7 +53,9 @@ def test_all_leaves_out_what_a_scale_does_not_have(monkeypatch, capsys):
 def test_a_finished_claim_is_only_written_down(monkeypatch, capsys):
     for planned in plan([CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=Path("runs/reproduce"), source=source_hash()):
         fake_run(planned.job.folder, planned.job)
+    Path("README.md").write_text("\n".join(OVERVIEW))
     assert run(monkeypatch, "07_recurrence", "--seeds", "1") == 0
+    assert "| mini: partly (" in Path("README.md").read_text()
     assert capsys.readouterr().out == "07_recurrence: partly (experiments/07_recurrence/README.md)\n"
     assert Path("experiments/07_recurrence/figure.png").read_bytes()[:4] == b"\x89PNG"
 

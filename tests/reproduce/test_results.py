@@ -61,6 +61,7 @@ def test_a_claim_is_reproduced_if_every_seed_meets_every_goal(tmp_path):
     assert [(verdict.met, verdict.seeds) for verdict in verdicts(TOY, groups, scale="mini")] == [(2, 2), (2, 2)]
     assert status_of(TOY, groups, scale="mini", seeds=2) == "reproduced"
     assert status_of(TOY, groups, scale="mini", seeds=3) == "partly"
+    assert status_of(replace(TOY, goals=()), groups, scale="mini", seeds=2) == "measured"
 
 
 @pytest.mark.parametrize(("figures", "status"), [({"retrieval_accuracy": 0.98}, "partly"), ({"retrieval_accuracy": 0.98, "any_layer_read_rate": 0.5}, "not")])

@@ -79,6 +79,9 @@ class Method:
 
 
 MIDDLE = {"learning_rate": 1e-3, "weight_decay": 0.1, "d_model": 32, "hide": 0.1}
+STACKED = {**MIDDLE, "layers": 2}
+RECURRENT = {**STACKED, "state_size": 8}
+ROUTED = {**RECURRENT, "price_most": 0.03}
 
 
 def _neural(trial: Trial) -> dict[str, Any]:
@@ -108,11 +111,6 @@ def _trees(trial: Trial) -> dict[str, Any]:
         "l2_regularization": trial.suggest_float("l2_regularization", 0.1, 30.0, log=True),
         "max_features": trial.suggest_float("max_features", 0.1, 1.0),
     }
-
-
-STACKED = {**MIDDLE, "layers": 2}
-RECURRENT = {**STACKED, "state_size": 8}
-ROUTED = {**RECURRENT, "price_most": 0.03}
 
 
 METHODS: dict[str, Method] = {

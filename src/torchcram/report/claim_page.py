@@ -18,7 +18,7 @@ from torchcram.reproduce.status import Group, grouped, paired, scale_record, sta
 
 STATUS, README = "status.json", "README.md"
 MARKS = "<!-- results: written by torchcram reproduce -->", "<!-- /results -->"
-WORDS = {"reproduced": "Reproduced", "partly": "Partly", "not": "Not reproduced"}
+WORDS = {"reproduced": "Reproduced", "partly": "Partly", "not": "Not reproduced", "measured": "Measured"}
 
 
 def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Path, source: str) -> str:

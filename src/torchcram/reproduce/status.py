@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torchcram.reproduce.claim import Claim, Goal, Pair, Row
 from torchcram.training.presets import PRESETS
 
-Status = Literal["reproduced", "partly", "not"]
+Status = Literal["reproduced", "partly", "not", "measured"]
 # Seeds without which nothing counts as reproduced.
 LEAST_SEEDS = {"mini": 3, "demo": 5, "full": 3}
 
@@ -71,7 +71,12 @@ def verdicts(claim: Claim, groups: Mapping[str, Group], *, scale: str) -> list[V
 
 
 def status_of(claim: Claim, groups: Mapping[str, Group], *, scale: str, seeds: int) -> Status:
-    """Return ``reproduced`` if every goal is met by every seed and each method has fresh runs of that many, ``partly`` if some goal is, else ``not``."""
+    """Return ``reproduced`` if every goal is met by every seed and each method has fresh runs of that many, ``partly`` if some goal is, else ``not``.
+
+    Where there is no goal to meet: ``measured``.
+    """
+    if not claim.goals_at(scale):
+        return "measured"
     reached = [verdict.reached for verdict in verdicts(claim, groups, scale=scale)]
     return "reproduced" if all(reached) and not _missing(claim, groups, scale, seeds) else "partly" if any(reached) else "not"
 
