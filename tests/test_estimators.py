@@ -85,6 +85,22 @@ def test_parameters_are_got_set_and_cloned(classifier):
             ask(SERIES)
 
 
+@pytest.mark.parametrize(("mixer", "history"), [("cram", True), ("cram", False), ("grud", True)])
+def test_side_heads_are_taught_and_the_first_alone_is_predicted(mixer, history):
+    options = None if mixer == "grud" else TINY["mixer_options"]
+    how = {**TINY, "max_steps": 2, "mixer": mixer, "mixer_options": options, "history": history}
+    model = CRAMClassifier(**how, forecast=2.0, replicate=0.5).fit(SERIES, LABEL)
+    assert [(head.name, head.weight, head.size) for head in model.model_.specs] == [("target", 1.0, 2), ("forecast", 2.0, 3), ("target_at_each_step", 0.5, 2)]
+    chance = model.predict_proba(SERIES)
+    assert chance.shape == (24, 2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(SERIES), chance)
+
+
+def test_what_sees_the_whole_series_has_nothing_to_forecast():
+    with pytest.raises(ValueError, match="sees the whole series"):
+        CRAMClassifier(**{**TINY, "mixer": "mtand"}, forecast=1.0).fit(SERIES, LABEL)
+
+
 def test_a_pickle_holds_weights_as_safetensors_and_predicts_the_same(classifier, regressor):
     for model in (classifier, regressor):
         again = pickle.loads(pickle.dumps(model))

@@ -26,6 +26,7 @@ from torchcram.panel import Panel, read_panel
 from torchcram.strict import optional
 from torchcram.tasks.history import encode_carried, with_running_statistics
 from torchcram.tasks.series import EncodedSeries, Series, SeriesStatistics, SeriesTask, collate
+from torchcram.tasks.side_heads import Lessons
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_config import RunConfig
@@ -46,6 +47,8 @@ TARGET = "target"
 MOST_TOKENS = 65_536
 # Series whose typical gap differs from that of training by such a factor have another unit of time.
 OTHER_UNIT = 1000.0
+# Share of the most steps over which the weights are averaged that are judged and kept.
+AVERAGED = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +70,30 @@ class _SeriesEstimator(BaseEstimator):
     """What both estimators share: reading, encoding, training and running over series."""
 
     def _fit(self, panel: Panel, target: Tensor, weights: Tensor, strata: Int[np.ndarray, " series"], head: Head) -> None:
+        if self.forecast and self.mixer == "mtand":
+            raise ValueError("forecast: mixer 'mtand' sees the whole series, what comes next included: set forecast=0.0")
         generator = validation.check_random_state(self.random_state)
         train, held = self._divided(strata, generator)
         self.channels_, self.n_features_in_ = panel.channels, len(panel.channels)
         self.statistics_ = SeriesStatistics.fit([self._extended(panel.series[row]) for row in train])
         encoded = self._encoded(panel)
-        task, judged = (self._task([encoded[row] for row in rows], target[rows], head, weights[rows]) for rows in (train, held))
+        self.head_ = head
+        task, judged = (self._task([encoded[row] for row in rows], target[rows], weights[rows]) if rows else None for rows in (train, held))
         assert task is not None
-        self.head_, self.config_ = head, self._config(task, seed=int(generator.randint(2**31 - 1)))
+        self.config_ = self._config(task, seed=int(generator.randint(2**31 - 1)))
         trainer = Trainer(self.config_, task, make_accelerator())
         judge = None if judged is None else lambda control: _held_out_loss(trainer.plain, judged, control)
         with TrainingProgress(steps=self.max_steps, show=self.verbose) as progress:
-            self.control_ = learn(trainer, judge=judge, every=max(1, self.max_steps // 40), patience=self.patience, progress=progress)
+            every, average = max(1, self.max_steps // 40), round(AVERAGED * self.max_steps)
+            self.control_ = learn(trainer, judge=judge, every=every, patience=self.patience, progress=progress, average=average)
         self.n_iter_, self.model_ = trainer.step, trainer.plain.to("cpu").eval()
         maps = self._maps([encoded[i] for i in (held if len(held) else train)])
         self.read_rate_ = float(np.concatenate([read for _, read in maps]).mean())
 
-    @staticmethod
-    def _task(series: Sequence[EncodedSeries], target: Tensor, head: Head, weights: Tensor) -> SeriesTask | None:
-        return SeriesTask(series, {TARGET: target}, (head,), weights=weights) if series else None
+    def _task(self, series: Sequence[EncodedSeries], target: Tensor, weights: Tensor) -> SeriesTask:
+        lessons = Lessons(forecast=self.forecast, replicate=self.replicate)
+        size, flags = self.n_features_in_, not self._carries
+        return SeriesTask(series, {TARGET: target}, (self.head_,), weights=weights, lessons=lessons, variables=size, flags=flags)
 
     def _config(self, task: SeriesTask, *, seed: int) -> RunConfig:
         longest = task.longest
@@ -123,12 +131,16 @@ class _SeriesEstimator(BaseEstimator):
                 warnings.warn(text, stacklevel=4)
         return [self._encode(series) for series in panel.series]
 
+    @property
+    def _carries(self) -> bool:
+        """Whether values are carried forward: encoders of whole series impute for themselves."""
+        return self.history and self.mixer not in ENCODERS
+
     def _extended(self, series: Series) -> Series:
         return with_running_statistics(series) if self.history else series
 
     def _encode(self, series: Series) -> EncodedSeries:
-        # Encoders of whole series impute for themselves.
-        if self.history and self.mixer not in ENCODERS:
+        if self._carries:
             return encode_carried(self.statistics_, self._extended(series), variables=series.values.shape[1])
         return self.statistics_.encode(self._extended(series))
 
@@ -177,7 +189,7 @@ class _SeriesEstimator(BaseEstimator):
 
     def _untrained(self) -> SequenceModel:
         nothing = Series(time=np.empty(0), values=np.empty((0, self.n_features_in_)))
-        return build_model(self.config_, SeriesTask([self._encode(nothing)], {}, (self.head_,))).eval()
+        return build_model(self.config_, self._task([self._encode(nothing)], torch.zeros(1), torch.ones(1))).eval()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -191,6 +203,8 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
     Args:
         d_model, layers, mixer, mixer_options: the model: see :class:`torchcram.models.sequence.SequenceModel`. ``mixer`` may also be ``"grud"`` or ``"mtand"``.
         history: add running statistics of each channel, and carry values forward: see :mod:`torchcram.tasks.history`. For channels that are rarely observed.
+        forecast, replicate: weights of further heads, one that says what is observed at the next step, one that says the target at every step: see
+            :mod:`torchcram.tasks.side_heads`. For sparse series with few labels; ``"mtand"`` sees the whole series, so it has nothing to forecast.
         max_steps: most optimizer steps; at most half of them read everything.
         batch_size: series in a step.
         learning_rate, weight_decay: AdamW's.
@@ -214,6 +228,8 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         mixer: str = "cram",
         mixer_options: dict[str, Any] | None = None,
         history: bool = False,
+        forecast: float = 0.0,
+        replicate: float = 0.0,
         max_steps: int = 400,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
@@ -225,7 +241,8 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         random_state: Any = None,
         verbose: bool = False,
     ):
-        self.d_model, self.layers, self.mixer, self.mixer_options, self.history = d_model, layers, mixer, mixer_options, history
+        self.d_model, self.layers, self.mixer, self.mixer_options = d_model, layers, mixer, mixer_options
+        self.history, self.forecast, self.replicate = history, forecast, replicate
         self.max_steps, self.batch_size, self.learning_rate, self.weight_decay = max_steps, batch_size, learning_rate, weight_decay
         self.early_stopping, self.validation_share, self.patience = early_stopping, validation_share, patience
         self.class_weight, self.random_state, self.verbose = class_weight, random_state, verbose
@@ -269,6 +286,8 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         mixer: str = "cram",
         mixer_options: dict[str, Any] | None = None,
         history: bool = False,
+        forecast: float = 0.0,
+        replicate: float = 0.0,
         max_steps: int = 400,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
@@ -279,7 +298,8 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         random_state: Any = None,
         verbose: bool = False,
     ):
-        self.d_model, self.layers, self.mixer, self.mixer_options, self.history = d_model, layers, mixer, mixer_options, history
+        self.d_model, self.layers, self.mixer, self.mixer_options = d_model, layers, mixer, mixer_options
+        self.history, self.forecast, self.replicate = history, forecast, replicate
         self.max_steps, self.batch_size, self.learning_rate, self.weight_decay = max_steps, batch_size, learning_rate, weight_decay
         self.early_stopping, self.validation_share, self.patience = early_stopping, validation_share, patience
         self.random_state, self.verbose = random_state, verbose

@@ -16,8 +16,8 @@ class SmallActivity(ActivityProblem):
 
     steps, sequences = 4, 4
 
-    def tasks(self, number, *, encoder, hide):
-        del encoder, hide
+    def tasks(self, number, *, encoder, hide, lessons):
+        del encoder, hide, lessons
         return self.data.tasks(number, steps=16, keep=0.5)
 
 

@@ -45,17 +45,23 @@ def test_the_first_trial_lies_in_the_space_of_the_others(name, physionet, activi
         for parameter, value in first.items():
             space = trial.asked[parameter]
             assert value in space if isinstance(space, list) else space[0] <= value <= space[1]
-        assert ("hide" in first) == (problem.hides and name != "boosting")
+        assert ("hide" in first) == (problem.sparse and name != "boosting")
+        assert ("hide" in first) == bool({"forecast", "restore"} & set(first))
 
 
 def test_neural_methods_are_offered_the_same(physionet):
+    def causal(space: dict) -> dict:
+        """An encoder that sees the whole series restores where others forecast, with the same weights."""
+        return {{"restore": "forecast"}.get(name, name): value for name, value in space.items()}
+
     def asked(name: str) -> dict:
         trial = Middle()
         METHODS[name].drawn(trial, physionet)
-        return trial.asked
+        return causal(trial.asked)
 
     most, middle = asked("cram"), METHODS["cram"].middle
-    assert all(asked(name).items() <= most.items() and METHODS[name].middle.items() <= middle.items() for name in NEURAL)
+    assert all(asked(name).items() <= most.items() and causal(METHODS[name].middle).items() <= middle.items() for name in NEURAL)
+    assert [name for name in NEURAL if "restore" in METHODS[name].middle] == ["mtand"]
     assert asked("seqboat") == most
     assert set(most) - set(asked("ssm")) == {"price_most"}
     assert set(most) - set(asked("transformer")) == {"price_most", "state_size"}
@@ -74,9 +80,12 @@ def test_every_neural_method_learns_stays(name, physionet):
     assert (fitted.steps, fitted.parameters > 0) == (4, True)
 
 
-def test_a_price_is_the_controllers_and_a_state_the_mixers(physionet):
-    config = Neural(physionet, 0, "cram", {**METHODS["cram"].starting(physionet), **SMALL}, seed=0, limit=0.0).config
-    assert (config.controller.price_most, config.model.options) == (0.03, {"state_size": 8})
+def test_a_price_is_the_controllers_a_state_the_mixers_and_a_side_head_the_tasks(physionet):
+    fitted = Neural(physionet, 0, "cram", {**METHODS["cram"].starting(physionet), **SMALL}, seed=0, limit=0.0)
+    assert (fitted.config.controller.price_most, fitted.config.model.options) == (0.1, {"state_size": 8})
+    assert [(head.name, head.weight) for head in fitted.model.specs] == [("death", 1.0), ("forecast", 1.0), ("death_at_each_step", 1.0)]
+    whole = Neural(physionet, 0, "mtand", {**METHODS["mtand"].starting(physionet), **SMALL}, seed=0, limit=0.0)
+    assert [head.name for head in whole.model.specs] == ["death", "restore", "death_at_each_step"]
 
 
 @pytest.mark.parametrize("name", ["cram", "grud", "mtand"])

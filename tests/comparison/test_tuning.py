@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import optuna
 import pytest
 
 from torchcram.comparison.methods import Method
@@ -19,12 +20,13 @@ class Fake:
     """A fitted method whose AUROC rises with its parameter; its test part must not be touched."""
 
     quality: float
+    share: float | None = None
 
     def judge(self, part: str) -> Outcome:
         assert part == "validation"
         truth, noise = np.arange(400) % 2, np.random.default_rng(0).normal(size=400)
         chance = 1 / (1 + np.exp(-self.quality * truth - noise))
-        return Outcome(probability=np.stack([1 - chance, chance], 1), truth=truth, attention_share=None, per_second=1.0)
+        return Outcome(probability=np.stack([1 - chance, chance], 1), truth=truth, attention_share=self.share, per_second=1.0)
 
 
 class FakeMethod(Method):
@@ -96,3 +98,25 @@ def test_what_is_tuned_needs_no_more_trials(method, physionet, tmp_path):
     first = tune(method, physionet, journal=tmp_path / "one.journal", trials=2, limit=5.0, say=lambda line: None)
     assert tune(method, physionet, journal=tmp_path / "one.journal", trials=2, limit=5.0, say=lambda line: None) == first
     assert len(FITS) == 2
+
+
+def test_what_has_a_price_is_chosen_among_the_trials_that_read_little(method, physionet, tmp_path, monkeypatch):
+    """The better it is, the more it reads: the best within the bound comes first, and those beyond it are ordered by what they read."""
+    priced = FakeMethod(
+        title="fake",
+        middle={"quality": 1.0, "price_most": 0.1},
+        draw=lambda trial: {"quality": trial.suggest_float("quality", 0.0, 2.0), "price_most": trial.suggest_categorical("price_most", [0.1])},
+        fixed={},
+    )
+    monkeypatch.setattr(FakeMethod, "fit", lambda self, problem, number, parameters, **options: Fake(parameters["quality"], share=parameters["quality"] / 4))
+    found = tune(priced, physionet, journal=tmp_path / "one.journal", trials=12, limit=5.0, say=lambda line: None)
+    shares = [one["attention_share"] for one in found]
+    within = [share for share in shares if share <= 0.1]
+    assert within
+    assert shares[: len(within)] == sorted(within, reverse=True)
+    assert shares[len(within) :] == sorted(share for share in shares if share > 0.1)
+    # The sampler knows the bound, too.
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "one.journal")))
+    known = [(trial.user_attrs["attention_share"], trial.constraints["reads"]) for trial in optuna.load_study(study_name="tuning", storage=storage).trials]
+    assert all(excess == pytest.approx(max(0.0, share - 0.1)) for share, excess in known)
+    assert any(excess > 0 for _, excess in known)

@@ -63,7 +63,7 @@ class Counting(Trainer):
         return {"phase": "any", "any_layer_read_rate": 1.0, "losses": {}}
 
 
-def run(trainer: Counting, losses: dict[str, list[float]] | None) -> RoutingControl:
+def run(trainer: Counting, losses: dict[str, list[float]] | None, *, average: int = 0) -> RoutingControl:
     """Learn with held-out losses given by what may be read; the last one of each goes on for ever."""
 
     def judge(control: RoutingControl) -> float:
@@ -72,7 +72,7 @@ def run(trainer: Counting, losses: dict[str, list[float]] | None) -> RoutingCont
         return rest.pop(0) if len(rest) > 1 else rest[0]
 
     with TrainingProgress(steps=1, show=False) as progress:
-        return learn(trainer, judge=None if losses is None else judge, every=1, patience=3, progress=progress)
+        return learn(trainer, judge=None if losses is None else judge, every=1, patience=3, progress=progress, average=average)
 
 
 def test_patience_ends_acquisition_and_then_training():
@@ -118,6 +118,32 @@ def test_models_that_do_not_route_are_stopped_once():
     trainer = Counting(100, routes=False)
     assert run(trainer, {"all": [2.0, 1.0, 3.0]}) == ALL
     assert (trainer.step, trainer.plain.weight.item()) == (5, 2.0)
+
+
+def test_averages_are_judged_and_kept_while_training_goes_on_from_the_weights_themselves():
+    seen, trainer = [], Counting(4, routes=False)
+
+    def judge(control: RoutingControl) -> float:
+        seen.append(trainer.plain.weight.item())
+        return 1.0 / len(seen)
+
+    with TrainingProgress(steps=4, show=False) as progress:
+        learn(trainer, judge=judge, every=1, patience=9, progress=progress, average=2)
+    # Mean of two steps, then half of each further one. The trainer's own weight goes on counting, or the third would not be 2.25.
+    assert seen == [1.0, 1.5, 2.25, 3.125]
+    assert trainer.plain.weight.item() == 3.125
+
+
+def test_routing_begins_with_a_new_average():
+    trainer = Counting(4, acquire=2)
+    run(trainer, {"all": [1.0], "routed": [3.0, 2.0]}, average=100)
+    assert trainer.plain.weight.item() == 3.5
+
+
+def test_without_a_judge_the_last_average_stays():
+    trainer = Counting(4, routes=False)
+    run(trainer, None, average=100)
+    assert trainer.plain.weight.item() == 2.5
 
 
 def test_after_the_seconds_no_further_step_is_taken():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torchcram.comparison.boosting import Boosting
-from torchcram.comparison.neural import Neural
+from torchcram.comparison.neural import LESSONS, Neural
 from torchcram.comparison.problems import Problem
 from torchcram.comparison.scores import Outcome
 
@@ -61,14 +61,22 @@ class Method:
     fixed: dict[str, Any]
     mixer: str | None = None
 
+    @property
+    def priced(self) -> bool:
+        """Whether it decides what to read, at a price."""
+        return "price_most" in self.middle
+
     def starting(self, problem: Problem) -> dict[str, Any]:
         """Return the parameters of the first trial on a problem."""
-        return {name: value for name, value in self.middle.items() if name != "hide" or problem.hides}
+        return {name: value for name, value in self.middle.items() if name not in ("hide", *LESSONS) or problem.sparse}
 
     def drawn(self, trial: Trial, problem: Problem) -> dict[str, Any]:
         """Return the parameters of a further trial on a problem."""
-        hidden = {"hide": trial.suggest_float("hide", 0.0, 0.4)} if "hide" in self.middle and problem.hides else {}
-        return {**self.draw(trial), **hidden}
+        drawn = self.draw(trial)
+        if problem.sparse and "hide" in self.middle:
+            drawn["hide"] = trial.suggest_float("hide", 0.02, 0.4)
+            drawn |= {name: trial.suggest_categorical(name, SIDE) for name in LESSONS if name in self.middle}
+        return drawn
 
     def fit(self, problem: Problem, number: int, parameters: Mapping[str, Any], *, seed: int, limit: float) -> Fitted:
         """Fit to the training part of a split, within ``limit`` seconds of training."""
@@ -78,10 +86,13 @@ class Method:
         return Neural(problem, number, self.mixer, chosen, seed=seed, limit=limit)
 
 
-MIDDLE = {"learning_rate": 1e-3, "weight_decay": 0.1, "d_model": 32, "hide": 0.1}
-STACKED = {**MIDDLE, "layers": 2}
+# Weights of a side head.
+SIDE = [0.0, 1.0, 4.0]
+MIDDLE = {"learning_rate": 1e-3, "weight_decay": 0.1, "d_model": 64, "hide": 0.1, "replicate": 1.0}
+CAUSAL = {**MIDDLE, "forecast": 1.0}
+STACKED = {**CAUSAL, "layers": 2}
 RECURRENT = {**STACKED, "state_size": 8}
-ROUTED = {**RECURRENT, "price_most": 0.03}
+ROUTED = {**RECURRENT, "price_most": 0.1}
 
 
 def _neural(trial: Trial) -> dict[str, Any]:
@@ -115,7 +126,7 @@ def _trees(trial: Trial) -> dict[str, Any]:
 
 METHODS: dict[str, Method] = {
     "cram": Method(title="CRAM", mixer="cram", middle=ROUTED, draw=_routed, fixed={"slots": 64}),
-    "grud": Method(title="GRU-D", mixer="grud", middle=MIDDLE, draw=_neural, fixed={}),
+    "grud": Method(title="GRU-D", mixer="grud", middle=CAUSAL, draw=_neural, fixed={}),
     "transformer": Method(title="dense Transformer", mixer="transformer", middle=STACKED, draw=_stacked, fixed={}),
     "ssm": Method(title="SSM alone", mixer="ssm", middle=RECURRENT, draw=_recurrent, fixed={}),
     "seqboat": Method(title="SeqBoat", mixer="seqboat", middle=ROUTED, draw=_routed, fixed={}),
@@ -125,5 +136,5 @@ METHODS: dict[str, Method] = {
         draw=_trees,
         fixed={"max_iter": 500},
     ),
-    "mtand": Method(title="mTAND", mixer="mtand", middle=MIDDLE, draw=_neural, fixed={}),
+    "mtand": Method(title="mTAND", mixer="mtand", middle={**MIDDLE, "restore": 1.0}, draw=_neural, fixed={}),
 }

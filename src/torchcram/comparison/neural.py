@@ -15,6 +15,7 @@ from torchcram.models.encoder import ENCODERS
 from torchcram.models.sequence import SequenceModel, scored
 from torchcram.tasks.activity import ActivityTask
 from torchcram.tasks.series import SeriesTask
+from torchcram.tasks.side_heads import Lessons
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.evaluate import Tally
 from torchcram.training.progress import TrainingProgress
@@ -25,6 +26,9 @@ from torchcram.types import Batch, Head, RoutingControl
 
 # Judgements of a whole training. None of them ends it: the best model is kept anyway, and learning rates must have their time to fall.
 JUDGEMENTS = 20
+# Share of the steps over which the weights are averaged that are judged and kept.
+AVERAGED = 0.1
+LESSONS = tuple(vars(Lessons()))
 
 
 class Neural:
@@ -33,7 +37,8 @@ class Neural:
     Args:
         problem, number: what to learn, and which split of it.
         mixer: in the table of mixers or of encoders.
-        parameters: ``hide`` (see the problem); ``learning_rate, weight_decay``; ``d_model, layers``; ``price_most``; all others are the mixer's own options.
+        parameters: ``hide``; weights of :class:`torchcram.tasks.side_heads.Lessons`; ``learning_rate, weight_decay``;
+            ``d_model, layers``; ``price_most``; all others are the mixer's own options.
         seed: of weights and draws.
         limit: seconds, encoding of the data and training together.
     """
@@ -41,7 +46,8 @@ class Neural:
     def __init__(self, problem: Problem, number: int, mixer: str, parameters: Mapping[str, Any], *, seed: int, limit: float):
         begin = time.monotonic()
         self.problem, self.number = problem, number
-        self.tasks = problem.tasks(number, encoder=mixer in ENCODERS, hide=float(parameters.get("hide", 0.0)))
+        lessons = Lessons(**{name: parameters[name] for name in LESSONS if name in parameters})
+        self.tasks = problem.tasks(number, encoder=mixer in ENCODERS, hide=float(parameters.get("hide", 0.0)), lessons=lessons)
         train = self.tasks["train"]
         options = {"span": train.span if isinstance(train, SeriesTask) else float(train.steps)} if mixer == "mtand" else {}
         self.config = run_config(problem, mixer, parameters, options, seed=seed, longest=train.longest if isinstance(train, SeriesTask) else train.steps)
@@ -55,6 +61,7 @@ class Neural:
                 every=every,
                 patience=JUDGEMENTS + 1,
                 progress=progress,
+                average=round(AVERAGED * problem.steps),
                 seconds=limit - (time.monotonic() - begin),
             )
         self.steps, self.model, self.routes = trainer.step, trainer.plain.eval(), trainer.routes
@@ -75,7 +82,7 @@ def run_config(problem: Problem, mixer: str, parameters: Mapping[str, Any], opti
     training = {name: parameters[name] for name in ("learning_rate", "weight_decay")}
     shape = {name: parameters[name] for name in ("d_model", "layers") if name in parameters}
     price = {name: parameters[name] for name in ("price_most",) if name in parameters}
-    own = {name: value for name, value in parameters.items() if name not in ("hide", *training, *shape, *price)}
+    own = {name: value for name, value in parameters.items() if name not in ("hide", *LESSONS, *training, *shape, *price)}
     return RunConfig.parse(
         {
             "name": mixer,

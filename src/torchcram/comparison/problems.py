@@ -21,6 +21,7 @@ from torchcram.tasks.activity import Activity, ActivityTask, load_activity
 from torchcram.tasks.physionet import HEAD as DEATH
 from torchcram.tasks.physionet import PhysioNet, load_physionet
 from torchcram.tasks.series import SeriesTask
+from torchcram.tasks.side_heads import Lessons
 from torchcram.tasks.summary_features import summarise, summarise_steps
 from torchcram.types import Batch, Head
 
@@ -51,17 +52,17 @@ class Problem(Protocol):
         head: the output.
         goal: the score by which methods are tuned: greater is better.
         steps, sequences: most optimizer steps, and sequences in each.
-        hides: whether observations can be hidden in training.
+        sparse: whether few observations and labels come with a series: then some are hidden in training, and side heads help.
     """
 
     head: Head
     goal: str
     steps: int
     sequences: int
-    hides: bool
+    sparse: bool
 
-    def tasks(self, number: int, *, encoder: bool, hide: float) -> Tasks:
-        """Return the parts of a split; ``hide`` concerns the training part."""
+    def tasks(self, number: int, *, encoder: bool, hide: float, lessons: Lessons) -> Tasks:
+        """Return the parts of a split; some observations of the training part are hidden."""
         ...
 
     def batches(self, task: SeriesTask | ActivityTask) -> list[Batch]:
@@ -76,7 +77,7 @@ class Problem(Protocol):
 class PhysioNetProblem:
     """Death in hospital, one prediction a stay. See :mod:`torchcram.tasks.physionet`."""
 
-    head, goal, steps, sequences, hides = DEATH, "auroc", 640, 64, True
+    head, goal, steps, sequences, sparse = DEATH, "auroc", 640, 64, True
 
     def __init__(self, data: PhysioNet):
         self.data = data
@@ -87,12 +88,12 @@ class PhysioNetProblem:
         """Load the published data. See :func:`torchcram.tasks.physionet.load_physionet`."""
         return cls(load_physionet(folder))
 
-    def tasks(self, number: int, *, encoder: bool, hide: float) -> dict[str, SeriesTask]:
+    def tasks(self, number: int, *, encoder: bool, hide: float, lessons: Lessons) -> dict[str, SeriesTask]:
         """Return the parts of a split. See :class:`Problem`. Trials of one split encode its series once."""
         if (number, encoder) not in self.known:
             self.known[number, encoder] = self.data.tasks(number, running=True, carried=not encoder)
         parts = self.known[number, encoder]
-        return {**parts, "train": parts["train"].drawn(pool=POOL, hide=hide)}
+        return {name: part.drawn(pool=POOL, hide=hide if name == "train" else 0.0, lessons=lessons) for name, part in parts.items()}
 
     def batches(self, task: SeriesTask | ActivityTask) -> list[Batch]:
         """Return all series, those of about equal length together."""
@@ -115,7 +116,7 @@ class PhysioNetProblem:
 class ActivityProblem:
     """What somebody is doing, one prediction a step; steps without a label are not scored. See :mod:`torchcram.tasks.activity`."""
 
-    head, goal, steps, sequences, hides = ACTIVITY, "macro_f1", 800, 32, False
+    head, goal, steps, sequences, sparse = ACTIVITY, "macro_f1", 800, 32, False
 
     def __init__(self, data: Activity):
         self.data = data
@@ -125,9 +126,9 @@ class ActivityProblem:
         """Load the published data. See :func:`torchcram.tasks.activity.load_activity`."""
         return cls(load_activity(folder))
 
-    def tasks(self, number: int, *, encoder: bool, hide: float) -> dict[str, ActivityTask]:
-        """Return the parts of a split. See :class:`Problem`. All channels are observed at every step: one form serves all."""
-        del encoder, hide
+    def tasks(self, number: int, *, encoder: bool, hide: float, lessons: Lessons) -> dict[str, ActivityTask]:
+        """Return the parts of a split. See :class:`Problem`. All channels are observed at every step: one form serves all, and labels abound."""
+        del encoder, hide, lessons
         return self.data.tasks(number)
 
     def batches(self, task: SeriesTask | ActivityTask) -> list[Batch]:
@@ -136,7 +137,7 @@ class ActivityProblem:
 
     def tables(self, number: int, parts: Sequence[str]) -> dict[str, Table]:
         """Return one row for each step that has a label; the training part is thinned otherwise than it would be judged."""
-        tasks = self.tasks(number, encoder=False, hide=0.0)
+        tasks = self.tasks(number, encoder=False, hide=0.0, lessons=Lessons())
         return {part: _step_table(_windows(tasks[part], LEARNING if part == "train" else JUDGING)) for part in parts}
 
 

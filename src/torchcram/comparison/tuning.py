@@ -1,4 +1,7 @@
-"""Tuning, the same for every method: a few trials of a few minutes, on the validation part of split 0 alone. Needs the extra ``tune``."""
+"""Tuning, the same for every method: a few trials of a few minutes, on the validation part of split 0 alone. Needs the extra ``tune``.
+
+What has a price of a read can be as good as it likes by reading: of such a method the best trial is sought among those that read little.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,16 @@ from torchcram.comparison.scores import scores
 from torchcram.strict import optional
 
 TRIALS, LIMIT = 8, 300.0
+# Attention share up to which the trials of a method with a price are its candidates.
+MOST_SHARE = 0.1
 # The split whose validation part judges the trials.
 SPLIT = 0
 
 
 def tune(method: Method, problem: Problem, *, journal: Path, trials: int = TRIALS, limit: float = LIMIT, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Return the finished trials, the best one first: ``parameters, score, seconds``, and of neural methods ``steps`` and ``attention_share``.
+
+    Trials that read too much, of a method with a price, come after all others, and those that read least before those that read more.
 
     Args:
         method: what to tune.
@@ -45,6 +52,7 @@ def tune(method: Method, problem: Problem, *, journal: Path, trials: int = TRIAL
         told = {"parameters": parameters, "seconds": time.monotonic() - begin, "steps": getattr(fitted, "steps", None)}
         for name, value in (told | {"attention_share": outcome.attention_share}).items():
             trial.set_user_attr(name, value)
+        trial.set_constraint("reads", _excess(method, outcome.attention_share))
         say(f"trial {trial.number}: {problem.goal} {score:.4f} on validation data, with {parameters}")
         return score
 
@@ -53,7 +61,12 @@ def tune(method: Method, problem: Problem, *, journal: Path, trials: int = TRIAL
     found = [{**one.user_attrs, "score": one.value} for one in _finished(study)]
     if not found:
         raise ValueError(f"{method.title}: every trial diverged; see the log, and narrow what is drawn")
-    return sorted(found, key=lambda one: -one["score"])
+    return sorted(found, key=lambda one: (_excess(method, one["attention_share"]), -one["score"]))
+
+
+def _excess(method: Method, attention_share: float | None) -> float:
+    """Return by how much a trial reads more than it may; what has no price may read everything."""
+    return max(0.0, attention_share - MOST_SHARE) if method.priced and attention_share is not None else 0.0
 
 
 def _study(optuna: Any, journal: Path) -> Any:

@@ -8,7 +8,7 @@ Times are in the data's own unit; gaps that a model sees are in units of the typ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from torchcram.tasks.side_heads import FORECAST, NO_LESSONS, RESTORE, Lessons, forecast_targets, replicate_targets, replicated, restore_targets
 from torchcram.types import Batch, Head
 
 # Gaps beyond so many typical ones are all the same to a model: nothing that it carried is left.
@@ -148,10 +149,10 @@ class SeriesTask:
         targets: one entry a series, by head name.
         heads: per sequence.
         weights: how often each series is drawn, relative to others; None for equally often.
-        pool: batches that are drawn at once, sorted by length, to keep one of them at random: series of about equal length meet, and little is padded.
-        hide: share of the variables whose features are set to zero at each step of a drawn series, at random. What a later step carries forward of them stays.
+        pool, hide, lessons: how series are drawn, see :meth:`drawn`.
         variables: whose features repeat in blocks of this many columns; None for values beside flags.
-        flags: whether a step's features are values beside as many flags of what was observed.
+        flags: whether a step's features are values beside as many flags of what was observed; else they are values, then two blocks: what was observed
+            right now, and how fresh it is (see :func:`torchcram.tasks.history.encode_carried`).
 
     Raises:
         ValueError: if there are no series, or targets do not fit them.
@@ -166,6 +167,7 @@ class SeriesTask:
         weights: Tensor | None = None,
         pool: int = 1,
         hide: float = 0.0,
+        lessons: Lessons = NO_LESSONS,
         variables: int | None = None,
         flags: bool = True,
     ):
@@ -174,9 +176,10 @@ class SeriesTask:
         for name, target in targets.items():
             if len(target) != len(series):
                 raise ValueError(f"target {name!r} has {len(target)} entries for {len(series)} series")
-        self.series, self.targets, self.heads = tuple(series), targets, heads
+        self.series, self.targets = tuple(series), targets
         self.weights = torch.ones(len(series)) if weights is None else weights
         self.flags, self.pool, self.hide, self.variables = flags, pool, hide, self.input_size // 2 if variables is None else variables
+        self.lessons, self.own_heads, self.heads = lessons, heads, (*heads, *lessons.heads(self.variables, heads))
 
     @property
     def input_size(self) -> int:
@@ -193,10 +196,16 @@ class SeriesTask:
         """Duration of the longest lasting series, from where its first gap counts, in typical gaps."""
         return max(float(one.gap.sum()) for one in self.series)
 
-    def drawn(self, *, pool: int = 1, hide: float = 0.0) -> SeriesTask:
-        """Return a task with the same series that are drawn in another way. See the arguments of the class."""
-        kept, how = (self.series, self.targets, self.heads), (self.weights, self.variables, self.flags)
-        return SeriesTask(*kept, weights=how[0], variables=how[1], flags=how[2], pool=pool, hide=hide)
+    def drawn(self, *, pool: int = 1, hide: float = 0.0, lessons: Lessons = NO_LESSONS) -> SeriesTask:
+        """Return a task with the same series that are drawn in another way.
+
+        Args:
+            pool: batches that are drawn at once, sorted by length, to keep one of them at random: series of about equal length meet, and little is padded.
+            hide: share of the variables whose features are set to zero at each step, at random. What a later step carries forward of them stays.
+            lessons: weights of further heads.
+        """
+        kept, how = (self.series, self.targets, self.own_heads), (self.weights, self.variables, self.flags)
+        return SeriesTask(*kept, weights=how[0], variables=how[1], flags=how[2], pool=pool, hide=hide, lessons=lessons)
 
     def batch(self, size: int, *, generator: torch.Generator, step: int = 0, length: int | None = None) -> Batch:
         """Draw series with replacement; of longer ones the last ``length`` steps. See :class:`torchcram.tasks.base.Task`."""
@@ -208,15 +217,35 @@ class SeriesTask:
         return self._hidden(self.rows(chosen, last=length), generator)
 
     def _hidden(self, batch: Batch, generator: torch.Generator) -> Batch:
-        if self.hide == 0:
+        """Hide observations, and ask for them where a head restores them."""
+        if self.lessons.restore and not self.hide:
+            raise ValueError("nothing is hidden that could be restored: hide some observations in training, hide > 0")
+        if not self.hide:
             return batch
         kept = torch.rand(*batch.gap.shape, self.variables, generator=generator) >= self.hide
-        return replace(batch, inputs=batch.inputs * kept.repeat(1, 1, self.input_size // self.variables))
+        asked = {RESTORE: restore_targets(self._observed(batch), kept)} if self.lessons.restore else {}
+        return replace(batch, inputs=batch.inputs * kept.repeat(1, 1, self.input_size // self.variables), targets=batch.targets | asked)
+
+    def _observed(self, batch: Batch) -> Float[Tensor, "batch time variables"]:
+        """Return the value of each variable where it was observed, NaN elsewhere and on padding."""
+        blocks = batch.inputs.unflatten(-1, (-1, self.variables))
+        seen = blocks.shape[-2] // 2 if self.flags else max(0, blocks.shape[-2] - 2)
+        return blocks[..., 0, :].masked_fill(blocks[..., seen, :] == 0, torch.nan)
 
     def rows(self, chosen: Sequence[int], *, last: int | None = None) -> Batch:
         """Return the chosen series, padded at the end to the longest of them; ``last`` keeps so many of each one's last steps."""
         batch = collate([_last(self.series[row], last) for row in chosen])
-        return replace(batch, targets={name: target[list(chosen)] for name, target in self.targets.items()})
+        targets = {name: target[list(chosen)] for name, target in self.targets.items()}
+        return replace(batch, targets=targets | self._side_targets(batch, targets))
+
+    def _side_targets(self, batch: Batch, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the targets of the side heads for a batch of which nothing is hidden."""
+        targets = {replicated(name): replicate_targets(target, batch.gap.shape[1]) for name, target in own.items() if self.lessons.replicate}
+        if self.lessons.forecast:
+            targets[FORECAST] = forecast_targets(self._observed(batch))
+        if self.lessons.restore:
+            targets[RESTORE] = torch.full_like(self._observed(batch), torch.nan)
+        return targets
 
 
 def collate(series: Sequence[EncodedSeries]) -> Batch:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from torchcram.training.averaging import MovingAverage
 from torchcram.training.progress import TrainingProgress
 from torchcram.training.trainer import Trainer
 from torchcram.types import RoutingControl
@@ -60,6 +61,7 @@ def learn(
     progress: TrainingProgress,
     tolerance: float = 0.01,
     seconds: float = math.inf,
+    average: int = 0,
 ) -> RoutingControl:
     """Train until the steps of the configuration are done or patience runs out; return what the model may read from now on.
 
@@ -71,26 +73,34 @@ def learn(
         progress: where training is shown.
         tolerance: see :class:`EarlyStopping`; for models that route.
         seconds: after which no further step is taken.
+        average: steps over which the parameters are averaged that are judged and kept, see :class:`torchcram.training.averaging.MovingAverage`.
     """
+    mean = MovingAverage(trainer.plain, steps=average)
     stopping, total, end = EarlyStopping(patience=patience), trainer.config.training.steps, time.monotonic() + seconds
     while trainer.step < total and time.monotonic() < end:
         control, acquiring = trainer.evaluation_control(), trainer.routes and trainer.controller.phase == "acquire"
         record = trainer.train_step()
+        mean.update()
         progress.trained(trainer.step, record, record["phase"])
         acquired = acquiring and trainer.controller.phase != "acquire"
         if judge is None:
             continue
         if (acquiring or _priced(trainer)) and (trainer.step % every == 0 or trainer.step == total or acquired):
-            stopping.judge(judge(control), trainer.plain, control)
+            with mean.applied():
+                stopping.judge(judge(control), trainer.plain, control)
         if acquiring and (acquired or stopping.exhausted):
             stopping.restore(trainer.plain)
+            mean.restart()
             if not acquired:
                 trainer.controller.begin_routing(trainer.step - 1)
             stopping = EarlyStopping(patience=patience, tolerance=tolerance)
         elif stopping.exhausted:
             break
+    if not stopping.kept:
+        mean.keep()
+        return trainer.evaluation_control()
     stopping.restore(trainer.plain)
-    return stopping.control if stopping.kept else trainer.evaluation_control()
+    return stopping.control
 
 
 def _priced(trainer: Trainer) -> bool:
