@@ -1,8 +1,8 @@
 """The methods compared, by the names that tables use: what of each is tuned, and how one is fitted.
 
-All neural methods are offered the same width, learning rate, weight decay and hiding of observations; stacked ones the same depth, too, those with a
-working memory the same sizes of its state, and routers the same prices of a read. Each method's first trial is the middle of its space, the same for
-all neural ones; the sampler (TPE) chooses the others.
+All neural methods are offered the same width, learning rate and weight decay, and on sparse series the same hiding of observations and weights of side
+heads; stacked ones the same depth, too, those with a working memory the same sizes of its state, and routers the same prices of a read. Each method's first
+trial is the middle of its space, the same for all neural ones; the sampler (TPE) chooses the others.
 """
 
 from __future__ import annotations
