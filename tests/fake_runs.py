@@ -39,8 +39,10 @@ def fake_run(folder: Path, job: Job, *, rates: tuple[float, ...] = (1.0, 0.5, 0.
     (folder / "environment.json").write_text(json.dumps({"source": folder.name.rsplit("-", 1)[1]}))
     lines = [{"kind": "train", "step": 10 * index, "any_layer_read_rate": rate, "phase": "acquire"} for index, rate in enumerate(rates)]
     edges = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500]
-    reads = [[55, 36, 24, 18, 12, 6, 5, 3, 59], [35, 24, 16, 12, 8, 4, 3, 2, 40]]
-    lines.append({"kind": "exposures", "step": 700, "edges": edges, "queries": [[60] * 9, [40] * 9], "reads": reads})
+    # Ten patterns from the start, which always read, and thirty late ones, a tenth of which came to the last bin.
+    late = [[55, 36, 24, 18, 12, 6, 5, 3, 0], [35, 24, 16, 12, 8, 4, 3, 2, 0]] * 15
+    asked = [[60] * 8 + [60 * (row < 3)] for row in range(30)]
+    lines.append({"kind": "exposures", "step": 700, "edges": edges, "queries": [[60] * 9] * 10 + asked, "reads": [[60] * 9] * 10 + late})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "summary.json").write_text(json.dumps(summary))
 

@@ -54,3 +54,14 @@ def test_too_little_to_fit_is_no_fit():
     x, queries, reads = counts("power")
     assert fit(x, queries, 0 * reads) is None
     assert fit(x, np.where(x < 4, queries, 0), np.where(x < 4, reads, 0)) is None
+
+
+def test_what_never_falls_has_no_exponent_and_what_falls_at_once_follows_no_power_law():
+    x, queries, _ = counts("power")
+    still = fit(x, queries, queries)
+    assert still.exponent == pytest.approx(0.0, abs=1e-3)
+    assert still.interval[1] < 1e-3
+    rising = fit(x, queries, (queries * np.linspace(0.2, 0.9, len(x))).astype(int))
+    assert rising.exponent == pytest.approx(0.0, abs=1e-3)
+    gone = fit(x, queries, np.where(x < 4, queries, 0))
+    assert gone.best == "logistic"

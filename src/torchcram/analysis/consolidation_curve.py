@@ -1,13 +1,13 @@
 """How the read rate of a pattern falls with its exposures: power law, exponential and logistic, fitted by likelihood and compared by AIC.
 
 Reads are counts: in a bin of ``n`` queries ``Binomial(n, p(x))`` of them read, where ``x`` is the number of encounters, this one included.
-Each law has two parameters, so that the comparison by Akaike's criterion is one of likelihoods. The exponent's interval is a bootstrap over
-patterns: queries for one pattern are no independent draws.
+No law rises, and none exceeds 1, not even at the first encounter. Each has two parameters, so that the comparison by Akaike's criterion is one of
+likelihoods. The exponent's interval is a bootstrap over patterns: queries for one pattern are no independent draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,9 @@ Points = Float[np.ndarray, " bins"]
 Counts = Int[np.ndarray, " bins"]
 
 TINY = 1e-9
+# Of the two parameters of each law.
+BOUNDS = {"power": ((-50.0, 0.0), (0.0, 50.0)), "exponential": ((-50.0, 0.0), (0.0, 50.0)), "logistic": ((-50.0, 50.0), (0.0, 50.0))}
+STARTS = ((-0.1, 0.5), (-0.1, 5.0), (4.0, 8.0))
 LAWS: dict[str, Callable[[Points, float, float], Points]] = {
     "power": lambda x, a, b: np.exp(a - b * np.log(x)),
     "exponential": lambda x, a, b: np.exp(a - b * x / x.max()),
@@ -74,18 +77,22 @@ def fit_curve(
     x, queries, reads = x[used], queries[:, used], reads[:, used]
     fits = {law: _fit(law, x, queries.sum(0), reads.sum(0)) for law in LAWS}
     chosen = generator.integers(len(queries), size=(resamples, len(queries)))
-    exponents = [_fit("power", x, queries[rows].sum(0), reads[rows].sum(0))[1] for rows in chosen if reads[rows].sum()]
+    parameters = fits["power"][:2]
+    exponents = [_fit("power", x, queries[rows].sum(0), reads[rows].sum(0), starts=(parameters,))[1] for rows in chosen if reads[rows].sum()]
     low, high = np.quantile(exponents, (0.025, 0.975))
     (logarithm, exponent, _), aic = fits["power"], {law: fit[2] for law, fit in fits.items()}
     return CurveFit(aic=aic, scale=float(np.exp(logarithm)), exponent=exponent, interval=(float(low), float(high)))
 
 
-def _fit(law: str, x: Points, queries: Counts, reads: Counts) -> tuple[float, float, float]:
+def _fit(law: str, x: Points, queries: Counts, reads: Counts, *, starts: Sequence[tuple[float, float]] = STARTS) -> tuple[float, float, float]:
     """Return both parameters and Akaike's criterion."""
 
     def cost(parameters: Float[np.ndarray, " 2"]) -> float:
         p = np.clip(LAWS[law](x, *parameters), TINY, 1 - TINY)
         return float(-(reads * np.log(p) + (queries - reads) * np.log1p(-p)).sum())
 
-    found = minimize(cost, np.array([0.0, 0.5]), method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-6, "maxiter": 1000})
+    options = {"xatol": 1e-5, "fatol": 1e-6, "maxiter": 1000}
+    low, high = np.array(BOUNDS[law]).T
+    searches = (minimize(cost, np.clip(start, low, high), method="Nelder-Mead", bounds=BOUNDS[law], options=options) for start in starts)
+    found = min(searches, key=lambda one: float(one.fun))
     return float(found.x[0]), float(found.x[1]), 4.0 + 2.0 * float(found.fun)

@@ -30,7 +30,8 @@ TEXTS = ("scale", "method", "source", "commit", "config_hash", "finished", "curv
 COURSE_STEPS, COURSE_VALUES = "course_steps", "course_values"
 WITHIN_FLOOR = 1.25
 AVERAGED_STEPS = 50
-MOST_EXPOSURES = 200
+# Share of the late patterns that must have come to a bin of exposures.
+LEAST_PATTERNS = 0.5
 MOST_POINTS = 80
 
 
@@ -103,18 +104,18 @@ def _keys_until(run: RunDir, level: float) -> float | None:
 
 
 def curve_figures(run: RunDir) -> dict[str, Any]:
-    """Return how the read rate of patterns fell with their exposures, where the task introduces some late; empty where it does not.
-
-    The few patterns that are there from the start have been met more than :data:`MOST_EXPOSURES` times before routing begins, so that the bins
-    below hold late patterns alone.
-    """
-    if not run.read_json(CONFIG)["task"].get("introduce_at"):
+    """Return how the read rate of patterns fell with their exposures, where the task introduces some late; empty where it does not."""
+    task = run.read_json(CONFIG)["task"]
+    if not task.get("introduce_at"):
         return {}
     records = [record for record in run.metrics() if record["kind"] == "exposures"]
     if not records:
         return {}
     edges, queries, reads = (np.array(records[-1][name]) for name in ("edges", "queries", "reads"))
-    kept = edges[1:] <= MOST_EXPOSURES
+    # Those that are there from the start come first. A bin that few patterns came to says little of all.
+    early = task["patterns"] - sum(count for _, count in task["introduce_at"])
+    queries, reads = queries[early:], reads[early:]
+    kept = (queries > 0).mean(0) >= LEAST_PATTERNS
     x, queries, reads = encounters(edges)[kept], queries[:, kept], reads[:, kept]
     counts = {"curve_encounters": x.tolist(), "curve_queries": queries.sum(0).tolist(), "curve_reads": reads.sum(0).tolist()}
     fit = fit_curve(x, queries, reads, generator=np.random.default_rng(0))
