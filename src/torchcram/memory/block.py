@@ -58,7 +58,7 @@ class CRAMBlock(nn.Module):
         quality: how the quality of a semantic answer is known: ``"predicted"`` without a read, or, as in the paper, ``"observed"``: every token that
             asks semantic memory reads, too, and counts as read whatever its route.
         quality_variance: sigma^2 of the quality ``exp(-error / sigma^2)``.
-        detach: keep the consolidation loss away from the trunk.
+        detach: keep the consolidation loss away from the trunk. Slots learn without gradients and never touch it; this is for the low rank.
         mlp_ratio: width of the feed-forward network over ``d_model``.
     """
 

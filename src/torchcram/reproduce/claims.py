@@ -81,7 +81,8 @@ ABLATIONS = Claim(
     question="What does each part contribute?",
     paper="Without consolidation nothing falls; the other parts are not ablated one by one.",
     reading="Each row changes one thing. A part matters where its absence costs accuracy or reads. `low rank` has no surprise trace, which needs slots: "
-    "`no trace` is what it must be compared with; `low rank 32` has as many parameters as `32 slots`. `curriculum`: a quarter, half and then "
+    "`no trace` is what it must be compared with; `low rank 32` has as many parameters as `32 slots`. Slots learn without gradients, so that "
+    "consolidation can shape the trunk with a low rank alone. `curriculum`: a quarter, half and then "
     "all of the sequence's length; these scales do without.",
     methods=(
         CRAM,
@@ -99,7 +100,7 @@ ABLATIONS = Claim(
         changed("low_rank", "low rank d/16", {"model.options": {"semantic": "low_rank", "surprise": False}}),
         changed("low_rank_wide", "low rank 32", {"model.options": {"semantic": "low_rank", "surprise": False, "rank": 32}}),
         changed("few_slots", "32 slots, no surprise trace", {"model.options": {"surprise": False, "slots": 32}}),
-        changed("attached", "consolidation shapes the trunk", {"model.options": {"detach": False}}),
+        changed("attached", "low rank d/16 that shapes the trunk", {"model.options": {"semantic": "low_rank", "surprise": False, "detach": False}}),
         changed("ct_ode", "working memory ct_ode", {"model.options": {"working": "ct_ode"}}),
         changed("gumbel3", "router gumbel3", {"model.options": {"router": "gumbel3"}}),
         changed("same_rate", "router as slow as the trunk", {"training.fast_factor": 1.0}),
@@ -286,6 +287,8 @@ BUDGETS = {"redrawn": (0.0125, 0.025, 0.0375, 0.05), "kept": (0.0125, 0.025, 0.0
 
 # Of one layer, so that its budget is that of a step.
 ONE_LAYER = Method(name="static_one_layer", title="static, one layer, at a price", changes={**STATIC_ROUTER.changes, "model.layers": 1})
+# Steps without type flags have other inputs, and so other weights to start from.
+TYPELESS = Method(name="typeless_one_layer", title="static, one layer, at a price, typeless", changes={**ONE_LAYER.changes, "task.typeless": True})
 # A budget moves the router's bias; a router that learns as fast as usual outruns it.
 BUDGETED = {"controller.price_start": 0.0, "controller.price_most": 0.0, "controller.acquire_steps": Share(0.25), "training.fast_factor": 0.3}
 
@@ -295,7 +298,9 @@ def _static(kind: str, budget: float) -> Method:
     title, task = KINDS[kind]
     changes = {**task, **ONE_LAYER.changes, **BUDGETED, "model.options": {"budget": budget}}
     title, family = f"static, {title}, budget {budget:.2%}", f"static, {title}"
-    return Method(name=f"{kind}_budget{budget:g}", title=title, changes=changes, family=family, at=budget, base=ONE_LAYER)
+    return Method(
+        name=f"{kind}_budget{budget:g}", title=title, changes=changes, family=family, at=budget, base=TYPELESS if "task.typeless" in task else ONE_LAYER
+    )
 
 
 STATIC_BOUND = Claim(
@@ -311,6 +316,7 @@ STATIC_BOUND = Claim(
     "kept: a map that is drawn anew in every sequence teaches no retrieval in as many steps (`from scratch`).",
     methods=(
         ONE_LAYER,
+        TYPELESS,
         Method(name="redrawn_scratch", title="static, one layer, map redrawn, from scratch", changes={**REDRAWN, **ONE_LAYER.changes}),
         *(_static(kind, budget) for kind in KINDS for budget in BUDGETS[kind]),
         Method(name="redrawn_ssm", title="recurrence alone, map redrawn", changes={**REDRAWN, **SSM.changes}),
