@@ -110,7 +110,6 @@ ORDER = (
     "training.trainer",
     "training.summary",
     "training.loop",
-    "training.averaging",
     "training.stopping",
     "estimators",
     "comparison",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class _SeriesEstimator(BaseEstimator):
         assert task is not None
         self.config_ = self._config(task, seed=int(generator.randint(2**31 - 1)))
         trainer = Trainer(self.config_, task, make_accelerator())
-        judge = None if judged is None else lambda control: _held_out_loss(trainer.plain, judged, control)
+        judge = None if judged is None else lambda model, control: _held_out_loss(cast(SequenceModel, model), judged, control)
         with TrainingProgress(steps=self.max_steps, show=self.verbose) as progress:
             every, average = max(1, self.max_steps // 40), round(AVERAGED * self.max_steps)
             self.control_ = learn(trainer, judge=judge, every=every, patience=self.patience, progress=progress, average=average)

@@ -66,7 +66,7 @@ class Counting(Trainer):
 def run(trainer: Counting, losses: dict[str, list[float]] | None, *, average: int = 0) -> RoutingControl:
     """Learn with held-out losses given by what may be read; the last one of each goes on for ever."""
 
-    def judge(control: RoutingControl) -> float:
+    def judge(model: nn.Module, control: RoutingControl) -> float:
         assert losses is not None
         rest = losses[control.reads]
         return rest.pop(0) if len(rest) > 1 else rest[0]
@@ -123,8 +123,8 @@ def test_models_that_do_not_route_are_stopped_once():
 def test_averages_are_judged_and_kept_while_training_goes_on_from_the_weights_themselves():
     seen, trainer = [], Counting(4, routes=False)
 
-    def judge(control: RoutingControl) -> float:
-        seen.append(trainer.plain.weight.item())
+    def judge(model: nn.Module, control: RoutingControl) -> float:
+        seen.append(model.weight.item())
         return 1.0 / len(seen)
 
     with TrainingProgress(steps=4, show=False) as progress:
@@ -149,7 +149,7 @@ def test_without_a_judge_the_last_average_stays():
 def test_after_the_seconds_no_further_step_is_taken():
     trainer = Counting(9, routes=False)
     with TrainingProgress(steps=9, show=False) as progress:
-        learn(trainer, judge=lambda control: 1.0, every=1, patience=9, progress=progress, seconds=0.0)
+        learn(trainer, judge=lambda model, control: 1.0, every=1, patience=9, progress=progress, seconds=0.0)
         assert trainer.step == 0
-        learn(trainer, judge=lambda control: 1.0, every=1, patience=99, progress=progress, seconds=1000.0)
+        learn(trainer, judge=lambda model, control: 1.0, every=1, patience=99, progress=progress, seconds=1000.0)
     assert trainer.step == 9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class Neural:
         with TrainingProgress(steps=problem.steps, show=False) as progress:
             self.control = learn(
                 trainer,
-                judge=lambda control: log_loss(judged(trainer.plain, problem.head, held, control, attends=self.attends)),
+                judge=lambda model, control: log_loss(judged(cast(SequenceModel, model), problem.head, held, control, attends=self.attends)),
                 every=every,
                 patience=JUDGEMENTS + 1,
                 progress=progress,

@@ -11,9 +11,10 @@ import math
 import time
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from torchcram.training.averaging import MovingAverage
 from torchcram.training.progress import TrainingProgress
 from torchcram.training.trainer import Trainer
 from torchcram.types import RoutingControl
@@ -55,7 +56,7 @@ class EarlyStopping:
 def learn(
     trainer: Trainer,
     *,
-    judge: Callable[[RoutingControl], float] | None,
+    judge: Callable[[nn.Module, RoutingControl], float] | None,
     every: int,
     patience: int,
     progress: TrainingProgress,
@@ -67,40 +68,49 @@ def learn(
 
     Args:
         trainer: at its first step.
-        judge: held-out loss of the trainer's model under a control; None trains all the steps and keeps the last model.
+        judge: held-out loss of a model, the trainer's or an average of it, under a control; None trains all the steps and keeps the last model.
         every: steps between judgements.
         patience: judgements without a gain that end a stretch.
         progress: where training is shown.
         tolerance: see :class:`EarlyStopping`; for models that route.
         seconds: after which no further step is taken.
-        average: steps over which the parameters are averaged that are judged and kept, see :class:`torchcram.training.averaging.MovingAverage`.
+        average: steps over which the parameters are averaged that are judged and kept (Polyak and Juditsky 1992); 0 or 1 for those of the last step.
+            What is no parameter is always the latest.
     """
-    mean = MovingAverage(trainer.plain, steps=average)
+    mean = _average(trainer.plain, steps=average)
     stopping, total, end = EarlyStopping(patience=patience), trainer.config.training.steps, time.monotonic() + seconds
     while trainer.step < total and time.monotonic() < end:
         control, acquiring = trainer.evaluation_control(), trainer.routes and trainer.controller.phase == "acquire"
         record = trainer.train_step()
-        mean.update()
+        mean.update_parameters(trainer.plain)
         progress.trained(trainer.step, record, record["phase"])
         acquired = acquiring and trainer.controller.phase != "acquire"
         if judge is None:
             continue
         if (acquiring or _priced(trainer)) and (trainer.step % every == 0 or trainer.step == total or acquired):
-            with mean.applied():
-                stopping.judge(judge(control), trainer.plain, control)
+            stopping.judge(judge(mean.module, control), mean.module, control)
         if acquiring and (acquired or stopping.exhausted):
             stopping.restore(trainer.plain)
-            mean.restart()
+            mean = _average(trainer.plain, steps=average)
             if not acquired:
                 trainer.controller.begin_routing(trainer.step - 1)
             stopping = EarlyStopping(patience=patience, tolerance=tolerance)
         elif stopping.exhausted:
             break
     if not stopping.kept:
-        mean.keep()
+        trainer.plain.load_state_dict(mean.module.state_dict())
         return trainer.evaluation_control()
     stopping.restore(trainer.plain)
     return stopping.control
+
+
+def _average(model: nn.Module, *, steps: int) -> AveragedModel:
+    """Return an exponential average that reaches back over so many steps; while it is younger, the mean of all of its own."""
+
+    def averaged(mean: Tensor, latest: Tensor, taken: Tensor | int) -> Tensor:
+        return torch.lerp(mean, latest, 1 / min(int(taken) + 1, max(1, steps)))
+
+    return AveragedModel(model, avg_fn=averaged)
 
 
 def _priced(trainer: Trainer) -> bool:
