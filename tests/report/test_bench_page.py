@@ -33,6 +33,14 @@ def test_the_page_holds_every_measurement_and_its_origin(tmp_path):
     assert (tmp_path / "cpu.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_what_another_file_measured_on_a_gpu_is_not_said_to_be_missing(tmp_path):
+    for name, records, machines in (("cpu", RECORDS[:2], MACHINES), ("gpu", [], [{**MACHINES[0], "question": "decode", "device": "some GPU"}])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(records))
+        (tmp_path / f"{name}.machine.json").write_text(json.dumps(machines))
+    lines = write_bench_page(tmp_path / "cpu.json").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines if "on a CUDA GPU" in line] == ["| scan"]
+
+
 def test_bars_that_ask_the_same_are_told_apart_by_peer_and_device():
     again = [{**RECORDS[1], "peer": "another loop"}, {**RECORDS[1], "device": "some GPU"}]
     labels = [label.get_text() for label in bench_figure([*RECORDS[:2], *again]).axes[0].get_yticklabels()]

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from fake_runs import SOURCE, TOY, fake_run
+from fake_runs import SOURCE, SUMMARY, TOY, fake_run
 from torchcram.report.claim_figures import claim_figure
 from torchcram.report.claim_page import MARKS, between, write_claim
 from torchcram.reproduce.claim import Pair, Picture
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
-from torchcram.reproduce.results import rows_of
+from torchcram.reproduce.results import read_rows, rows_of
 from torchcram.reproduce.status import grouped
 
 
@@ -38,6 +38,18 @@ def test_a_finished_claim_has_table_status_figure_and_page(tmp_path, runs):
     for words in ("# 99_toy: Does it work?", "**Status: Reproduced.**", "| CRAM, cheap | 3 | 99.50% | 1.50% | - |", "| 3 of 3 seeds |"):
         assert words in page
     assert "Holes" not in page
+
+
+def test_a_page_tells_on_what_its_runs_were_trained(tmp_path, runs):
+    for index, run in enumerate(runs):
+        fake_run(run.job.folder, run.job)
+        environment = {"source": SOURCE, "device": "cpu" if index else "NVIDIA H100", "packages": {"torch": "2.13.0+cpu" if index else "2.11.0"}}
+        (run.job.folder / "environment.json").write_text(json.dumps(environment))
+    write(runs, tmp_path)
+    page = (tmp_path / TOY.folder / "README.md").read_text()
+    assert f"Trained on cpu, PyTorch 2.13.0 ({len(runs) - 1} runs); NVIDIA H100, PyTorch 2.11.0 (1 run)." in page
+    # The rows of the file tell it, too, where the runs' folders are gone.
+    assert {row["machine"] for row in read_rows(tmp_path / TOY.folder / "results.csv")} == {"cpu, PyTorch 2.13.0", "NVIDIA H100, PyTorch 2.11.0"}
 
 
 def test_a_failed_run_leaves_a_hole_and_the_command_to_repeat_it(tmp_path, runs):
@@ -161,7 +173,7 @@ def test_pairs_are_compared_seed_by_seed(tmp_path, runs):
         (Picture(kind="training", title="T", y="any_layer_read_rate"), {"CRAM", "CRAM, cheap", "dense"}),
         (Picture(kind="training", title="T", y="any_layer_read_rate", methods=("cram",)), {"CRAM"}),
         (Picture(kind="sweep", title="T", x="share", y="any_layer_read_rate"), {"any layer read rate", "any layer floor"}),
-        (Picture(kind="frontier", title="T"), {"CRAM", "dense"}),
+        (Picture(kind="frontier", title="T"), {"CRAM", "dense", "any layer floor"}),
         (Picture(kind="bound", title="T"), {"CRAM", "dense", "bound on static routing"}),
     ],
 )
@@ -174,7 +186,9 @@ def test_each_kind_of_picture_shows_its_methods(tmp_path, runs, picture, labels)
     assert {text.get_text() for text in axes.get_legend().get_texts()} == labels
     if picture.kind == "frontier":
         lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+        floor = [x for x, _ in lines.pop("any layer floor")]
         assert lines == {"CRAM": [[0.015, 0.995], [0.015, 0.995]], "dense": [[1.0, 0.995]]}
+        assert floor == pytest.approx([SUMMARY["any_layer_floor"]] * 2)
     if picture.kind == "bound":
         (bound,) = [line.get_xydata() for line in axes.get_lines() if line.get_label() == "bound on static routing"]
         # From a guess among 16 up to 6 queries in 128 steps, where every query has its read.

@@ -22,6 +22,19 @@ def test_a_body_of_a_docstring_alone_can_be_hashed():
     assert hash_of({"a.py": 'class Stop(Exception):\n    """Enough."""\n'}) == hash_of({"a.py": "class Stop(Exception):\n    pass\n"})
 
 
+# What versions of Python write down or parse in different ways: quotes in quotes, numbers, types with parameters, empty lists of a node.
+VERSIONED = """
+def shown(self, *names: str, width: int = 0x10) -> "list[str]":
+    first, *rest = [f"{self.name!r:>{width}} {'a' + 'b'} {{}} {width=}" for name in names if not (yes := 1e-300 < .5)]
+    return lambda: print("it's", 'a "b"', b"\\x00", ..., end=f'{first["a"]}')
+"""
+
+
+def test_every_version_of_python_finds_the_same_hash():
+    """Version 3.12 gave another before: rows made there would have been called stale everywhere else."""
+    assert hash_of({"a.py": VERSIONED}) == "b5e64f22161e"
+
+
 FILES = {
     "training/loop.py": "from torchcram.ops.scan import double\nfrom torchcram.training.summary import write\n",
     "training/summary.py": "def write():\n    from torchcram.memory import router\n",

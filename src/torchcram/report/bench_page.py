@@ -33,7 +33,7 @@ def write_bench_page(file: Path) -> Path:
     picture = file.with_suffix(".png")
     picture.write_bytes(png(bench_figure(records)))
     origins = "\n".join(f"- {record['question']}, {record['device']}: {_origin(record)}" for record in machines)
-    lines = "\n".join(_line(record) for record in (*records, *_not_on_a_gpu(records)))
+    lines = "\n".join(_line(record) for record in (*records, *_not_on_a_gpu(records, folder=file.parent)))
     page = file.with_suffix(".md")
     page.write_text(f"# Measured speed\n\n{READING}\n\n![times faster than the peer]({picture.name})\n\n{HEAD}\n{lines}\n\nMeasured:\n\n{origins}\n")
     return page
@@ -61,11 +61,12 @@ def bench_figure(records: Sequence[Record]) -> Figure:
     return figure
 
 
-def _not_on_a_gpu(records: Sequence[Record]) -> list[Record]:
-    """Return a line without figures for each question that was measured on no GPU."""
+def _not_on_a_gpu(records: Sequence[Record], *, folder: Path) -> list[Record]:
+    """Return a line without figures for each question that was measured on no GPU, by no file of the folder."""
     blank: dict[str, Any] = dict.fromkeys(("length", "read_rate", "ours_ms", "peer_ms", "ratio", "spread", "limit"))
     questions = list(dict.fromkeys(record["question"] for record in records))
-    there = {record["question"] for record in records if not record["device"].startswith("cpu")}
+    asked = [record for file in folder.glob("*.machine.json") for record in json.loads(file.read_text())]
+    there = {record["question"] for record in (*records, *asked) if not record["device"].startswith("cpu")}
     return [{**blank, "question": question, "device": "on a CUDA GPU", "peer": "no peer"} for question in questions if question not in there]
 
 

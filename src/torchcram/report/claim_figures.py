@@ -90,6 +90,7 @@ def _sweep(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[st
 
 
 def _frontier(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+    """The means of a family's methods a line; dashed: the reads that an oracle needs for every answer."""
     families: dict[str, list[tuple[float, float]]] = {}
     for method in shown:
         x, y = (_values(groups[method.name], figure) for figure in (claim.picture.x, claim.picture.y))
@@ -97,6 +98,9 @@ def _frontier(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping
             families.setdefault(method.family or method.title, []).append((float(np.mean(x)), float(np.mean(y))))
     for colour, (name, points) in zip(_cycled(len(families)), families.items(), strict=True):
         axes.plot(*zip(*sorted(points), strict=True), "o-", color=colour, linewidth=1.2, markersize=5, label=name)
+    floors = [floor for method in shown for floor in _values(groups[method.name], "any_layer_floor")]
+    if claim.picture.x == "any_layer_read_rate" and floors:
+        axes.axvline(float(np.mean(floors)), color=INK, linewidth=1.4, linestyle=(0, (5, 3)), zorder=1, label=_label("any_layer_floor"))
     axes.set_xscale("symlog", linthresh=0.001, linscale=0.35)
     axes.set(xlim=(-0.0002, 1.3), ylim=(-0.02, 1.04), xlabel=_label(claim.picture.x), ylabel=_label(claim.picture.y))
     axes.set_xticks([0.0, 0.001, 0.01, 0.1, 1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -90,7 +91,7 @@ def _scale_parts(claim: Claim, rows: Sequence[Row], status: Mapping[str, Any], s
         groups = grouped(rows, scale=scale, source=source)
         parts.append(f"## Scale {scale}: {WORDS[record['status']].lower()}\n\n{_goal_table(record)}" if claim.goals else f"## Scale {scale}")
         parts += [f"![{claim.picture.title}]({figure_file(scale)})"] if scale in pictured else []
-        parts += [_figure_table(claim, groups, scale), _paired_table(claim, groups, scale)]
+        parts += [_figure_table(claim, groups, scale), _paired_table(claim, groups, scale), _machines(groups)]
     return parts
 
 
@@ -127,6 +128,13 @@ def _paired_table(claim: Claim, groups: Mapping[str, Group], scale: str) -> str:
         return ""
     head = "| | less | " + " | ".join(figure.replace("_", " ") for figure in claim.pairs[0].figures) + " | seeds |"
     return "\n".join(["Differences, seed by seed: mean, least and greatest (shares in points).", "", head, "|---" * (head.count("|") - 1) + "|", *rows])
+
+
+def _machines(groups: Mapping[str, Group]) -> str:
+    """On what the runs were trained, the most of them first."""
+    counts = Counter(row["machine"] for group in groups.values() for row in group.rows if row.get("machine"))
+    parts = [f"{machine} ({count} run{'' if count == 1 else 's'})" for machine, count in counts.most_common()]
+    return f"Trained on {'; '.join(parts)}." if parts else ""
 
 
 def _difference(values: Sequence[float], figure: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -26,7 +26,7 @@ LEADING = ("scale", "method", "seed", "source")
 # Where a run lies says nothing elsewhere; routes by slice are a table of their own, in the run's report.
 LEFT_OUT = ("run_dir", "routes_by_slice")
 # Columns that are words, whatever they look like.
-TEXTS = ("scale", "method", "source", "commit", "config_hash", "finished", "curve_best", "run", "study")
+TEXTS = ("scale", "method", "source", "machine", "commit", "config_hash", "finished", "curve_best", "run", "study")
 COURSE_STEPS, COURSE_VALUES = "course_steps", "course_values"
 WITHIN_FLOOR = 1.25
 AVERAGED_STEPS = 50
@@ -59,9 +59,16 @@ def row_of(folder: Path) -> dict[str, Any]:
         ValueError: if one of its files is damaged.
     """
     run = RunDir(folder)
-    summary, source = run.read_json(SUMMARY), run.read_json(ENVIRONMENT).get("source")
+    summary, environment = run.read_json(SUMMARY), run.read_json(ENVIRONMENT)
     fields = {name: value for name, value in summary.items() if name not in LEFT_OUT}
-    return {"source": source, **fields, **bound_figures(run, summary), **drift_figures(run, summary), **curve_figures(run)}
+    told = {"source": environment.get("source"), "machine": machine_of(environment)}
+    return {**told, **fields, **bound_figures(run, summary), **drift_figures(run, summary), **curve_figures(run)}
+
+
+def machine_of(environment: Mapping[str, Any]) -> str | None:
+    """Return where a run was trained and with which PyTorch, in words; None if its folder does not say."""
+    device, torch = environment.get("device"), environment.get("packages", {}).get("torch")
+    return f"{device}, PyTorch {torch.partition('+')[0]}" if device and torch else None
 
 
 def training_course(run: RunDir, figure: str) -> dict[str, Any]:

@@ -60,4 +60,12 @@ def _bare(text: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return _written(tree)
+
+
+def _written(part: object) -> str:
+    """Return a tree in words that are the same in every version of Python: ``ast.unparse`` quotes otherwise in 3.12, and newer nodes have more empty fields."""
+    if isinstance(part, ast.AST):
+        fields = [f"{name}={_written(value)}" for name, value in ast.iter_fields(part) if value is not None and value != []]
+        return f"{type(part).__name__}({', '.join(fields)})"
+    return f"[{', '.join(map(_written, part))}]" if isinstance(part, list) else repr(part)
