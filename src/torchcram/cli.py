@@ -162,7 +162,7 @@ def bench_command(
 
 @app.command("reproduce")
 def reproduce_command(
-    claim: Annotated[str, typer.Argument(metavar="CLAIM", help="A claim, e.g. 02_transition, or all.")],
+    claim: Annotated[str, typer.Argument(metavar="CLAIM", help="A claim, e.g. 02_transition; all: 01 to 08. Their tuning is 00_tuning.")],
     scale: Annotated[str, typer.Option(help="mini, demo or full.")] = "mini",
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N - 1 of every method.")] = 3,
     only: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="Train this method alone; may be repeated.")] = None,

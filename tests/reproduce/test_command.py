@@ -45,11 +45,6 @@ def test_one_method_alone_can_be_trained(monkeypatch, capsys):
     assert "2 processes to run" in capsys.readouterr().out
 
 
-def test_all_leaves_out_what_a_scale_does_not_have(monkeypatch, capsys):
-    assert run(monkeypatch, "all", "--scale", "demo", "--seeds", "1", "--dry-run") == 0
-    assert "00_tuning" not in capsys.readouterr().out
-
-
 def test_a_finished_claim_is_only_written_down(monkeypatch, capsys):
     for planned in plan([CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=Path("runs/reproduce"), source=source_hash()):
         fake_run(planned.job.folder, planned.job)
