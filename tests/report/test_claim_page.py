@@ -93,16 +93,17 @@ def test_a_consolidation_curve_shows_runs_their_pool_and_the_papers_slope(tmp_pa
     assert pooled.get_ydata().tolist() == pytest.approx([reads / 120 for reads in (90, 60, 40, 30, 20, 10, 8, 5)])
 
 
-def test_what_people_wrote_and_other_scales_stay(tmp_path, runs):
+def test_what_people_wrote_and_other_scales_stay_and_the_claims_own_words_are_renewed(tmp_path, runs):
     demo = plan([TOY], scale="demo", seeds=1, runs=tmp_path / "runs", source=SOURCE)
     for run in (*runs, *demo):
         fake_run(run.job.folder, run.job)
     write(demo, tmp_path)
     readme = tmp_path / "99_toy/README.md"
-    readme.write_text(readme.read_text().replace("Look.", "Look twice.") + "\nAfterword.\n")
+    first = readme.read_text()
+    readme.write_text(first.replace("Look.", "Look twice.").replace(MARKS[0], f"**What came out**: little.\n\n{MARKS[0]}") + "\nAfterword.\n")
     write(runs, tmp_path)
     page = readme.read_text()
-    assert "Look twice." in page
+    assert ("Look twice." in page, "How to read it**: Look." in page, "**What came out**: little." in page) == (False, True, True)
     assert page.endswith("\nAfterword.\n")
     assert [line for line in page.splitlines() if line.startswith("## Scale")] == ["## Scale mini: reproduced", "## Scale demo: partly"]
     before = {file.name: file.read_bytes() for file in (tmp_path / "99_toy").iterdir()}
@@ -117,6 +118,16 @@ def test_a_page_without_marks_is_not_overwritten(tmp_path, runs):
         write(runs, tmp_path)
     assert [file.name for file in (tmp_path / "99_toy").iterdir()] == ["README.md"]
     assert between(f"a{MARKS[0]}b{MARKS[1]}c", marks=MARKS, content="x") == f"a{MARKS[0]}\nx\n{MARKS[1]}c"
+
+
+def test_a_goal_against_a_method_without_runs_is_not_measured(tmp_path, runs):
+    for run in runs:
+        if run.method.name != "dense":
+            fake_run(run.job.folder, run.job)
+    write(runs, tmp_path)
+    page = (tmp_path / "99_toy/README.md").read_text()
+    assert "| cram | any layer read rate | <= 0.2 x the mean of dense | not measured |" in page
+    assert "Runs that are lacking: 3." in page
 
 
 def test_results_of_another_scale_go_stale_with_the_code_too(tmp_path):

@@ -102,25 +102,27 @@ def test_the_status_is_that_of_the_largest_scale_measured(tmp_path):
     json.dumps(whole, allow_nan=False)
 
 
-# The drift of the mini scale comes at step 760: lines every 10 steps.
-BEFORE = (0.014,) * 77
+# The drift of the mini scale comes at step 100: lines every 10 steps.
+BEFORE = (0.014,) * 11
 
 
 @pytest.mark.parametrize(
     ("after", "peak", "recovery"),
     [
-        ((0.015,) * 30, 0.015, 0),
-        ((0.1,) * 10 + (0.014,) * 20, 0.1, 140),
+        ((0.015,) * 30, 0.015, None),
+        ((0.1,) * 10 + (0.014,) * 20, 0.1, 150),
+        ((0.1,) * 10 + (0.014,) * 20 + (0.05,), 0.1, 150),
         ((0.1,) * 30, 0.1, None),
     ],
 )
 def test_the_recovery_from_a_drift_is_read_off_the_metrics(tmp_path, after, peak, recovery):
     drifting = plan([CLAIMS["08_drift_override"]], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)[0].job
-    assert drifting.config.task.drift_at == 760
+    assert drifting.config.task.drift_at == 100
     fake_run(drifting.folder, drifting, rates=BEFORE + after)
     row = row_of(drifting.folder)
+    assert row["rate_before_drift"] == pytest.approx(0.014)
     assert row["drift_peak_rate"] == pytest.approx(peak)
-    # Ten high lines from step 770 on, the last at 860; it weighs in the average of 50 steps until 900.
+    # Ten high lines from step 110 on, the last at 200; it weighs in the average of 50 steps until 240.
     assert row["recovery_steps"] == recovery
 
 

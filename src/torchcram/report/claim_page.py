@@ -15,7 +15,7 @@ from torchcram.reproduce.claim import Claim, Row, is_share
 from torchcram.reproduce.plan import PlannedRun
 from torchcram.reproduce.records import recorded
 from torchcram.reproduce.results import RESULTS, csv_text, merged, read_rows, rows_of
-from torchcram.reproduce.status import Group, grouped, paired, scale_record, status_record
+from torchcram.reproduce.status import LEAST_SEEDS, Group, grouped, paired, scale_record, status_record
 
 STATUS, README = "status.json", "README.md"
 MARKS = "<!-- results: written by torchcram reproduce -->", "<!-- /results -->"
@@ -76,13 +76,22 @@ def _has_fresh_row(run: PlannedRun, rows: Sequence[Row], source: str) -> bool:
 
 
 def _page(claim: Claim, readme: Path) -> str:
-    if readme.exists():
-        return readme.read_text()
-    command = f"torchcram reproduce {claim.name} --scale mini --seeds 3"
-    return (
-        f"# {claim.name}: {claim.question}\n\n**The paper**: {claim.paper}\n\n**Command**: `{command}` trains what is missing and writes everything "
-        f"below the line. Finished runs are skipped.\n\n**How to read it**: {claim.reading}\n\n{MARKS[0]}\n{MARKS[1]}\n"
-    )
+    """The page as it stands, with the claim's own words renewed."""
+    own = {
+        "# ": f"{claim.name}: {claim.question}",
+        "**The paper**: ": claim.paper,
+        "**Command**: ": f"{_commands(claim)} trains what is missing and writes everything between the marks below. Finished runs are skipped.",
+        "**How to read it**: ": claim.reading,
+    }
+    if not readme.exists():
+        return "\n\n".join([*(key + text for key, text in own.items()), f"{MARKS[0]}\n{MARKS[1]}\n"])
+    lines = readme.read_text().split("\n")
+    return "\n".join(next((key + text for key, text in own.items() if line.startswith(key)), line) for line in lines)
+
+
+def _commands(claim: Claim) -> str:
+    seeds = {scale: "" if claim.seeds is not None else f" --seeds {count}" for scale, count in LEAST_SEEDS.items() if scale in claim.scales}
+    return " or ".join(f"`torchcram reproduce {claim.name} --scale {scale}{asked}`" for scale, asked in seeds.items())
 
 
 def _scale_parts(claim: Claim, rows: Sequence[Row], status: Mapping[str, Any], source: str, pictured: set[str]) -> list[str]:
@@ -91,7 +100,7 @@ def _scale_parts(claim: Claim, rows: Sequence[Row], status: Mapping[str, Any], s
         groups = grouped(rows, scale=scale, source=source)
         parts.append(f"## Scale {scale}: {WORDS[record['status']].lower()}\n\n{_goal_table(record)}" if claim.goals else f"## Scale {scale}")
         parts += [f"![{claim.picture.title}]({figure_file(scale)})"] if scale in pictured else []
-        parts += [_figure_table(claim, groups, scale), _paired_table(claim, groups, scale), _machines(groups)]
+        parts += [_figure_table(claim, groups, scale), _paired_table(claim, groups, scale), f"{_machines(groups)}{_lacking(record)}".strip()]
     return parts
 
 
@@ -135,6 +144,10 @@ def _machines(groups: Mapping[str, Group]) -> str:
     counts = Counter(row["machine"] for group in groups.values() for row in group.rows if row.get("machine"))
     parts = [f"{machine} ({count} run{'' if count == 1 else 's'})" for machine, count in counts.most_common()]
     return f"Trained on {'; '.join(parts)}." if parts else ""
+
+
+def _lacking(record: Mapping[str, Any]) -> str:
+    return f" Runs that are lacking: {record['holes']}." if record["holes"] else ""
 
 
 def _difference(values: Sequence[float], figure: str) -> str:

@@ -72,8 +72,11 @@ def _outcomes(record: Mapping[str, Any] | None) -> str:
 
 
 def _outcome(scale: str, measured: Mapping[str, Any]) -> str:
-    reached = sum(0 < goal["seeds"] == goal["met"] for goal in measured["goals"])
-    return f"{scale}: {WORDS[measured['status']].lower()} ({reached} of {len(measured['goals'])} goals; seeds: {measured['seeds']})"
+    judged = [goal for goal in measured["goals"] if goal["seeds"]]
+    reached, unjudged = sum(goal["seeds"] == goal["met"] for goal in judged), len(measured["goals"]) - len(judged)
+    unmeasured = f", {unjudged} not measured" if unjudged else ""
+    seeds = max((goal["seeds"] for goal in judged), default=0)
+    return f"{scale}: {WORDS[measured['status']].lower()} ({reached} of {len(judged)} goals{unmeasured}; seeds: {seeds})"
 
 
 def _status(file: Path) -> dict[str, Any] | None:

@@ -134,20 +134,27 @@ def curve_figures(run: RunDir) -> dict[str, Any]:
 
 
 def drift_figures(run: RunDir, summary: Row) -> dict[str, Any]:
-    """Return how a run took the drift of its task: the largest read rate afterwards, and the steps until it stayed near the floor. Empty without a drift."""
+    """Return how a run took the drift of its task: read rates before and at most after it, and the steps until it was back near the floor.
+
+    Rates are averages over :data:`AVERAGED_STEPS` steps. Steps are counted from the drift to the first average within :data:`WITHIN_FLOOR` floors that comes
+    after the largest one; None where none does, and where none was above that. Empty without a drift.
+    """
     drift = run.read_json(CONFIG)["task"].get("drift_at")
     if drift is None or not (run.path / METRICS).exists():
         return {}
     lines = [record for record in run.metrics() if record["kind"] == "train"]
     steps, rates = [line["step"] for line in lines], [line["any_layer_read_rate"] for line in lines]
     smooth = [mean(rate for at, rate in zip(steps, rates, strict=True) if step - AVERAGED_STEPS < at <= step) for step in steps]
+    before = [rate for step, rate in zip(steps, smooth, strict=True) if step < drift]
     after = [(step, rate) for step, rate in zip(steps, smooth, strict=True) if step >= drift]
-    high = [step for step, rate in after if rate > WITHIN_FLOOR * summary.get("any_layer_floor", 0.0)]
-    recovered = bool(after) and (not high or high[-1] != after[-1][0])
+    near = WITHIN_FLOOR * summary.get("any_layer_floor", 0.0)
+    peak = max((rate for _, rate in after), default=None)
+    risen = [rate for _, rate in after].index(peak) if peak is not None and peak > near else len(after)
     return {
         "drift_at": drift,
-        "drift_peak_rate": max((rate for _, rate in after), default=None),
-        "recovery_steps": (high[-1] - drift if high else 0) if recovered else None,
+        "rate_before_drift": before[-1] if before else None,
+        "drift_peak_rate": peak,
+        "recovery_steps": next((step - drift for step, rate in after[risen:] if rate <= near), None),
     }
 
 

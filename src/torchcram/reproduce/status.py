@@ -35,7 +35,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """How one goal came out: met by ``met`` of the ``seeds`` fresh runs of its method."""
+    """How one goal came out: met by ``met`` of the ``seeds`` fresh runs of its method; no seeds where what it is compared with has none."""
 
     goal: Goal
     met: int
@@ -64,10 +64,11 @@ def grouped(rows: Sequence[Row], *, scale: str, source: str) -> dict[str, Group]
 def verdicts(claim: Claim, groups: Mapping[str, Group], *, scale: str) -> list[Verdict]:
     """Judge every goal of a scale by the fresh rows."""
     fresh = {name: group.rows for name, group in groups.items() if not group.stale}
-    return [
-        Verdict(goal=goal, met=sum(goal.met(row, fresh) for row in fresh.get(goal.method, [])), seeds=len(fresh.get(goal.method, [])))
-        for goal in claim.goals_at(scale)
-    ]
+    found = []
+    for goal in claim.goals_at(scale):
+        rows = fresh.get(goal.method, []) if all(fresh.get(name) for name in goal.than) else []
+        found.append(Verdict(goal=goal, met=sum(goal.met(row, fresh) for row in rows), seeds=len(rows)))
+    return found
 
 
 def status_of(claim: Claim, groups: Mapping[str, Group], *, scale: str, seeds: int) -> Status:
