@@ -22,6 +22,7 @@ def test_the_page_holds_every_measurement_and_its_origin(tmp_path):
     text = page.read_text()
     assert page.name == "cpu.md"
     for line in (
+        "# Measured speed: cpu (2 threads), some GPU",
         "| decode | 8,192 | 5% | 1.50 | 30.00 | 19.9x (0.4) | 20.0x | every read, cpu (2 threads) |",
         "| scan | 2,048 |  | 20.00 | 10.00 | 0.50x (0.01) |  | loop, cpu (2 threads) |",
         "| scan | 2,048 |  | not measured | not measured | not measured |  | loop, some GPU |",

@@ -16,7 +16,8 @@ from torchcram.report.wording import count, factor, percent
 HEAD = "| question | tokens | reads | ours, ms | peer, ms | times faster | limit | peer |\n|---|---|---|---|---|---|---|---|"
 READING = (
     "Ours and the peer take turns after a warm-up. A time is the median over the rounds; `times faster` is the median of peer / ours over the rounds, with its "
-    "interquartile range. The limit counts operations (1 / read rate for attention; the Amdahl share or memory traffic where a figure stands)."
+    "interquartile range; below 1x ours is slower. "
+    "The limit counts operations (1 / read rate for attention; the Amdahl share or memory traffic where a figure stands)."
 )
 
 Record = Mapping[str, Any]
@@ -35,7 +36,8 @@ def write_bench_page(file: Path) -> Path:
     origins = "\n".join(f"- {record['question']}, {record['device']}: {_origin(record)}" for record in machines)
     lines = "\n".join(_line(record) for record in (*records, *_not_on_a_gpu(records, folder=file.parent)))
     page = file.with_suffix(".md")
-    page.write_text(f"# Measured speed\n\n{READING}\n\n![times faster than the peer]({picture.name})\n\n{HEAD}\n{lines}\n\nMeasured:\n\n{origins}\n")
+    devices = ", ".join(dict.fromkeys(record["device"] for record in records))
+    page.write_text(f"# Measured speed: {devices}\n\n{READING}\n\n![times faster than the peer]({picture.name})\n\n{HEAD}\n{lines}\n\nMeasured:\n\n{origins}\n")
     return page
 
 
