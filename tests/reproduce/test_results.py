@@ -120,7 +120,7 @@ def test_the_recovery_from_a_drift_is_read_off_the_metrics(tmp_path, after, peak
     assert drifting.config.task.drift_at == 100
     fake_run(drifting.folder, drifting, rates=BEFORE + after)
     row = row_of(drifting.folder)
-    assert row["rate_before_drift"] == pytest.approx(0.014)
+    assert row["drift_base_rate"] == pytest.approx(0.014)
     assert row["drift_peak_rate"] == pytest.approx(peak)
     # Ten high lines from step 110 on, the last at 200; it weighs in the average of 50 steps until 240.
     assert row["recovery_steps"] == recovery

@@ -180,7 +180,7 @@ DRIFT_OVERRIDE = Claim(
     question="When what recurs changes, do reads come back and fall again? Is what the context overrides answered from the context?",
     paper="Not asked there: consolidated knowledge is assumed to stay right.",
     reading="Drift: the finished run of the same seed goes on for half as many steps, at a tenth of its learning rate, and after a quarter of them every "
-    "recurring pattern gets another value. Rates are averages of training reads over 50 steps: `rate before drift` is the last before, `drift peak rate` the "
+    "recurring pattern gets another value. Rates are averages of training reads over 50 steps: `drift base rate` is the last before, `drift peak rate` the "
     "largest after it, and `recovery steps` are counted from the drift until the average is within 1.25 x the floor again (`-`: never, or it was never above); "
     "half of the steps here are a quarter of those before. Override: a fifth of the recurring keys is bound again in each sequence; queries for these are "
     "`overridden`, and count as reads in the floor.",
@@ -206,13 +206,13 @@ DRIFT_OVERRIDE = Claim(
         "novel_accuracy",
         "overridden_accuracy",
         *READS[:2],
-        "rate_before_drift",
+        "drift_base_rate",
         "drift_peak_rate",
         "recovery_steps",
     ),
     goals=(
         Goal(method="drift", figure="recovery_steps", sign="<=", of="steps", times=0.5),
-        Goal(method="drift", figure="drift_peak_rate", sign=">=", of="rate_before_drift", times=1.5),
+        Goal(method="drift", figure="drift_peak_rate", sign=">=", of="drift_base_rate", times=1.5),
         Goal(method="drift", figure="retrieval_accuracy", sign=">=", number=0.99),
         Goal(method="drift", figure="any_layer_read_rate", sign="<=", of="any_layer_floor", times=1.25),
         Goal(method="override", figure="overridden_accuracy", sign=">=", number=0.98),

@@ -152,7 +152,7 @@ def drift_figures(run: RunDir, summary: Row) -> dict[str, Any]:
     risen = [rate for _, rate in after].index(peak) if peak is not None and peak > near else len(after)
     return {
         "drift_at": drift,
-        "rate_before_drift": before[-1] if before else None,
+        "drift_base_rate": before[-1] if before else None,
         "drift_peak_rate": peak,
         "recovery_steps": next((step - drift for step, rate in after[risen:] if rate <= near), None),
     }
