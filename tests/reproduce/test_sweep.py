@@ -10,6 +10,7 @@ import pytest
 
 from fake_runs import SOURCE, TOY, Ended, fake_run, finish_at_once
 from torchcram.reproduce.claim import Method
+from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import Job, jobs_to_do, plan
 from torchcram.reproduce.progress import SweepProgress, steps_done, steps_of
 from torchcram.reproduce.sweep import sweep
@@ -36,6 +37,17 @@ def fail(job: Job) -> Ended:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     job.log.write_text("step 1\nerror: training stopped at step 7: the loss is not finite\n")
     return Ended(2)
+
+
+def test_what_others_start_from_must_still_have_its_weights(tmp_path):
+    runs = plan([CLAIMS["08_drift_override"]], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)[:1]
+    drift = runs[0].job
+    assert drift.start in jobs_to_do(runs, refresh=False)
+    fake_run(drift.start.folder, drift.start)
+    with pytest.raises(ValueError, match=r"is finished, but its model.safetensors is gone, and other runs start from it: delete the folder"):
+        jobs_to_do(runs, refresh=False)
+    (drift.start.folder / "model.safetensors").touch()
+    assert jobs_to_do(runs, refresh=False) == [drift]
 
 
 def test_runs_that_differ_only_later_share_one_acquisition_which_comes_first(tmp_path):

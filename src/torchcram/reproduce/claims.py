@@ -179,11 +179,12 @@ DRIFT_OVERRIDE = Claim(
     folder="08_drift_override",
     question="When what recurs changes, do reads come back and fall again? Is what the context overrides answered from the context?",
     paper="Not asked there: consolidated knowledge is assumed to stay right.",
-    reading="Drift: the finished run of the same seed goes on for half as many steps, at a tenth of its learning rate, and after a quarter of them every "
-    "recurring pattern gets another value. Rates are averages of training reads over 50 steps: `drift base rate` is the last before, `drift peak rate` the "
-    "largest after it, and `recovery steps` are counted from the drift until the average is within 1.25 x the floor again (`-`: never, or it was never above); "
-    "half of the steps here are a quarter of those before. Override: a fifth of the recurring keys is bound again in each sequence; queries for these are "
-    "`overridden`, and count as reads in the floor.",
+    reading="Drift: the finished run of the same seed goes on (with new heads, as all that starts from another run) for half as many steps, at a tenth of its "
+    "learning rate, and after a quarter of them every recurring pattern gets another value. Rates are averages of training reads over 50 steps: `drift "
+    "base rate` is the last before, `drift peak rate` the largest after it, and `recovery steps` are counted from the drift until the average is within "
+    "1.25 x the floor again (`-`: never, or it was never above); half of the steps here are a quarter of those before. Override: a fifth of the recurring "
+    "keys is bound again in each sequence; queries for these are `overridden`, and count as reads in the floor. Scale demo leaves out SeqBoat and "
+    "Mixture-of-Depths, which do not answer there (01).",
     methods=(
         _drifting(CRAM, "drift", "CRAM"),
         _drifting(NO_TRACE, "drift_no_trace", "no surprise trace"),
@@ -219,6 +220,7 @@ DRIFT_OVERRIDE = Claim(
         Goal(method="override", figure="any_layer_read_rate", sign="<=", of="any_layer_floor", plus=0.003),
         Goal(method="override_no_trace", figure="overridden_accuracy", sign="<=", than=("override",), plus=-0.05),
     ),
+    headline={"demo": tuple(f"{kind}{name}" for kind in ("drift", "override") for name in ("", "_no_trace", "_cram_no_consolidation", "_static_router"))},
     picture=Picture(
         kind="training",
         title="The map changes after a quarter of the steps: reads of each router",

@@ -13,7 +13,7 @@ from torchcram.strict import require_choice
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.presets import PRESETS
 from torchcram.training.run_config import RunConfig
-from torchcram.training.run_dir import ACQUISITION, CONFIG, SUMMARY
+from torchcram.training.run_dir import ACQUISITION, CONFIG, MODEL, SUMMARY
 
 State = Literal["finished", "stale", "failed", "started", "missing"]
 LOGS, CONFIGS = "logs", "configs"
@@ -145,7 +145,11 @@ def _shared(configs: Iterable[RunConfig], *, runs: Path, source: str) -> dict[st
 
 
 def jobs_to_do(planned: Sequence[PlannedRun], *, refresh: bool) -> list[Job]:
-    """Return what is left to train, everything after what it starts from. Stale runs only with ``refresh``."""
+    """Return what is left to train, everything after what it starts from. Stale runs only with ``refresh``.
+
+    Raises:
+        ValueError: if a finished run that another one starts from has lost its weights.
+    """
     left: dict[str, Job] = {}
     for job in (run.job for run in planned):
         if job.finished or (job.state == "stale" and not refresh):
@@ -153,5 +157,7 @@ def jobs_to_do(planned: Sequence[PlannedRun], *, refresh: bool) -> list[Job]:
         for needed in job.before:
             if not needed.finished:
                 left.setdefault(needed.name, needed)
+            elif not needed.acquires and not (needed.folder / MODEL).exists():
+                raise ValueError(f"{needed.folder} is finished, but its {MODEL} is gone, and other runs start from it: delete the folder to train it again")
         left.setdefault(job.name, job)
     return list(left.values())
