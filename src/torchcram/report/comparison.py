@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,14 @@ def quality_figure(results: Results, *, figure: str) -> Figure | None:
         return None
     drawing = Figure(figsize=(WIDTH, 4.6))
     axes = drawing.subplots()
-    labels = []
+    labels, points = [], []
     for name, splits in results.items():
         scores = [one[figure] for one in splits.values()]
         shares = [one["attention_share"] for one in splits.values() if one["attention_share"] is not None]
         mean, deviation = statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
         if shares:
             axes.errorbar(statistics.mean(shares), mean, yerr=deviation, fmt="o", markersize=8, capsize=3, color=COLOURS[name], linewidth=1.2)
-            axes.annotate(name, (statistics.mean(shares), mean), xytext=(9, 5), textcoords="offset points", color=COLOURS[name], fontweight="bold")
+            points.append((statistics.mean(shares), mean, name))
         else:
             axes.axhline(mean, color=COLOURS[name], linewidth=1.1, linestyle=(0, (5, 3)))
             labels.append((mean, name, COLOURS[name]))
@@ -42,7 +43,16 @@ def quality_figure(results: Results, *, figure: str) -> Figure | None:
     percent_labels(axes.xaxis)
     axes.set_title(f"{SCORES[figure]} on test data and what it costs in attention (bars: standard deviation over splits)")
     end_labels(axes, labels)
+    _name(axes, points)
     return drawing
+
+
+def _name(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write names beside points: the lower one of two that lie together gets its name below, the others above."""
+    low, high = axes.get_ylim()
+    for share, mean, name in points:
+        crowded = any(0 < above - mean < 0.06 * (high - low) and abs(beside - share) < 0.1 for beside, above, _ in points)
+        axes.annotate(name, (share, mean), xytext=(9, -13 if crowded else 5), textcoords="offset points", color=COLOURS[name], fontweight="bold")
 
 
 @styled
