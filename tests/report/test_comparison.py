@@ -30,6 +30,14 @@ def test_quality_stands_against_share_and_a_method_without_one_is_a_line():
     assert axes.get_ylabel() == "AUROC"
 
 
+def test_names_of_points_that_lie_together_stand_above_and_below():
+    close = results()
+    close["ssm"] = {split: {**one, "auroc": one["auroc"] + 0.0002, "attention_share": 0.05} for split, one in close["cram"].items()}
+    (axes,) = quality_figure(close, figure="auroc").axes
+    heights = {text.get_text(): text.get_position()[1] for text in axes.texts if hasattr(text, "xy")}
+    assert heights["cram"] < 0 < heights["ssm"] == heights["transformer"]
+
+
 def test_calibration_joins_the_splits_by_their_counts():
     (axes,) = calibration_figure(results()).axes
     (ours,) = [line for line in axes.lines if line.get_label() == "cram"]
