@@ -1,13 +1,16 @@
 """Every method of the tables learns both problems, is offered what its peers are, and its result has the words of the tables."""
 
+import math
+
 import numpy as np
 import pytest
 
 from torchcram.comparison.boosting import Boosting, informative
 from torchcram.comparison.methods import METHODS
-from torchcram.comparison.neural import Neural
+from torchcram.comparison.neural import Neural, run_config
 from torchcram.comparison.problems import Table
-from torchcram.comparison.scores import scores
+from torchcram.comparison.scores import Outcome, scores
+from torchcram.types import RoutingControl
 
 NEURAL = [name for name, method in METHODS.items() if method.mixer is not None]
 SMALL = {"d_model": 16}
@@ -124,3 +127,29 @@ def test_trees_stop_at_the_limit_when_validation_data_want_no_more_and_at_the_mo
 def test_columns_without_two_values_are_left_out():
     features = np.array([[np.nan, 1.0, 2.0, np.nan], [np.nan, 1.0, 3.0, 4.0]])
     assert informative(Table(features=features, truth=np.array([0, 1]))).tolist() == [2]
+
+
+class Judge(Neural):
+    """A problem without a model."""
+
+    def __init__(self, problem):
+        self.problem = problem
+
+
+def test_early_stopping_passes_over_routed_models_that_read_more_than_they_should(activity):
+    def outcome(share: float) -> Outcome:
+        return Outcome(probability=np.full((2, 12), 1 / 12), truth=np.array([0, 1]), attention_share=share, per_second=1.0)
+
+    judge, routed = Judge(activity), RoutingControl()
+    assert judge._loss(outcome(0.11), routed) == math.inf
+    assert judge._loss(outcome(0.09), routed) == pytest.approx(math.log(12))
+    assert judge._loss(outcome(1.0), RoutingControl(reads="all")) == pytest.approx(math.log(12))
+
+
+def test_a_price_comes_from_the_problem_and_reaches_the_controller_with_its_other_rules(physionet, activity):
+    for problem in (physionet, activity):
+        first = METHODS["cram"].starting(problem)
+        rules = run_config(problem, "cram", {**first, "weight_decay": 0.1}, {}, seed=0, longest=16).controller
+        assert rules.price_most == first["price_most"] == problem.prices[-2]
+        assert {name: getattr(rules, name) for name in problem.controller} == dict(problem.controller)
+        assert "price_most" not in METHODS["ssm"].starting(problem)

@@ -104,9 +104,10 @@ def test_what_has_a_price_is_chosen_among_the_trials_that_read_little(method, ph
     """The better it is, the more it reads: the best within the bound comes first, and those beyond it are ordered by what they read."""
     priced = FakeMethod(
         title="fake",
-        middle={"quality": 1.0, "price_most": 0.1},
-        draw=lambda trial: {"quality": trial.suggest_float("quality", 0.0, 2.0), "price_most": trial.suggest_categorical("price_most", [0.1])},
+        middle={"quality": 1.0},
+        draw=lambda trial: {"quality": trial.suggest_float("quality", 0.0, 2.0)},
         fixed={},
+        priced=True,
     )
     monkeypatch.setattr(FakeMethod, "fit", lambda self, problem, number, parameters, **options: Fake(parameters["quality"], share=parameters["quality"] / 4))
     found = tune(priced, physionet, journal=tmp_path / "one.journal", trials=12, limit=5.0, say=lambda line: None)

@@ -49,10 +49,11 @@ class Method:
 
     Attributes:
         title: for people.
-        middle: parameters of the first trial.
+        middle: parameters of the first trial, a price apart.
         draw: draws the parameters of a further trial.
         fixed: parameters that are not tuned.
         mixer: name of its mixer or encoder; None for trees.
+        priced: whether it decides what to read, at a price.
     """
 
     title: str
@@ -60,19 +61,18 @@ class Method:
     draw: Callable[[Trial], dict[str, Any]]
     fixed: dict[str, Any]
     mixer: str | None = None
-
-    @property
-    def priced(self) -> bool:
-        """Whether it decides what to read, at a price."""
-        return "price_most" in self.middle
+    priced: bool = False
 
     def starting(self, problem: Problem) -> dict[str, Any]:
         """Return the parameters of the first trial on a problem."""
-        return {name: value for name, value in self.middle.items() if name not in ("hide", *LESSONS) or problem.sparse}
+        price = {"price_most": problem.prices[-2]} if self.priced else {}
+        return {name: value for name, value in self.middle.items() if name not in ("hide", *LESSONS) or problem.sparse} | price
 
     def drawn(self, trial: Trial, problem: Problem) -> dict[str, Any]:
         """Return the parameters of a further trial on a problem."""
         drawn = self.draw(trial)
+        if self.priced:
+            drawn["price_most"] = trial.suggest_categorical("price_most", list(problem.prices))
         if problem.sparse and "hide" in self.middle:
             drawn["hide"] = trial.suggest_float("hide", 0.02, 0.4)
             drawn |= {name: trial.suggest_categorical(name, SIDE) for name in LESSONS if name in self.middle}
@@ -92,7 +92,6 @@ MIDDLE = {"learning_rate": 1e-3, "weight_decay": 0.1, "d_model": 64, "hide": 0.1
 CAUSAL = {**MIDDLE, "forecast": 1.0}
 STACKED = {**CAUSAL, "layers": 2}
 RECURRENT = {**STACKED, "state_size": 8}
-ROUTED = {**RECURRENT, "price_most": 0.1}
 
 
 def _neural(trial: Trial) -> dict[str, Any]:
@@ -111,10 +110,6 @@ def _recurrent(trial: Trial) -> dict[str, Any]:
     return {**_stacked(trial), "state_size": trial.suggest_categorical("state_size", [4, 8, 16, 64])}
 
 
-def _routed(trial: Trial) -> dict[str, Any]:
-    return {**_recurrent(trial), "price_most": trial.suggest_categorical("price_most", [0.01, 0.03, 0.1, 0.3])}
-
-
 def _trees(trial: Trial) -> dict[str, Any]:
     return {
         "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
@@ -125,11 +120,11 @@ def _trees(trial: Trial) -> dict[str, Any]:
 
 
 METHODS: dict[str, Method] = {
-    "cram": Method(title="CRAM", mixer="cram", middle=ROUTED, draw=_routed, fixed={"slots": 64}),
+    "cram": Method(title="CRAM", mixer="cram", priced=True, middle=RECURRENT, draw=_recurrent, fixed={"slots": 64}),
     "grud": Method(title="GRU-D", mixer="grud", middle=CAUSAL, draw=_neural, fixed={}),
     "transformer": Method(title="dense Transformer", mixer="transformer", middle=STACKED, draw=_stacked, fixed={}),
     "ssm": Method(title="SSM alone", mixer="ssm", middle=RECURRENT, draw=_recurrent, fixed={}),
-    "seqboat": Method(title="SeqBoat", mixer="seqboat", middle=ROUTED, draw=_routed, fixed={}),
+    "seqboat": Method(title="SeqBoat", mixer="seqboat", priced=True, middle=RECURRENT, draw=_recurrent, fixed={}),
     "boosting": Method(
         title="gradient boosting",
         middle={"learning_rate": 0.05, "max_leaf_nodes": 12, "l2_regularization": 2.0, "max_features": 0.5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -57,7 +58,7 @@ class Neural:
         with TrainingProgress(steps=problem.steps, show=False) as progress:
             self.control = learn(
                 trainer,
-                judge=lambda model, control: log_loss(judged(cast(SequenceModel, model), problem.head, held, control, attends=self.attends)),
+                judge=lambda model, control: self._loss(judged(cast(SequenceModel, model), problem.head, held, control, attends=self.attends), control),
                 every=every,
                 patience=JUDGEMENTS + 1,
                 progress=progress,
@@ -65,6 +66,11 @@ class Neural:
                 seconds=limit - (time.monotonic() - begin),
             )
         self.steps, self.model, self.routes = trainer.step, trainer.plain.eval(), trainer.routes
+
+    def _loss(self, outcome: Outcome, control: RoutingControl) -> float:
+        """Return what early stopping judges by: what may choose its reads, and makes more than it should, is as bad as can be."""
+        share = outcome.attention_share or 0.0
+        return math.inf if control.reads != "all" and share > self.problem.most_share else log_loss(outcome)
 
     @property
     def parameters(self) -> int:
@@ -89,7 +95,13 @@ def run_config(problem: Problem, mixer: str, parameters: Mapping[str, Any], opti
             "seed": seed,
             "task": {"kind": "custom", "name": "comparison", "length": longest},
             "model": {**shape, "mixer": mixer, "options": {**options, **own}},
-            "controller": {"acquire_steps": problem.steps // 2, "shortest_acquisition": problem.steps // 8, "steady_price": True, **price},
+            "controller": {
+                "acquire_steps": problem.steps // 2,
+                "shortest_acquisition": problem.steps // 8,
+                "steady_price": True,
+                **problem.controller,
+                **price,
+            },
             "training": {"steps": problem.steps, "tokens_per_step": problem.sequences * longest, "warmup_steps": min(50, problem.steps // 10), **training},
         }
     )

@@ -6,10 +6,11 @@ Trees see summaries. All that is fitted is fitted on the training part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -53,6 +54,9 @@ class Problem(Protocol):
         goal: the score by which methods are tuned: greater is better.
         steps, sequences: most optimizer steps, and sequences in each.
         sparse: whether few observations and labels come with a series: then some are hidden in training, and side heads help.
+        prices: bounds of the price of a read among which tuning chooses; the first trial has the last but one.
+        controller: fields of :class:`torchcram.memory.consolidation.ControllerConfig` that differ from their defaults.
+        most_share: early stopping keeps a routed model that reads a larger share only if there is no other.
     """
 
     head: Head
@@ -60,6 +64,9 @@ class Problem(Protocol):
     steps: int
     sequences: int
     sparse: bool
+    prices: tuple[float, ...]
+    controller: Mapping[str, float]
+    most_share: float
 
     def tasks(self, number: int, *, encoder: bool, hide: float, lessons: Lessons) -> Tasks:
         """Return the parts of a split; some observations of the training part are hidden."""
@@ -78,6 +85,9 @@ class PhysioNetProblem:
     """Death in hospital, one prediction a stay. See :mod:`torchcram.tasks.physionet`."""
 
     head, goal, steps, sequences, sparse = DEATH, "auroc", 640, 64, True
+    prices: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
+    controller: Mapping[str, float] = MappingProxyType({})
+    most_share = 1.0
 
     def __init__(self, data: PhysioNet):
         self.data = data
@@ -117,6 +127,10 @@ class ActivityProblem:
     """What somebody is doing, one prediction a step; steps without a label are not scored. See :mod:`torchcram.tasks.activity`."""
 
     head, goal, steps, sequences, sparse = ACTIVITY, "macro_f1", 800, 32, False
+    # Half of the steps are left for routing, and what a read gains at one step is little: the price climbs fast and far, and quality may give more on the way.
+    prices: tuple[float, ...] = (0.1, 0.3, 1.0)
+    controller: Mapping[str, float] = MappingProxyType({"price_start": 0.03, "price_growth": 1.05, "loss_tolerance": 0.3})
+    most_share = 0.1
 
     def __init__(self, data: Activity):
         self.data = data
