@@ -130,7 +130,7 @@ def test_columns_without_two_values_are_left_out():
 
 
 class Judge(Neural):
-    """A problem without a model."""
+    """What judges outcomes; nothing is trained."""
 
     def __init__(self, problem):
         self.problem = problem
