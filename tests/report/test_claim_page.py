@@ -196,7 +196,9 @@ def test_each_kind_of_picture_shows_its_methods(tmp_path, runs, picture, labels)
     (axes,) = figure.axes
     assert {text.get_text() for text in axes.get_legend().get_texts()} == labels
     if picture.kind == "frontier":
-        lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+        runs_alone = [line.get_xydata().tolist() for line in axes.get_lines() if line.get_label().startswith("_")]
+        assert runs_alone == [[[0.015, 0.995]] * 3, [[0.015, 0.995]] * 3, [[1.0, 0.995]] * 3]
+        lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines() if not line.get_label().startswith("_")}
         floor = [x for x, _ in lines.pop("any layer floor")]
         assert lines == {"CRAM": [[0.015, 0.995], [0.015, 0.995]], "dense": [[1.0, 0.995]]}
         assert floor == pytest.approx([SUMMARY["any_layer_floor"]] * 2)
@@ -206,3 +208,18 @@ def test_each_kind_of_picture_shows_its_methods(tmp_path, runs, picture, labels)
         assert bound[0].tolist() == [0.0, 1 / 16]
         assert bound[bound[:, 1] < 1 - 1e-9][-1, 0] < 6 / 128 <= bound[-1, 0]
         assert (bound[:, 1].max(), bound[-1, 1]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["training", "frontier", "bound"])
+def test_a_method_keeps_its_colour_where_others_are_missing(tmp_path, runs, kind):
+    for run in runs:
+        fake_run(run.job.folder, run.job)
+    claim = replace(TOY, picture=Picture(kind=kind, title="T", y="any_layer_read_rate" if kind == "training" else "retrieval_accuracy"))
+    groups = grouped(rows_of([replace(run, claim=claim) for run in runs]), scale="mini", source=SOURCE)
+
+    def colours(names):
+        (axes,) = claim_figure(claim, {name: groups[name] for name in names}).axes
+        return {line.get_label(): line.get_color() for line in axes.get_lines() if not line.get_label().startswith("_")}
+
+    every, alone = colours(groups), colours(["dense"])
+    assert alone["dense"] == every["dense"] != every["CRAM"]

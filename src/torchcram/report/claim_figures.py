@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from torchcram.reproduce.claim import Claim, Method, is_share
 from torchcram.reproduce.results import COURSE_STEPS, COURSE_VALUES
 from torchcram.reproduce.status import Group
 
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B8860B", "#AA3377", "#56B4E9", "#6B7785", "#CC79A7", "#1F2933", "#8C6D31")
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B8860B", "#AA3377", "#56B4E9", "#6B7785", "#CC79A7", "#1F2933", "#8C6D31", "#332288", "#7BC043", "#FF5A5F", "#5A9A9A")
 PAPER_EXPONENT = 0.43
 
 
@@ -27,8 +28,7 @@ def claim_figure(claim: Claim, groups: Mapping[str, Group]) -> Figure | None:
         claim: whose picture is drawn.
         groups: rows by method, at one scale.
     """
-    shown = [method for method in claim.methods if method.name in (claim.picture.methods or [method.name]) and method.name in groups]
-    shown = [method for method in shown if not groups[method.name].stale]
+    shown = [method for method in _drawn(claim) if method.name in groups and not groups[method.name].stale]
     if not shown:
         return None
     height = max(3.4, 0.33 * len(shown) + 1.4) if claim.picture.kind == "dots" else 5.0
@@ -45,11 +45,25 @@ def claim_figure(claim: Claim, groups: Mapping[str, Group]) -> Figure | None:
     elif claim.picture.kind == "bound":
         _bound(axes, claim, shown, groups)
     elif claim.picture.kind == "exposures":
-        _exposures(axes, shown, groups)
+        _exposures(axes, claim, shown, groups)
     else:
         _frontier(axes, claim, shown, groups)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
     return figure
+
+
+def _drawn(claim: Claim) -> list[Method]:
+    """Return the methods that the picture is about, measured or not."""
+    return [method for method in claim.methods if method.name in (claim.picture.methods or [method.name])]
+
+
+def _family(method: Method) -> str:
+    return method.family or method.title
+
+
+def _colours(claim: Claim) -> dict[str, str]:
+    """Return a colour for each family, the same at every scale."""
+    return dict(zip(dict.fromkeys(_family(method) for method in _drawn(claim)), cycle(COLOURS), strict=False))
 
 
 def _values(group: Group, figure: str) -> list[float]:
@@ -62,7 +76,9 @@ def _label(figure: str) -> str:
 
 def _training(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
     """Each run a thin line, the mean of a method's runs (over the steps of the shortest) a bold one."""
-    for colour, method in zip(_cycled(len(shown)), shown, strict=True):
+    colours = _colours(claim)
+    for method in shown:
+        colour = colours[_family(method)]
         curves = [(np.array(row[COURSE_STEPS]), np.array(row[COURSE_VALUES])) for row in groups[method.name].rows if row.get(COURSE_STEPS)]
         for steps, values in curves if len(curves) > 1 else []:
             axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.4)
@@ -89,15 +105,22 @@ def _sweep(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[st
     rate_axis(axes, label=_label(claim.picture.y))
 
 
-def _frontier(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
-    """The means of a family's methods a line; dashed: the reads that an oracle needs for every answer."""
-    families: dict[str, list[tuple[float, float]]] = {}
+def _points(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group], *, x: str) -> None:
+    """Each run a faint dot, the means of a family's methods a line."""
+    means: dict[str, list[tuple[float, float]]] = {}
+    colours = _colours(claim)
     for method in shown:
-        x, y = (_values(groups[method.name], figure) for figure in (claim.picture.x, claim.picture.y))
-        if x and y:
-            families.setdefault(method.family or method.title, []).append((float(np.mean(x)), float(np.mean(y))))
-    for colour, (name, points) in zip(_cycled(len(families)), families.items(), strict=True):
-        axes.plot(*zip(*sorted(points), strict=True), "o-", color=colour, linewidth=1.2, markersize=5, label=name)
+        runs = [_values(groups[method.name], figure) for figure in (x, claim.picture.y)]
+        if all(runs):
+            axes.plot(*runs, ".", color=colours[_family(method)], alpha=0.4)
+            means.setdefault(_family(method), []).append((float(np.mean(runs[0])), float(np.mean(runs[1]))))
+    for name, points in means.items():
+        axes.plot(*zip(*sorted(points), strict=True), "o-" if len(points) > 1 else "D", color=colours[name], linewidth=1.2, markersize=5, label=name)
+
+
+def _frontier(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+    """What each method answers at which reads; dashed: the reads that an oracle needs for every answer."""
+    _points(axes, claim, shown, groups, x=claim.picture.x)
     floors = [floor for method in shown for floor in _values(groups[method.name], "any_layer_floor")]
     if claim.picture.x == "any_layer_read_rate" and floors:
         axes.axvline(float(np.mean(floors)), color=INK, linewidth=1.4, linestyle=(0, (5, 3)), zorder=1, label=_label("any_layer_floor"))
@@ -109,16 +132,8 @@ def _frontier(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping
 
 
 def _bound(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
-    """Each run a faint dot, the means of a family's methods a line; dashed: what a static reader without parametric memory can reach."""
-    families: dict[str, list[Method]] = {}
-    for method in shown:
-        families.setdefault(method.family or method.title, []).append(method)
-    for colour, (name, methods) in zip(_cycled(len(families)), families.items(), strict=True):
-        points = [[_values(groups[method.name], figure) for figure in ("any_layer_read_rate", claim.picture.y)] for method in methods]
-        for x, y in points:
-            axes.plot(x, y, ".", color=colour, alpha=0.4)
-        means = sorted((float(np.mean(x)), float(np.mean(y))) for x, y in points)
-        axes.plot(*zip(*means, strict=True), "o-" if len(means) > 1 else "D", color=colour, linewidth=1.2, markersize=5, label=name)
+    """What each method answers at which reads; dashed: what a static reader without parametric memory can reach."""
+    _points(axes, claim, shown, groups, x="any_layer_read_rate")
     row = groups[shown[0].name].rows[0]
     share, values = float(row["query_share"]), int(row["values"])
     budgets = np.linspace(0.0, 1.4 * share, 141)
@@ -129,9 +144,11 @@ def _bound(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[st
     percent_labels(axes.yaxis)
 
 
-def _exposures(axes: Axes, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
+def _exposures(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> None:
     """Each run a thin line, the runs of a method pooled a bold one; dashed: the paper's slope."""
-    for colour, method in zip(_cycled(len(shown)), shown, strict=True):
+    colours = _colours(claim)
+    for method in shown:
+        colour = colours[_family(method)]
         rows = [row for row in groups[method.name].rows if row.get("curve_queries")]
         for row in rows:
             _rates(axes, np.array(row["curve_encounters"]), np.array(row["curve_queries"]), np.array(row["curve_reads"]), color=colour, alpha=0.35)
@@ -169,7 +186,3 @@ def _dots(figure: Figure, claim: Claim, shown: Sequence[Method], groups: Mapping
         axes.set_yticks(range(len(shown)), [method.title for method in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
     figure.axes[0].set_title(claim.picture.title)
-
-
-def _cycled(count: int) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(count)]
