@@ -16,7 +16,22 @@ from torchcram.reproduce.claim import Claim, Method, is_share
 from torchcram.reproduce.results import COURSE_STEPS, COURSE_VALUES
 from torchcram.reproduce.status import Group
 
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B8860B", "#AA3377", "#56B4E9", "#6B7785", "#CC79A7", "#1F2933", "#8C6D31", "#332288", "#7BC043", "#FF5A5F", "#5A9A9A")
+COLOURS = (
+    "#D55E00",
+    "#0072B2",
+    "#009E73",
+    "#B8860B",
+    "#AA3377",
+    "#56B4E9",
+    "#6B7785",
+    "#CC79A7",
+    "#1F2933",
+    "#8C6D31",
+    "#332288",
+    "#7BC043",
+    "#FF5A5F",
+    "#5A9A9A",
+)
 PAPER_EXPONENT = 0.43
 
 

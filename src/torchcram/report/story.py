@@ -5,6 +5,7 @@ No sentence is written about a figure that the run does not have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torchcram.report.fits import detect_transition
@@ -14,7 +15,7 @@ from torchcram.report.wording import count, duration, factor, percent, times
 
 def story(record: RunRecord) -> list[str]:
     """Return the sentences, most important first; possibly none."""
-    sentences = [_reads(record), _answers(record), _transition(record), _causes(record), _cost(record), _run(record)]
+    sentences = [_reads(record), _answers(record), _transition(record), _causes(record), _threshold(record), _cost(record), _run(record)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -90,6 +91,23 @@ def _causes(record: RunRecord) -> str:
         f"Two things make up the reduction: most steps need no retrieval at all ({factor(need)}), "
         f"and queries for recurring patterns are answered from parameters ({factor(consolidation)})."
     )
+
+
+def _threshold(record: RunRecord) -> str:
+    """Say so where calibration could certify no threshold but the most cautious one, and what would help."""
+    calibration = record.calibration or {}
+    curve = sorted(calibration.get("curve") or [], reverse=True)
+    if len(curve) < 2 or calibration["threshold_shift"] != curve[0][0]:
+        return ""
+    tolerance, risk, sequences = calibration["risk_tolerance"], curve[1][1], calibration["sequences"]
+    left = (
+        f"{count(sequences)} calibration sequences could certify no threshold at a risk of {percent(tolerance)} but the most cautious one, "
+        f"which skips {percent(curve[0][2])} of the reads that could be skipped"
+    )
+    if risk >= tolerance:
+        return f"{left}: the next one changes {percent(risk)} of the answers."
+    needed = math.ceil((1 - tolerance) / (tolerance - risk) - 1e-9)
+    return f"{left}: the next one changes {percent(risk)} of the answers, which takes {count(needed)} sequences (evaluation.calibration_sequences) to certify."
 
 
 def _cost(record: RunRecord) -> str:
