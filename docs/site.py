@@ -44,7 +44,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what is made."""
-    made: dict[str, str | bytes] = {"results.md": results_page(ROOT / "experiments"), "figures/sequence.png": _sequence()}
+    made: dict[str, str | bytes] = {"results.md": results_page(ROOT / "experiments")}
     made |= {f"api/{name or 'words'}.md": _api(name, modules) for name, modules in _packages().items()}
     made |= {f"examples/{file.stem}.md": _example(file) for file in _examples()}
     made |= {f"figures/{_slug(file)}": file.read_bytes() for file in sorted((ROOT / "experiments").glob("**/*.png"))}
@@ -57,7 +57,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links to files of the repository to their pages."""
     del page, config, files
-    return re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples/\1.md)", markdown)
+    markdown = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples/\1.md)", markdown).replace("](../experiments/)", "](results.md)")
+    return re.sub(r"\]\(\.\./(experiments/[\w/]+\.png)\)", lambda found: f"](figures/{_slug(ROOT / found[1])})", markdown)
 
 
 def _packages() -> dict[str, list[str]]:
@@ -92,14 +93,3 @@ def _benchmarks(suffix: str) -> list[Path]:
 
 def _slug(file: Path) -> str:
     return "-".join(file.relative_to(ROOT / "experiments").parts)
-
-
-def _sequence() -> bytes:
-    """Return the picture of one sequence of SRCD."""
-    import torch
-
-    from torchcram.report.drawing import draw_sequence
-    from torchcram.report.style import png
-    from torchcram.tasks.srcd import SRCD, SRCDConfig
-
-    return png(draw_sequence(SRCD(SRCDConfig(length=256)).batch(1, generator=torch.Generator().manual_seed(0))))

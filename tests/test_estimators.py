@@ -236,3 +236,15 @@ def test_a_long_frame_is_fitted_and_predicted(classifier):
         clone(classifier).fit(frame, label.drop("p0"))
     with pytest.raises(ValueError, match=r"series 'p0', column 7: no training series had this variable"):
         model.predict(frame.assign(variable=7))
+
+
+@pytest.mark.parametrize(("price", "start"), [(0.3, 0.01), (0.005, 0.005)])
+def test_the_price_of_a_read_is_the_bound_to_which_it_climbs(price, start):
+    for estimator, target in ((CRAMClassifier, LABEL), (CRAMRegressor, np.arange(24.0))):
+        controller = estimator(**{**TINY, "max_steps": 2}, read_price=price).fit(SERIES, target).config_.controller
+        assert (controller.price_start, controller.price_most) == (start, price)
+
+
+def test_a_price_below_nothing_is_refused():
+    with pytest.raises(ValueError, match="price_most"):
+        CRAMClassifier(**TINY, read_price=-1.0).fit(SERIES, LABEL)

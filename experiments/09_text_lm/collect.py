@@ -133,7 +133,9 @@ def main() -> None:
     write_page(RUNS, RUNS / "report.html")
     page = HERE / "README.md"
     before, _, rest = page.read_text().partition(BEGIN)
-    page.write_text(before + BEGIN + "\n" + tables(runs) + "\n" + END + rest.partition(END)[2])
+    page.write_text(
+        before + BEGIN + "\n![Loss and keys scanned while training, and loss over budgets](figure.png)\n\n" + tables(runs) + "\n" + END + rest.partition(END)[2]
+    )
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ class _SeriesEstimator(BaseEstimator):
         sequences = max(1, min(self.batch_size, MOST_TOKENS // longest))
         # Its reference moments must be told over which time to spread.
         options = {"span": task.span or 1.0} if self.mixer == "mtand" else {}
-        acquire = {"acquire_steps": self.max_steps // 2, "shortest_acquisition": min(100, self.max_steps // 4)}
+        price = {"price_start": min(0.01, self.read_price), "price_most": self.read_price}
+        acquire = {"acquire_steps": self.max_steps // 2, "shortest_acquisition": min(100, self.max_steps // 4), **price}
         training = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay, "warmup_steps": min(50, self.max_steps // 10)}
         return RunConfig.parse(
             {
@@ -205,6 +206,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         history: add running statistics of each channel, and carry values forward: see :mod:`torchcram.tasks.history`. For channels that are rarely observed.
         forecast, replicate: weights of further heads, one that says what is observed at the next step, one that says the target at every step: see
             :mod:`torchcram.tasks.side_heads`. For sparse series with few labels; ``"mtand"`` sees the whole series, so it has nothing to forecast.
+        read_price: most that a read may cost, in units of the loss (``controller.price_most``): a lower one reads more. Of routed mixers alone.
         max_steps: most optimizer steps; at most half of them read everything.
         batch_size: series in a step.
         learning_rate, weight_decay: AdamW's.
@@ -230,6 +232,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         history: bool = False,
         forecast: float = 0.0,
         replicate: float = 0.0,
+        read_price: float = 0.3,
         max_steps: int = 400,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
@@ -242,7 +245,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         verbose: bool = False,
     ):
         self.d_model, self.layers, self.mixer, self.mixer_options = d_model, layers, mixer, mixer_options
-        self.history, self.forecast, self.replicate = history, forecast, replicate
+        self.history, self.forecast, self.replicate, self.read_price = history, forecast, replicate, read_price
         self.max_steps, self.batch_size, self.learning_rate, self.weight_decay = max_steps, batch_size, learning_rate, weight_decay
         self.early_stopping, self.validation_share, self.patience = early_stopping, validation_share, patience
         self.class_weight, self.random_state, self.verbose = class_weight, random_state, verbose
@@ -288,6 +291,7 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         history: bool = False,
         forecast: float = 0.0,
         replicate: float = 0.0,
+        read_price: float = 0.3,
         max_steps: int = 400,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
@@ -299,7 +303,7 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         verbose: bool = False,
     ):
         self.d_model, self.layers, self.mixer, self.mixer_options = d_model, layers, mixer, mixer_options
-        self.history, self.forecast, self.replicate = history, forecast, replicate
+        self.history, self.forecast, self.replicate, self.read_price = history, forecast, replicate, read_price
         self.max_steps, self.batch_size, self.learning_rate, self.weight_decay = max_steps, batch_size, learning_rate, weight_decay
         self.early_stopping, self.validation_share, self.patience = early_stopping, validation_share, patience
         self.random_state, self.verbose = random_state, verbose

@@ -17,7 +17,9 @@ HEAD = "| question | tokens | reads | ours, ms | peer, ms | times faster | limit
 READING = (
     "Ours and the peer take turns after a warm-up. A time is the median over the rounds; `times faster` is the median of peer / ours over the rounds, with its "
     "interquartile range; below 1x ours is slower. "
-    "The limit counts operations (1 / read rate for attention; the Amdahl share or memory traffic where a figure stands)."
+    "The limit counts operations (1 / read rate for attention; the Amdahl share or memory traffic where a figure stands). Weights are untrained, and which "
+    "tokens read is drawn by lot at the rate that is shown: a trained model's own rate has to be put in. Made by `torchcram bench --json FILE`, with "
+    "`--device cuda` on a GPU."
 )
 
 Record = Mapping[str, Any]
@@ -34,10 +36,12 @@ def write_bench_page(file: Path) -> Path:
     picture = file.with_suffix(".png")
     picture.write_bytes(png(bench_figure(records)))
     origins = "\n".join(f"- {record['question']}, {record['device']}: {_origin(record)}" for record in machines)
-    lines = "\n".join(_line(record) for record in (*records, *_not_on_a_gpu(records, folder=file.parent)))
+    lines = "\n".join(_line(record) for record in records)
     page = file.with_suffix(".md")
     devices = ", ".join(dict.fromkeys(record["device"] for record in records))
-    page.write_text(f"# Measured speed: {devices}\n\n{READING}\n\n![times faster than the peer]({picture.name})\n\n{HEAD}\n{lines}\n\nMeasured:\n\n{origins}\n")
+    lacking = _not_on_a_gpu(records, folder=file.parent)
+    parts = [f"# Measured speed: {devices}", READING, f"![times faster than the peer]({picture.name})", f"{HEAD}\n{lines}", lacking, "Measured:", origins]
+    page.write_text("\n\n".join(part for part in parts if part) + "\n")
     return page
 
 
@@ -63,13 +67,12 @@ def bench_figure(records: Sequence[Record]) -> Figure:
     return figure
 
 
-def _not_on_a_gpu(records: Sequence[Record], *, folder: Path) -> list[Record]:
-    """Return a line without figures for each question that was measured on no GPU, by no file of the folder."""
-    blank: dict[str, Any] = dict.fromkeys(("length", "read_rate", "ours_ms", "peer_ms", "ratio", "spread", "limit"))
-    questions = list(dict.fromkeys(record["question"] for record in records))
-    asked = [record for file in folder.glob("*.machine.json") for record in json.loads(file.read_text())]
-    there = {record["question"] for record in (*records, *asked) if not record["device"].startswith("cpu")}
-    return [{**blank, "question": question, "device": "on a CUDA GPU", "peer": "no peer"} for question in questions if question not in there]
+def _not_on_a_gpu(records: Sequence[Record], *, folder: Path) -> str:
+    """Name the questions that some file of the folder has measured, but none on a GPU."""
+    asked = [*records, *(record for file in sorted(folder.glob("*.machine.json")) for record in json.loads(file.read_text()))]
+    there = {record["question"] for record in asked if not record["device"].startswith("cpu")}
+    lacking = [f"`{question}`" for question in dict.fromkeys(record["question"] for record in asked) if question not in there]
+    return f"Not measured on a GPU: {', '.join(lacking)}." if lacking else ""
 
 
 def _names(records: Sequence[Record]) -> list[str]:
@@ -87,10 +90,9 @@ def _name(record: Record) -> str:
 
 def _line(record: Record) -> str:
     reads, limit = ("" if record[name] is None else write(record[name]) for name, write in (("read_rate", percent), ("limit", factor)))
-    length = "" if record["length"] is None else count(record["length"])
     ours, peer = ("not measured" if record[name] is None else f"{record[name]:,.2f}" for name in ("ours_ms", "peer_ms"))
     ratio = "not measured" if record["ratio"] is None else f"{factor(record['ratio'])} ({record['spread']:.2g})"
-    return f"| {record['question']} | {length} | {reads} | {ours} | {peer} | {ratio} | {limit} | {record['peer']}, {record['device']} |"
+    return f"| {record['question']} | {count(record['length'])} | {reads} | {ours} | {peer} | {ratio} | {limit} | {record['peer']}, {record['device']} |"
 
 
 def _origin(record: Record) -> str:

@@ -80,7 +80,8 @@ def _page(claim: Claim, readme: Path) -> str:
     own = {
         "# ": f"{claim.name}: {claim.question}",
         "**The paper**: ": claim.paper,
-        "**Command**: ": f"{_commands(claim)} trains what is missing and writes everything between the marks below. Finished runs are skipped.",
+        "**Command**: ": f"{_commands(claim)} trains what is missing and writes everything between the marks below. Finished runs are "
+        "skipped, and so is what results.csv holds of this very code; `--out mine/experiments` repeats all of it.",
         "**How to read it**: ": claim.reading,
     }
     if not readme.exists():

@@ -33,7 +33,8 @@ def results_page(experiments: Path) -> str:
     """
     records = _records(experiments)
     rows = [f"| [{name}](#{name}) | {CLAIMS[name].question} | {_word(record)} |" for name, record in records.items()]
-    head = "Written from the files under `experiments/`: means over seeds, with the least and the greatest. `torchcram reproduce CLAIM` repeats a claim."
+    head = "Written from the files under `experiments/`: means over seeds, with the least and the greatest. "
+    head += "`torchcram reproduce CLAIM --out mine/experiments` repeats a claim."
     table = "\n".join(["| claim | question | status |", "|---|---|---|", *rows])
     parts = [_claim(CLAIMS[name], record, experiments) for name, record in records.items()]
     return "\n\n".join(part for part in ("# Results", head, table, _main(experiments / MAIN), *parts) if part) + "\n"
