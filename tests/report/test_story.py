@@ -58,25 +58,39 @@ def test_an_unfinished_run_says_so_and_how_far_it_came(run_dir: Path, rewrite):
     assert "cut off" in message
 
 
-def _calibrated(run_dir: Path, *, shift: float, risk: float) -> str:
-    """Return the story of a run whose second most cautious threshold has a risk, and that chose a shift on 260 sequences."""
-    curve = [[8.0, 0.0001, 0.0], [1.5, risk, 0.9964], [1.1, 2 * risk, 0.9983]]
-    chosen = {"risk_tolerance": 0.005, "threshold_shift": shift, "empirical_risk": 0.0001, "skipped_share": 0.0, "sequences": 260, "curve": curve}
+def _calibrated(run_dir: Path, *, shift: float, risk: float, least: float = 0.0001) -> str:
+    """Return the story of a run that chose a shift on 260 sequences, where the two most cautious thresholds have these risks."""
+    curve = [[8.0, least, 0.0], [1.5, risk, 0.9964], [1.1, 2 * risk, 0.9983]]
+    chosen = {"risk_tolerance": 0.005, "threshold_shift": shift, "empirical_risk": least, "skipped_share": 0.0, "sequences": 260, "curve": curve}
     (run_dir / "calibration.json").write_text(json.dumps(chosen))
     return " ".join(story(read_run(run_dir)))
 
 
 def test_a_threshold_that_could_not_be_certified_is_told_with_what_would_help(run_dir: Path):
     told = _calibrated(run_dir, shift=8.0, risk=0.0015)
-    assert "260 calibration sequences could certify no threshold at a risk of 0.5% but the most cautious one, which skips 0% " in told
-    assert "the next one changes 0.15% of the answers, which takes 285 sequences" in told
+    assert "260 calibration sequences could certify no threshold but the most cautious one, at a risk of 0.5%: it was taken, and skips 0% " in told
+    assert "The next one changes 0.15% of the answers, which takes 285 sequences" in told
     # The least number that does: (n risk + 1) / (n + 1) is what choose_shift holds against the tolerance.
     assert (285 * 0.0015 + 1) / 286 <= 0.005 < (284 * 0.0015 + 1) / 285
 
 
+def test_the_most_cautious_threshold_is_not_called_certified_where_it_is_not(run_dir: Path):
+    assert (260 * 0.0013 + 1) / 261 > 0.005 > (260 * 0.0001 + 1) / 261
+    assert "could certify no threshold, not even the most cautious one, at a risk of 0.5%" in _calibrated(run_dir, shift=8.0, risk=0.0015, least=0.0013)
+
+
+def test_a_curve_that_ends_at_once_has_no_next_threshold(run_dir: Path):
+    chosen = {"risk_tolerance": 0.003, "threshold_shift": 8.0, "empirical_risk": 0.0035, "skipped_share": 0.0, "sequences": 600, "curve": [[8.0, 0.0035, 0.0]]}
+    (run_dir / "calibration.json").write_text(json.dumps(chosen))
+    told = " ".join(story(read_run(run_dir)))
+    assert "not even the most cautious one" in told
+    assert "It alone changes 0.35% of the answers." in told
+    assert "next one" not in told
+
+
 def test_no_number_of_sequences_certifies_a_risk_above_the_tolerance(run_dir: Path):
     told = _calibrated(run_dir, shift=8.0, risk=0.01)
-    assert "the next one changes 1% of the answers." in told
+    assert "The next one changes 1% of the answers." in told
     assert "to certify" not in told
 
 

@@ -94,20 +94,29 @@ def _causes(record: RunRecord) -> str:
 
 
 def _threshold(record: RunRecord) -> str:
-    """Say so where calibration could certify no threshold but the most cautious one, and what would help."""
+    """Say so where calibration could certify no threshold that skips more than the most cautious one, and what would help."""
     calibration = record.calibration or {}
     curve = sorted(calibration.get("curve") or [], reverse=True)
-    if len(curve) < 2 or calibration["threshold_shift"] != curve[0][0]:
+    if not curve or calibration["threshold_shift"] != curve[0][0]:
         return ""
-    tolerance, risk, sequences = calibration["risk_tolerance"], curve[1][1], calibration["sequences"]
-    left = (
-        f"{count(sequences)} calibration sequences could certify no threshold at a risk of {percent(tolerance)} but the most cautious one, "
-        f"which skips {percent(curve[0][2])} of the reads that could be skipped"
+    tolerance, sequences, (_, least, skipped) = calibration["risk_tolerance"], calibration["sequences"], curve[0]
+    certified = (sequences * least + 1) / (sequences + 1) <= tolerance
+    which = "no threshold but the most cautious one" if certified else "no threshold, not even the most cautious one"
+    return (
+        f"{count(sequences)} calibration sequences could certify {which}, at a risk of {percent(tolerance)}: it was taken, and skips {percent(skipped)} "
+        f"of the reads that could be skipped. {_what_would_help(tolerance, [risk for _, risk, _ in curve])}"
     )
-    if risk >= tolerance:
-        return f"{left}: the next one changes {percent(risk)} of the answers."
-    needed = math.ceil((1 - tolerance) / (tolerance - risk) - 1e-9)
-    return f"{left}: the next one changes {percent(risk)} of the answers, which takes {count(needed)} sequences (evaluation.calibration_sequences) to certify."
+
+
+def _what_would_help(tolerance: float, risks: list[float]) -> str:
+    """Tell the risk of the second most cautious threshold, and the least number of sequences that certifies it."""
+    if len(risks) == 1:
+        return f"It alone changes {percent(risks[0])} of the answers."
+    told = f"The next one changes {percent(risks[1])} of the answers"
+    if risks[1] >= tolerance:
+        return f"{told}."
+    needed = math.ceil((1 - tolerance) / (tolerance - risks[1]) - 1e-9)
+    return f"{told}, which takes {count(needed)} sequences (evaluation.calibration_sequences) to certify."
 
 
 def _cost(record: RunRecord) -> str:
