@@ -1,6 +1,9 @@
 import json
 from pathlib import Path
 
+import torch
+
+from torchcram.calibration import RiskCurve, choose_shift
 from torchcram.report.records import read_run
 from torchcram.report.story import story, tiles, unfinished_message
 
@@ -66,12 +69,18 @@ def _calibrated(run_dir: Path, *, shift: float, risk: float, least: float = 0.00
     return " ".join(story(read_run(run_dir)))
 
 
+def _risks(*risks: float, sequences: int) -> RiskCurve:
+    losses = torch.tensor(risks, dtype=torch.float64).expand(sequences, -1)
+    return RiskCurve(shifts=(8.0, 1.5)[: len(risks)], losses=losses, skipped=torch.zeros_like(losses))
+
+
 def test_a_threshold_that_could_not_be_certified_is_told_with_what_would_help(run_dir: Path):
     told = _calibrated(run_dir, shift=8.0, risk=0.0015)
     assert "260 calibration sequences could certify no threshold but the most cautious one, at a risk of 0.5%: it was taken, and skips 0% " in told
     assert "The next one changes 0.15% of the answers, which takes 285 sequences" in told
-    # The least number that does: (n risk + 1) / (n + 1) is what choose_shift holds against the tolerance.
-    assert (285 * 0.0015 + 1) / 286 <= 0.005 < (284 * 0.0015 + 1) / 285
+    # It is the least number with which calibration itself would choose that threshold.
+    chosen = [choose_shift(_risks(0.0001, 0.0015, sequences=count), risk_tolerance=0.005).threshold_shift for count in (284, 285)]
+    assert chosen == [8.0, 1.5]
 
 
 def test_the_most_cautious_threshold_is_not_called_certified_where_it_is_not(run_dir: Path):

@@ -81,7 +81,7 @@ def _page(claim: Claim, readme: Path) -> str:
         "# ": f"{claim.name}: {claim.question}",
         "**The paper**: ": claim.paper,
         "**Command**: ": f"{_commands(claim)} trains what is missing and writes everything between the marks below. Finished runs are "
-        "skipped, and so is what results.csv holds of this very code; `--out mine/experiments` repeats all of it.",
+        "skipped, and so is what results.csv holds of this very code, unless `--out` names another folder.",
         "**How to read it**: ": claim.reading,
     }
     if not readme.exists():
