@@ -1,4 +1,6 @@
-"""What the documentation site is made of beside the pages in this folder: navigation, API, examples, results and figures. A hook of mkdocs."""
+"""What the documentation site is made of beside the pages in this folder: navigation, API, examples,
+results and figures. A hook of mkdocs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from torchcram.report.results_page import results_page
+from torchcram.reproduce.results_page import results_page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "torchcram"
@@ -27,8 +29,21 @@ PAGES = {
     "Deviations from the paper": "deviations.md",
 }
 GENERATED = ("results.md",)
-WORDS = {"": "Words and tables", "ops": "Operations", "memory": "Memories", "baselines": "Baselines", "models": "Models", "tasks": "Tasks"}
-WORDS |= {"training": "Training", "bench": "Benchmarks", "analysis": "Analysis", "reproduce": "Claims", "report": "Reports"}
+WORDS = {
+    "": "Words and tables",
+    "ops": "Operations",
+    "memory": "Memories",
+    "baselines": "Baselines",
+    "models": "Models",
+    "tasks": "Tasks",
+}
+WORDS |= {
+    "training": "Training",
+    "bench": "Benchmarks",
+    "analysis": "Analysis",
+    "reproduce": "Claims",
+    "report": "Reports",
+}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -37,8 +52,18 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     listed = [{title: page} for title, page in PAGES.items() if page in here]
     others = sorted(here - set(PAGES.values()))
     examples = [f"examples/{file.stem}.md" for file in _examples()]
-    speed = [{"Speed": [{file.stem: f"benchmarks/{file.name}"} for file in found]}] if (found := _benchmarks(".md")) else []
-    config.nav = [*listed, *others, *speed, {"Examples": examples}, {"API": [{_title(name): f"api/{name or 'words'}.md"} for name in _packages()]}]
+    speed = (
+        [{"Speed": [{file.stem: f"benchmarks/{file.name}"} for file in found]}]
+        if (found := _benchmarks(".md"))
+        else []
+    )
+    config.nav = [
+        *listed,
+        *others,
+        *speed,
+        {"Examples": examples},
+        {"API": [{_title(name): f"api/{name or 'words'}.md"} for name in _packages()]},
+    ]
     return config
 
 
@@ -47,8 +72,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     made: dict[str, str | bytes] = {"results.md": results_page(ROOT / "experiments")}
     made |= {f"api/{name or 'words'}.md": _api(name, modules) for name, modules in _packages().items()}
     made |= {f"examples/{file.stem}.md": _example(file) for file in _examples()}
-    made |= {f"figures/{_slug(file)}": file.read_bytes() for file in sorted((ROOT / "experiments").glob("**/*.png"))}
-    made |= {f"benchmarks/{file.name}": file.read_bytes() for file in (*_benchmarks(".md"), *_benchmarks(".png"))}
+    made |= {
+        f"figures/{_slug(file)}": file.read_bytes()
+        for file in sorted((ROOT / "experiments").glob("**/*.png"))
+    }
+    made |= {
+        f"benchmarks/{file.name}": file.read_bytes() for file in (*_benchmarks(".md"), *_benchmarks(".png"))
+    }
     for name, content in made.items():
         files.append(File.generated(config, name, content=content))
     return files
@@ -57,12 +87,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links to files of the repository to their pages."""
     del page, config, files
-    markdown = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples/\1.md)", markdown).replace("](../experiments/)", "](results.md)")
-    return re.sub(r"\]\(\.\./(experiments/[\w/]+\.png)\)", lambda found: f"](figures/{_slug(ROOT / found[1])})", markdown)
+    markdown = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples/\1.md)", markdown).replace(
+        "](../experiments/)", "](results.md)"
+    )
+    return re.sub(
+        r"\]\(\.\./(experiments/[\w/]+\.png)\)",
+        lambda found: f"](figures/{_slug(ROOT / found[1])})",
+        markdown,
+    )
 
 
 def _packages() -> dict[str, list[str]]:
-    """Return the modules of each package, by their dotted names; what lies at the top goes by the empty name."""
+    """Return the modules of each package, by their dotted names; what lies at the top goes by the empty
+    name.
+    """
     found: dict[str, list[str]] = {name: [] for name in WORDS}
     for file in sorted(PACKAGE.rglob("*.py")):
         parts = file.relative_to(PACKAGE).with_suffix("").parts
@@ -76,7 +114,12 @@ def _title(name: str) -> str:
 
 
 def _api(name: str, modules: list[str]) -> str:
-    return "\n\n".join([f"# {_title(name)}", *(f"## {module.removeprefix('torchcram.')}\n\n::: {module}" for module in modules)])
+    return "\n\n".join(
+        [
+            f"# {_title(name)}",
+            *(f"## {module.removeprefix('torchcram.')}\n\n::: {module}" for module in modules),
+        ]
+    )
 
 
 def _examples() -> list[Path]:
@@ -84,7 +127,8 @@ def _examples() -> list[Path]:
 
 
 def _example(file: Path) -> str:
-    return f"# {file.stem.replace('_', ' ').capitalize()}\n\n`examples/{file.name}`:\n\n```python\n{file.read_text()}```\n"
+    title = file.stem.replace("_", " ").capitalize()
+    return f"# {title}\n\n`examples/{file.name}`:\n\n```python\n{file.read_text()}```\n"
 
 
 def _benchmarks(suffix: str) -> list[Path]:

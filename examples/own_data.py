@@ -1,6 +1,8 @@
-"""Train on one's own data: an object that draws batches and names its heads is all that is needed. docs/tutorial.md explains each line.
+"""Train on one's own data: an object that draws batches and names its heads is all that is needed.
+docs/tutorial.md explains each line.
 
-The data: patients with irregular visits. Each has a rhythm; what is asked is the next reading, and at the end whether the rhythm was fast.
+The data: patients with irregular visits. Each has a rhythm; what is asked is the next reading, and at the end
+whether the rhythm was fast.
 Run: python examples/own_data.py
 """
 
@@ -31,7 +33,10 @@ class Visits:
             gap=gap[:, :-1],
             horizon=gap[:, 1:],
             mask=mask,
-            targets={"next_reading": torch.where(taken, reading, torch.nan)[:, 1:, None], "fast": fast[:, 0].long()},
+            targets={
+                "next_reading": torch.where(taken, reading, torch.nan)[:, 1:, None],
+                "fast": fast[:, 0].long(),
+            },
         )
 
 
@@ -42,13 +47,21 @@ def main(out: str = "runs/visits", steps: int = 300):
             "task": {"kind": "custom", "name": "visits", "length": LONGEST},
             "model": {"d_model": 32, "options": {"slots": 32, "state_size": 16}},
             "controller": {"acquire_steps": 2 * steps // 3},
-            "training": {"steps": steps, "tokens_per_step": 768, "evaluate_every": 100, "head_weights": {"next_reading": 2.0}},
+            "training": {
+                "steps": steps,
+                "tokens_per_step": 768,
+                "evaluate_every": 100,
+                "head_weights": {"next_reading": 2.0},
+            },
             "evaluation": {"queries": 4000},
         }
     )
     run = train(config, task=Visits(), out=out, show_progress=False)
     found = run.summary
-    print(f"rhythm {found['accuracy']['all']:.1%}, next reading MSE {found['next_reading_mse']:.4f}, reads {found['any_layer_read_rate']:.1%}")
+    print(
+        f"rhythm {found['accuracy']['all']:.1%}, next reading MSE {found['next_reading_mse']:.4f}, reads "
+        f"{found['any_layer_read_rate']:.1%}"
+    )
     return run
 
 

@@ -1,6 +1,7 @@
 """A CRAM block inside one's own model: ten lines of nn.Module, then a plain PyTorch loop.
 
-The toy: symbols in threes, a key, its value (fixed for ever), and the key again. At the third step the model must name the value.
+The toy: symbols in threes, a key, its value (fixed for ever), and the key again. At the third step the model
+must name the value.
 Run: python examples/own_model.py
 """
 
@@ -35,12 +36,21 @@ def main(steps: int = 120) -> float:
     generator, model = torch.Generator().manual_seed(0), Tagger()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for step in range(steps):
-        # First read everything; then let the block route, pay for reads, and learn from the reads that are left.
-        control = RoutingControl(reads="all") if step < steps // 2 else RoutingControl(price=0.02, exploration=0.1, consolidate=True)
+        # First read everything; then let the block route, pay for reads, and learn from the reads that are
+        # left.
+        control = (
+            RoutingControl(reads="all")
+            if step < steps // 2
+            else RoutingControl(price=0.02, exploration=0.1, consolidate=True)
+        )
         symbols, value = draw(16, generator)
         answer, output = model(symbols, torch.ones(symbols.shape), control)
         loss = nn.functional.cross_entropy(answer[:, 2::3].flatten(0, 1), value.flatten())
-        loss = loss + control.price * output.losses["price"] + sum(value for name, value in output.losses.items() if name != "price")
+        loss = (
+            loss
+            + control.price * output.losses["price"]
+            + sum(value for name, value in output.losses.items() if name != "price")
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

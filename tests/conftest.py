@@ -15,7 +15,8 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _deterministic() -> Iterator[None]:
-    """Seed torch's own generator, for parameters; restore the default dtype and the determinism switch afterwards."""
+    """Seed torch's own generator, for parameters; restore the default dtype and the determinism switch
+    afterwards."""
     dtype, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
     torch.manual_seed(0)
     yield
@@ -25,7 +26,8 @@ def _deterministic() -> Iterator[None]:
 
 @pytest.fixture
 def float64() -> None:
-    """Make float64 the default, so that a tolerance of 1e-9 means something (``_deterministic`` restores it)."""
+    """Make float64 the default, so that a tolerance of 1e-9 means something (``_deterministic`` restores
+    it)."""
     torch.set_default_dtype(torch.float64)
 
 

@@ -7,7 +7,13 @@ from torchcram.reproduce.claim import Claim, Goal, Method, Picture
 from torchcram.reproduce.plan import Job
 
 SOURCE = "0123456789ab"
-SUMMARY = {"retrieval_accuracy": 0.995, "any_layer_read_rate": 0.015, "any_layer_floor": 0.014, "read_rate_by_layer": [0.015, 0.0], "transition_step": None}
+SUMMARY = {
+    "retrieval_accuracy": 0.995,
+    "any_layer_read_rate": 0.015,
+    "any_layer_floor": 0.014,
+    "read_rate_by_layer": [0.015, 0.0],
+    "transition_step": None,
+}
 
 TOY = Claim(
     name="99_toy",
@@ -17,7 +23,9 @@ TOY = Claim(
     reading="Look.",
     methods=(
         Method(name="cram", title="CRAM", changes={}, family="CRAM", at=0.5),
-        Method(name="cheap", title="CRAM, cheap", changes={"controller.exploration": 0.1}, family="CRAM", at=0.7),
+        Method(
+            name="cheap", title="CRAM, cheap", changes={"controller.exploration": 0.1}, family="CRAM", at=0.7
+        ),
         Method(name="dense", title="dense", changes={"model.mixer": "transformer"}),
     ),
     figures=("retrieval_accuracy", "any_layer_read_rate", "transition_step"),
@@ -29,20 +37,39 @@ TOY = Claim(
 )
 
 
-def fake_run(folder: Path, job: Job, *, rates: tuple[float, ...] = (1.0, 0.5, 0.02), **figures: object) -> None:
+def fake_run(
+    folder: Path, job: Job, *, rates: tuple[float, ...] = (1.0, 0.5, 0.02), **figures: object
+) -> None:
     """Write what a finished run leaves behind."""
     folder.mkdir(parents=True)
     dense = job.config.model.mixer == "transformer"
     summary = {**SUMMARY, "any_layer_read_rate": 1.0 if dense else 0.015, **figures}
-    summary |= {"seed": job.config.seed, "config_hash": job.config.digest(), "run_dir": str(folder), "finished": "2026-01-01T00:00:00+00:00"}
+    summary |= {
+        "seed": job.config.seed,
+        "config_hash": job.config.digest(),
+        "run_dir": str(folder),
+        "finished": "2026-01-01T00:00:00+00:00",
+    }
     (folder / "config.json").write_text(job.config.model_dump_json())
     (folder / "environment.json").write_text(json.dumps({"source": folder.name.rsplit("-", 1)[1]}))
-    lines = [{"kind": "train", "step": 10 * index, "any_layer_read_rate": rate, "phase": "acquire"} for index, rate in enumerate(rates)]
+    lines = [
+        {"kind": "train", "step": 10 * index, "any_layer_read_rate": rate, "phase": "acquire"}
+        for index, rate in enumerate(rates)
+    ]
     edges = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500]
-    # Ten patterns from the start, which always read, and thirty late ones, a tenth of which came to the last bin.
+    # Ten patterns from the start, which always read, and thirty late ones, a tenth of which came to the last
+    # bin.
     late = [[55, 36, 24, 18, 12, 6, 5, 3, 0], [35, 24, 16, 12, 8, 4, 3, 2, 0]] * 15
     asked = [[60] * 8 + [60 * (row < 3)] for row in range(30)]
-    lines.append({"kind": "exposures", "step": 700, "edges": edges, "queries": [[60] * 9] * 10 + asked, "reads": [[60] * 9] * 10 + late})
+    lines.append(
+        {
+            "kind": "exposures",
+            "step": 700,
+            "edges": edges,
+            "queries": [[60] * 9] * 10 + asked,
+            "reads": [[60] * 9] * 10 + late,
+        }
+    )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "summary.json").write_text(json.dumps(summary))
 

@@ -1,6 +1,8 @@
-"""Blocks that look as if they had lived: parameters far from their start, filled slots, bindings that fire, familiarities on both sides of the threshold.
+"""Blocks that look as if they had lived: parameters far from their start, filled slots, bindings that fire,
+familiarities on both sides of the threshold.
 
-A fresh block hides mistakes: its trace never fires, its slots are empty, every token reads. Tests of laws use these instead.
+A fresh block hides mistakes: its trace never fires, its slots are empty, every token reads. Tests of laws use
+these instead.
 """
 
 import torch
@@ -17,7 +19,8 @@ from torchcram.types import BlockOutput, MemoryState, Route, RoutingControl
 
 @torch.no_grad()
 def live(module: nn.Module, *, seed: int = 0) -> nn.Module:
-    """Move every part of a module, a block or a whole model, away from its initial state; returns the module."""
+    """Move every part of a module, a block or a whole model, away from its initial state; returns the
+    module."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
@@ -30,7 +33,9 @@ def live(module: nn.Module, *, seed: int = 0) -> nn.Module:
         if isinstance(part, CRAMBlock):
             _decide_both_ways(part, generator)
         if isinstance(part, SeqBoatBlock):
-            _balance(part, part.configurator.logits.bias[1], part.configurator.log_temperature.exp(), generator)
+            _balance(
+                part, part.configurator.logits.bias[1], part.configurator.log_temperature.exp(), generator
+            )
         if isinstance(part, MixtureOfDepthsBlock):
             _balance(part, part.predictor[2].bias, torch.ones(()), generator)
     return module
@@ -41,12 +46,16 @@ def _fill(slots: SlotMemory, generator: torch.Generator) -> None:
     slots.radius, slots.sharpness = 2.0, 8.0
     for buffer in (slots.values, slots.usage, slots.reads, slots.quality):
         buffer.copy_(torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype))
-    mixing = torch.randn(slots.whiten.shape, generator=generator, dtype=slots.whiten.dtype) / len(slots.whiten) ** 0.5
+    mixing = (
+        torch.randn(slots.whiten.shape, generator=generator, dtype=slots.whiten.dtype)
+        / len(slots.whiten) ** 0.5
+    )
     slots.whiten.copy_(torch.eye(len(mixing)) + 0.3 * mixing)
 
 
 def _decide_both_ways(block: CRAMBlock, generator: torch.Generator) -> None:
-    """Move the thresholds to where they divide a random stream: half of the steps bind, most are in need, half of those are familiar."""
+    """Move the thresholds to where they divide a random stream: half of the steps bind, most are in need,
+    half of those are familiar."""
     x, gap = _random_stream(block, generator)
     if block.surprise is not None:
         block.surprise.binds.bias.zero_()
@@ -63,13 +72,17 @@ def _decide_both_ways(block: CRAMBlock, generator: torch.Generator) -> None:
 def _balance(block: nn.Module, bias: Tensor, temperature: Tensor, generator: torch.Generator) -> None:
     """Move a bias to where half of a random stream is activated."""
     mode = block.training
-    probability = block.eval()(*_random_stream(block, generator), control=RoutingControl()).decision.probabilities[..., Route.EPISODIC]
+    probability = block.eval()(
+        *_random_stream(block, generator), control=RoutingControl()
+    ).decision.probabilities[..., Route.EPISODIC]
     bias.sub_(temperature * probability.logit().median())
     block.train(mode)
 
 
 def _random_stream(block: nn.Module, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    return torch.randn(8, 16, block.mlp.norm.weight.numel(), generator=generator), torch.rand(8, 16, generator=generator)
+    return torch.randn(8, 16, block.mlp.norm.weight.numel(), generator=generator), torch.rand(
+        8, 16, generator=generator
+    )
 
 
 def tensors(output: BlockOutput) -> dict[str, Tensor]:
@@ -92,4 +105,11 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], *, tolerance
     """Assert that all tensors of the two agree; NaN agrees with NaN."""
     assert set(ours) == set(theirs)
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=tolerance, atol=tolerance, equal_nan=True, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            tensor,
+            theirs[name],
+            rtol=tolerance,
+            atol=tolerance,
+            equal_nan=True,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )

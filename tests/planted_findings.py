@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torchcram.analysis.redundancy import DEFINITIONS, THRESHOLDS
+from torchcram.pretrained.analysis.redundancy import DEFINITIONS, THRESHOLDS
 
 LAYERS = 6
 
@@ -29,7 +29,12 @@ def layer(number: int) -> dict[str, Any]:
 
 def curve(key: str) -> dict[str, list[float]]:
     share = [max(0.0, 1 - threshold * (0.5 if key == "cosine" else 1.2)) for threshold in THRESHOLDS]
-    return {"threshold": list(THRESHOLDS), "share": share, "low": [max(0, s - 0.03) for s in share], "high": [min(1, s + 0.03) for s in share]}
+    return {
+        "threshold": list(THRESHOLDS),
+        "share": share,
+        "low": [max(0, s - 0.03) for s in share],
+        "high": [min(1, s + 0.03) for s in share],
+    }
 
 
 def details() -> dict[str, Any]:
@@ -42,22 +47,41 @@ def details() -> dict[str, Any]:
     }
     routed = [
         {"policy": policy, "skip_rate": rate, "loss_change": cost * rate, "wanted_rate": rate, "tokens": 4096}
-        for policy, cost in (("oracle", 0.2), ("predicted_error", 0.3), ("predicted_harm", 0.1), ("predicted_harm_dropped", 1.5))
+        for policy, cost in (
+            ("oracle", 0.2),
+            ("predicted_error", 0.3),
+            ("predicted_harm", 0.1),
+            ("predicted_harm_dropped", 1.5),
+        )
         for rate in (0.25, 0.5, 0.75)
     ]
     return {
         "model": {"name": "Tiny <model>", "class": "TinyForCausalLM", "parameters": 123456, "layers": LAYERS},
         "settings": {"tokens": 200000, "context": 512},
         "environment": {"torch": "2.13"},
-        "text": {split: {"tokens": tokens, "windows": 9, "documents": 12} for split, tokens in (("fit", 200171), ("select", 25681), ("test", 25303))},
+        "text": {
+            split: {"tokens": tokens, "windows": 9, "documents": 12}
+            for split, tokens in (("fit", 200171), ("select", 25681), ("test", 25303))
+        },
         "cost": {
-            **{"ridge_seconds": 130.0, "forward_seconds": 100.0, "ridge_over_forward": 1.3, "controls_seconds": 5.0, "mlp_seconds": 20.0},
+            **{
+                "ridge_seconds": 130.0,
+                "forward_seconds": 100.0,
+                "ridge_over_forward": 1.3,
+                "controls_seconds": 5.0,
+                "mlp_seconds": 20.0,
+            },
             **{"stage_seconds": {"alone": 61.0}, "memory_over_model": 1.41},
         },
         "redundant_share": {key: curve(key) for key in DEFINITIONS},
-        "redundant_share_by_head": {key: {name: curve(key)[name] for name in ("threshold", "share")} for key in DEFINITIONS},
+        "redundant_share_by_head": {
+            key: {name: curve(key)[name] for name in ("threshold", "share")} for key in DEFINITIONS
+        },
         "paper_share_at": {"explained": 0.1, "cosine": 0.24, "centred_cosine": None, "closeness": None},
-        "token_classes": {"rare token": {"tokens": 0.1, **dict.fromkeys(DEFINITIONS, 0.2)}, "punctuation": {"tokens": 0.12, **dict.fromkeys(DEFINITIONS, 0.5)}},
+        "token_classes": {
+            "rare token": {"tokens": 0.1, **dict.fromkeys(DEFINITIONS, 0.2)},
+            "punctuation": {"tokens": 0.12, **dict.fromkeys(DEFINITIONS, 0.5)},
+        },
         "layers": [layer(number) for number in range(LAYERS)],
         "judged": {"base_loss": 3.05, "predictions": 8184, "documents": 8, "variants": variants},
         "replaced_looks_at": 0.25,
@@ -70,22 +94,46 @@ def summary() -> dict[str, Any]:
     """Return the content of summary.json that fits the details."""
     found = details()
     by_kind = {
-        kind: {size: found["judged"]["variants"][f"{kind}-{size}"]["loss_change"] for size in ("1", "2", "4")} for kind in ("replace", "drop_same", "drop_best")
+        kind: {size: found["judged"]["variants"][f"{kind}-{size}"]["loss_change"] for size in ("1", "2", "4")}
+        for kind in ("replace", "drop_same", "drop_best")
     }
     return {
         "explained_variance_by_layer": [row["explained_variance"] for row in found["layers"]],
-        "redundant_share": {key: dict(zip(map(str, THRESHOLDS), one["share"], strict=True)) for key, one in found["redundant_share"].items()},
+        "redundant_share": {
+            key: dict(zip(map(str, THRESHOLDS), one["share"], strict=True))
+            for key, one in found["redundant_share"].items()
+        },
         "replaced_looks_at": found["replaced_looks_at"],
-        **{"replace_best": by_kind["replace"], "drop_same": by_kind["drop_same"], "drop_best": by_kind["drop_best"]},
-        "routed": [{key: record[key] for key in ("policy", "skip_rate", "loss_change")} for record in found["routed"]],
+        **{
+            "replace_best": by_kind["replace"],
+            "drop_same": by_kind["drop_same"],
+            "drop_best": by_kind["drop_best"],
+        },
+        "routed": [
+            {key: record[key] for key in ("policy", "skip_rate", "loss_change")} for record in found["routed"]
+        ],
         **{"base_loss": 3.05, "fit_tokens": 200171, "seconds": 130.0, "forward_seconds": 100.0},
     }
 
 
 def plan() -> dict[str, Any]:
     """Return the content of plan.json."""
-    layers = {"replace": [3, 5], "predicted_loss_change": 0.011, "by_size": {"2": 0.011}, "ranking": [5, 3, 4, 2, 1, 0]}
-    return {"budget": 0.02, "layers": layers, "tokens": {"policy": "predicted_harm", "skip_rate": 0.5, "threshold": 0.1, "predicted_loss_change": 0.013}}
+    layers = {
+        "replace": [3, 5],
+        "predicted_loss_change": 0.011,
+        "by_size": {"2": 0.011},
+        "ranking": [5, 3, 4, 2, 1, 0],
+    }
+    return {
+        "budget": 0.02,
+        "layers": layers,
+        "tokens": {
+            "policy": "predicted_harm",
+            "skip_rate": 0.5,
+            "threshold": 0.1,
+            "predicted_loss_change": 0.013,
+        },
+    }
 
 
 def write(folder: Path) -> Path:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from torchcram.tasks.activity import Activity
-from torchcram.tasks.physionet import VARIABLES, PhysioNet
+from torchcram.series.activity import Activity
+from torchcram.series.physionet import VARIABLES, PhysioNet
 
 STAYS, ROWS, USERS = 60, 120, 10
 
@@ -29,4 +29,9 @@ def small_activity() -> Activity:
     signal = np.random.default_rng(0).normal(size=(len(label), 6))
     signal[:, 0] += 5 * label
     who = np.repeat(np.arange(USERS), ROWS).astype(np.int16)
-    return Activity(signal=signal.astype(np.float32), label=np.where(np.arange(len(label)) % 20 == 0, -100, label), user=who, recording=who)
+    return Activity(
+        signal=signal.astype(np.float32),
+        label=np.where(np.arange(len(label)) % 20 == 0, -100, label),
+        user=who,
+        recording=who,
+    )

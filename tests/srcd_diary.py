@@ -12,7 +12,9 @@ SHORT = 96
 
 
 def config(**changed) -> SRCDConfig:
-    return SRCDConfig(**{"length": SHORT, "patterns": 12, "binding_share": 0.3, "query_share": 0.25, **changed})
+    return SRCDConfig(
+        **{"length": SHORT, "patterns": 12, "binding_share": 0.3, "query_share": 0.25, **changed}
+    )
 
 
 def draw(config: SRCDConfig, size: int = 8, seed: int = 0, **arguments) -> Batch:
@@ -21,12 +23,19 @@ def draw(config: SRCDConfig, size: int = 8, seed: int = 0, **arguments) -> Batch
 
 def tensors(batch: Batch) -> dict[str, Tensor]:
     named = {"inputs": batch.inputs, "gap": batch.gap, "horizon": batch.horizon}
-    return {**named, **batch.targets, **{f"slice {k}": v for k, v in batch.slices.items()}, **{f"info {k}": v for k, v in batch.info.items()}}
+    return {
+        **named,
+        **batch.targets,
+        **{f"slice {k}": v for k, v in batch.slices.items()},
+        **{f"info {k}": v for k, v in batch.info.items()},
+    }
 
 
 def parts(batch: Batch, config: SRCDConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Split inputs into flags (none if typeless), keys and values."""
-    _, flags, keys, values = batch.inputs.split([2, 0 if config.typeless else 2, config.key_size, config.values], dim=-1)
+    _, flags, keys, values = batch.inputs.split(
+        [2, 0 if config.typeless else 2, config.key_size, config.values], dim=-1
+    )
     return flags, keys, values
 
 
@@ -45,7 +54,13 @@ class Diary:
         config = self.task.config
         for time, features in enumerate(self.inputs[:, -config.key_size - config.values :].tolist()):
             key, value = tuple(features[: config.key_size]), features[config.key_size :]
-            self.steps.append(self._bind(key, value.index(1.0), time) if any(value) else self._ask(key, time) if any(key) else None)
+            self.steps.append(
+                self._bind(key, value.index(1.0), time)
+                if any(value)
+                else self._ask(key, time)
+                if any(key)
+                else None
+            )
 
     def _bind(self, key: tuple, value: int, time: int) -> dict:
         self.bound[key] = (value, time)
@@ -54,7 +69,13 @@ class Diary:
 
     def _ask(self, key: tuple, time: int) -> dict:
         value, since = self.bound.get(key, (None, time))
-        return {"kind": "query", "pattern": self.patterns.get(key, -1), "value": value, "distance": time - since, "first": self.history.get(key, [None])[0]}
+        return {
+            "kind": "query",
+            "pattern": self.patterns.get(key, -1),
+            "value": value,
+            "distance": time - since,
+            "first": self.history.get(key, [None])[0],
+        }
 
 
 def diaries(batch: Batch, config: SRCDConfig) -> list[Diary]:

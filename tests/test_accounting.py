@@ -31,7 +31,14 @@ def decided(routes: list[list[int]]) -> RoutingDecision:
     route = torch.tensor(routes)
     nothing, nobody = torch.zeros(route.shape), torch.zeros(route.shape, dtype=torch.bool)
     probabilities = torch.nn.functional.one_hot(route, 3).float()
-    return RoutingDecision(route=route, probabilities=probabilities, familiarity=nothing, explored=nobody, weight=nothing, asked=nobody)
+    return RoutingDecision(
+        route=route,
+        probabilities=probabilities,
+        familiarity=nothing,
+        explored=nobody,
+        weight=nothing,
+        asked=nobody,
+    )
 
 
 def test_reads_and_needs_are_counted_over_layers():
@@ -81,10 +88,20 @@ def test_dense_attention_scans_no_padding():
 
 
 def test_shares_of_operations_and_bytes_by_hand():
-    """Two layers, one of which only scans 10 of 100 keys, while the other also pays for 5 tokens, 2 questions and 1 binding."""
+    """Two layers, one of which only scans 10 of 100 keys, while the other also pays for 5 tokens, 2
+    questions and 1 binding."""
     costs = [
         attention_cost(8),
-        MixingCost(flops_key=32, bytes_key=64, flops_token=1, bytes_token=2, flops_asked=3, bytes_asked=4, flops_written=5, bytes_written=6),
+        MixingCost(
+            flops_key=32,
+            bytes_key=64,
+            flops_token=1,
+            bytes_token=2,
+            flops_asked=3,
+            bytes_asked=4,
+            flops_written=5,
+            bytes_written=6,
+        ),
     ]
     assert (costs[0].flops_key, costs[0].bytes_key) == (32, 64)
     counts = [MixingCounts(keys=10, tokens=5), MixingCounts(keys=20, tokens=5, asked=2, written=1)]
@@ -130,11 +147,17 @@ def test_need_times_consolidation_is_the_whole_reduction(peak, need, final):
 
 
 def test_the_example_of_the_paper():
-    """All tokens read at first, 5% are in need, 1.5% still read: a factor 20 by need, and 3.3 by consolidation."""
+    """All tokens read at first, 5% are in need, 1.5% still read: a factor 20 by need, and 3.3 by
+    consolidation."""
     result = reduction(peak_rate=1.0, need_rate=0.05, final_rate=0.015, peak_share=1.0, final_share=0.0076)
     assert (result.need, result.consolidation) == (pytest.approx(20), pytest.approx(10 / 3))
 
 
 def test_no_reads_left_is_an_infinite_reduction_and_none_at_all_is_none():
     gone = reduction(peak_rate=1.0, need_rate=0.0, final_rate=0.0, peak_share=0.0, final_share=0.0)
-    assert (gone.any_layer, gone.need, gone.consolidation, gone.attention_share) == (math.inf, math.inf, 1.0, 1.0)
+    assert (gone.any_layer, gone.need, gone.consolidation, gone.attention_share) == (
+        math.inf,
+        math.inf,
+        1.0,
+        1.0,
+    )

@@ -43,19 +43,63 @@ def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def shell(*arguments: str, **options: object) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-m", "torchcram", *arguments], env=environment, capture_output=True, text=True, check=False, timeout=600, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "torchcram", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        **options,
+    )
 
 
 @pytest.mark.parametrize(
     ("command", "words"),
     [
         ([], ["train", "evaluate", "calibrate", "report", "tasks"]),
-        (["train"], ["CONFIG", "--set", "--seed", "--out", "--resume", "--quiet", "A preset (mini, demo, full) or a YAML file", "training.steps=500"]),
-        (["evaluate"], ["RUN", "--queries", "--seed", "--reads", "--shift", "--json", "Judge a finished run on fresh sequences"]),
+        (
+            ["train"],
+            [
+                "CONFIG",
+                "--set",
+                "--seed",
+                "--out",
+                "--resume",
+                "--quiet",
+                "A preset (mini, demo, full) or a YAML file",
+                "training.steps=500",
+            ],
+        ),
+        (
+            ["evaluate"],
+            [
+                "RUN",
+                "--queries",
+                "--seed",
+                "--reads",
+                "--shift",
+                "--json",
+                "Judge a finished run on fresh sequences",
+            ],
+        ),
         (["calibrate"], ["RUN", "--tolerance", "--sequences", "--splits", "conformal guarantee"]),
         (["report"], ["RUN", "self-contained HTML"]),
         (["reproduce"], ["CLAIM", "--scale", "--seeds", "--jobs", "--dry-run", "--refresh", "02_transition"]),
-        (["analyze"], ["MODEL", "TEXT...", "--tokens", "--context", "--out", "--checkpoints", "--set", "--dtype", "GGUF file"]),
+        (
+            ["analyze"],
+            [
+                "MODEL",
+                "TEXT...",
+                "--tokens",
+                "--context",
+                "--out",
+                "--checkpoints",
+                "--set",
+                "--dtype",
+                "GGUF file",
+            ],
+        ),
         (["tasks"], ["srcd"]),
         (["tasks", "srcd"], ["--set", "--seed", "--out", "--sequences", "Draw one SRCD sequence"]),
     ],
@@ -71,24 +115,68 @@ def test_help_and_mistakes_answer_without_torch():
     code = "import sys; from torchcram.cli import app\ntry: app([{}])\nexcept SystemExit: pass\n"
     code += "print(sorted({{'torch', 'accelerate', 'matplotlib', 'transformers'}} & set(sys.modules)))"
     for arguments in ("'--help'", "'train', '--help'", "'analyze', '--help'", "'trian'"):
-        result = subprocess.run([sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, check=True, timeout=600)
+        result = subprocess.run(
+            [sys.executable, "-c", code.format(arguments)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=600,
+        )
         assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_train_evaluate_report_from_start_to_end(monkeypatch, capsys):
-    assert run("train", "tiny.yaml", "--set", "training.steps=5", "--seed", "3", "--out", "run", "--quiet", monkeypatch=monkeypatch) == 0
+    assert (
+        run(
+            "train",
+            "tiny.yaml",
+            "--set",
+            "training.steps=5",
+            "--seed",
+            "3",
+            "--out",
+            "run",
+            "--quiet",
+            monkeypatch=monkeypatch,
+        )
+        == 0
+    )
     said = capsys.readouterr()
     assert "any-layer read rate" in said.out
     assert said.out.splitlines()[-1] == "run/summary.json"
     summary = json.loads(Path("run/summary.json").read_text())
     assert (summary["steps"], summary["seed"]) == (5, 3)
 
-    assert run("evaluate", "run", "--queries", "10", "--reads", "all", "--json", "found.json", monkeypatch=monkeypatch) == 0
+    assert (
+        run(
+            "evaluate",
+            "run",
+            "--queries",
+            "10",
+            "--reads",
+            "all",
+            "--json",
+            "found.json",
+            monkeypatch=monkeypatch,
+        )
+        == 0
+    )
     record = json.loads(capsys.readouterr().out)
     assert record == json.loads(Path("found.json").read_text())
     assert record["any_layer_read_rate"] == 1.0
 
-    arguments = ["calibrate", "run", "--tolerance", "0.2", "--sequences", "8", "--test-sequences", "8", "--splits", "4"]
+    arguments = [
+        "calibrate",
+        "run",
+        "--tolerance",
+        "0.2",
+        "--sequences",
+        "8",
+        "--test-sequences",
+        "8",
+        "--splits",
+        "4",
+    ]
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     (study,) = json.loads(capsys.readouterr().out)
     assert (study["risk_tolerance"], study["splits"]) == (0.2, 4)
@@ -97,12 +185,37 @@ def test_train_evaluate_report_from_start_to_end(monkeypatch, capsys):
     page = Path(capsys.readouterr().out.split()[-1])
     assert "<html" in page.read_text()
 
-    assert run("train", "tiny.yaml", "--set", "training.steps=5", "--seed", "3", "--out", "run", "--resume", monkeypatch=monkeypatch) == 0
+    assert (
+        run(
+            "train",
+            "tiny.yaml",
+            "--set",
+            "training.steps=5",
+            "--seed",
+            "3",
+            "--out",
+            "run",
+            "--resume",
+            monkeypatch=monkeypatch,
+        )
+        == 0
+    )
     assert "any-layer read rate" in capsys.readouterr().out
 
 
 def test_a_sequence_is_drawn_beside_its_statistics(monkeypatch, capsys):
-    arguments = ["tasks", "srcd", "--set", "length=256", "--set", "patterns=5", "--sequences", "20", "--out", "one.png"]
+    arguments = [
+        "tasks",
+        "srcd",
+        "--set",
+        "length=256",
+        "--set",
+        "patterns=5",
+        "--sequences",
+        "20",
+        "--out",
+        "one.png",
+    ]
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
     assert Path("one.png").read_bytes()[:4] == b"\x89PNG"
@@ -118,23 +231,46 @@ def test_a_sequence_is_drawn_beside_its_statistics(monkeypatch, capsys):
     [
         (["demmo"], "unknown preset 'demmo': did you mean 'demo'?"),
         (["missing.yaml"], "cannot read the configuration 'missing.yaml': No such file or directory"),
-        (["tiny.yaml", "--set", "training.stesp=3"], "unknown key 'stesp' in TrainingConfig: did you mean 'steps'?"),
+        (
+            ["tiny.yaml", "--set", "training.stesp=3"],
+            "unknown key 'stesp' in TrainingConfig: did you mean 'steps'?",
+        ),
         (["tiny.yaml", "--set", "training.steps=soon"], "training.steps: Input should be a valid integer"),
         (["tiny.yaml", "--set", "training.steps"], "--set 'training.steps' must look like a.b=value"),
         (["tiny.yaml", "--set", "model.options=["], "--set 'model.options=[': '[' is neither a number"),
         (["tiny.yaml", "--seed", "-4"], "seed: Input should be greater than or equal to 0 (got -4)"),
         (["tiny.yaml", "--set", "task.patterns=0"], "recurrence 0.7 needs patterns, but patterns is 0"),
         (["tiny.yaml", "--set", "task.length=12"], "use a length of 25 or more, or larger shares"),
-        (["tiny.yaml", "--set", "model.d_model=18"], "d_model 18 is not a multiple of 4 x heads = 16 (half of each head turns in pairs): use 16"),
-        (["tiny.yaml", "--set", "model.options.slts=3"], "unknown option 'slts' of mixer 'cram': did you mean 'slots'?"),
-        (["tiny.yaml", "--set", "model.options={semantic: low_rank, surprise: false, rank: 99}"], "rank 99 must lie between 1 and d_model = 16"),
+        (
+            ["tiny.yaml", "--set", "model.d_model=18"],
+            "d_model 18 is not a multiple of 4 x heads = 16 (half of each head turns in pairs): use 16",
+        ),
+        (
+            ["tiny.yaml", "--set", "model.options.slts=3"],
+            "unknown option 'slts' of mixer 'cram': did you mean 'slots'?",
+        ),
+        (
+            ["tiny.yaml", "--set", "model.options={semantic: low_rank, surprise: false, rank: 99}"],
+            "rank 99 must lie between 1 and d_model = 16",
+        ),
         (["tiny.yaml", "--set", "training.head_weights.answr=1"], "'answr': did you mean 'answer'?"),
-        (["tiny.yaml", "--set", "task={kind: custom, name: mine, length: 9}"], "custom task 'mine': pass the task object"),
+        (
+            ["tiny.yaml", "--set", "task={kind: custom, name: mine, length: 9}"],
+            "custom task 'mine': pass the task object",
+        ),
         (["tiny.yaml", "--out", "tiny.yaml"], "tiny.yaml exists and is not a run"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_writes_nothing(monkeypatch, capsys, arguments, message):
-    assert run("train", *(["--out", "run"] if "--out" not in arguments else []), *arguments, monkeypatch=monkeypatch) == 2
+    assert (
+        run(
+            "train",
+            *(["--out", "run"] if "--out" not in arguments else []),
+            *arguments,
+            monkeypatch=monkeypatch,
+        )
+        == 2
+    )
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("error: ")
@@ -143,7 +279,10 @@ def test_a_mistake_is_one_line_on_stderr_and_writes_nothing(monkeypatch, capsys,
     assert [file.name for file in Path().iterdir()] == ["tiny.yaml"]
 
 
-@pytest.mark.parametrize("arguments", [["train"], ["trian"], ["train", "demo", "--sed", "3"], ["evaluate", "run", "--queries", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["train"], ["trian"], ["train", "demo", "--sed", "3"], ["evaluate", "run", "--queries", "0"]],
+)
 def test_a_command_that_does_not_exist_is_a_usage_error(monkeypatch, capsys, arguments):
     assert run(*arguments, monkeypatch=monkeypatch) == 2
     assert "Usage" in capsys.readouterr().err
@@ -178,7 +317,8 @@ def test_a_mistake_shows_no_traceback_in_a_process_of_its_own():
 
 
 def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed():
-    """A limit on the size of files stands for the disk: the weights of the first checkpoint do not fit, the lines of the metrics do."""
+    """A limit on the size of files stands for the disk: the weights of the first checkpoint do not fit,
+    the lines of the metrics do."""
 
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
@@ -187,7 +327,11 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed():
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: cannot write the checkpoint run/checkpoint: ")
     assert "Traceback" not in result.stderr
-    assert sorted(file.name for file in Path("run").iterdir()) == ["config.json", "environment.json", "metrics.jsonl"]
+    assert sorted(file.name for file in Path("run").iterdir()) == [
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+    ]
     assert shell("train", "tiny.yaml", "--out", "run", "--quiet", "--resume").returncode == 0
 
 
@@ -198,12 +342,33 @@ def test_analyze_goes_from_a_folder_and_text_to_a_report(monkeypatch, capsys):
     for number, text in enumerate(documents()):
         Path(f"text{number}.txt").write_text(text)
     transformers = pytest.importorskip("transformers")
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda place, **options: CharTokenizer())
+    monkeypatch.setattr(
+        transformers.AutoTokenizer, "from_pretrained", lambda place, **options: CharTokenizer()
+    )
     less = [
-        f"--set={name}={value}" for name, value in (("replace", "[1]"), ("skip_rates", "[0.5]"), ("mlp_width", 0), ("refit_tokens", 160), ("judge_tokens", 64))
+        f"--set={name}={value}"
+        for name, value in (
+            ("replace", "[1]"),
+            ("skip_rates", "[0.5]"),
+            ("mlp_width", 0),
+            ("refit_tokens", 160),
+            ("judge_tokens", 64),
+        )
     ]
     texts = [str(path) for path in sorted(Path().glob("text*.txt"))]
-    arguments = ["analyze", "model", *texts, "--tokens", "640", "--context", "32", "--out", "found", *less, "--quiet"]
+    arguments = [
+        "analyze",
+        "model",
+        *texts,
+        "--tokens",
+        "640",
+        "--context",
+        "32",
+        "--out",
+        "found",
+        *less,
+        "--quiet",
+    ]
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "found/report.html"
     assert "<html" in Path("found/report.html").read_text()

@@ -1,4 +1,5 @@
-"""Every script under ``experiments/`` and ``examples/`` can be loaded: what it imports from the package exists. None starts its work by being loaded."""
+"""Every script under ``experiments/`` and ``examples/`` can be loaded: what it imports from the package
+exists. None starts its work by being loaded."""
 
 import runpy
 import sys

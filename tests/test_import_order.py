@@ -1,4 +1,5 @@
-"""The house has stairs that lead one way only: a file may import, also inside its functions, from files above its own and from nowhere else.
+"""The house has stairs that lead one way only: a file may import, also inside its functions, from files above
+its own and from nowhere else.
 
 ``ORDER`` is the only place that holds the order. Circles cannot exist while this passes.
 """
@@ -37,6 +38,26 @@ ORDER = (
     "ops.routed_attention.choice",
     "ops.routed_attention",
     "ops.routing",
+    # a run's folder, and what everything that takes long has in common
+    "runs",
+    "runs.clock",
+    "runs.interruption",
+    "runs.source",
+    # the drawing kit that all products share
+    "report",
+    "report.wording",
+    "report.style",
+    "report.page",
+    "report.records",
+    "report.fits",
+    "report.drawing",
+    "report.maps",
+    "report.consolidation_curve",
+    "report.plots",
+    "report.story",
+    "report.tables",
+    "report.html",
+    "report.text_routes",
     # the paper's nouns
     "memory",
     "memory.feed_forward",
@@ -49,6 +70,7 @@ ORDER = (
     "memory.surprise",
     "memory.router",
     "memory.block",
+    # peers behind the same protocol
     "baselines",
     "baselines.two_way",
     "baselines.static",
@@ -63,18 +85,19 @@ ORDER = (
     "baselines.grud",
     "baselines.mtand",
     "mixers",
-    # whole models and data
+    # whole models
     "models",
     "models.checks",
     "models.sequence",
     "models.encoder",
-    "calibration",
     "models.configuration_cram",
     "models.cache",
+    "calibration",
     "models.read_budget",
     "models.rows",
     "models.modeling_cram",
     "models.consolidation_callback",
+    # what is learned
     "tasks",
     "tasks.base",
     "tasks.oscillator",
@@ -82,27 +105,16 @@ ORDER = (
     "tasks.srcd_oracle",
     "tasks.transfer",
     "tasks.published",
-    "tasks.splits",
-    "tasks.side_heads",
-    "tasks.series",
-    "tasks.history",
-    "tasks.summary_features",
-    "tasks.physionet",
-    "tasks.activity",
     "tasks.text",
-    "panel",
     # doing things
     "training",
     "training.run_config",
     "training.presets",
-    "training.source",
     "training.acquisition",
     "training.run_dir",
-    "training.clock",
     "training.checkpoint",
     "training.distributed",
     "training.frozen",
-    "training.interruption",
     "training.exposures",
     "training.ledger",
     "training.progress",
@@ -111,17 +123,61 @@ ORDER = (
     "training.summary",
     "training.loop",
     "training.stopping",
-    "estimators",
-    "comparison",
-    "comparison.scores",
-    "comparison.problems",
-    "comparison.boosting",
-    "comparison.neural",
-    "comparison.methods",
-    "comparison.tuning",
-    "comparison.patient",
-    "comparison.study",
-    "comparison.table",
+    # products, each with its own figures and page
+    "pretrained",
+    "pretrained.analysis",
+    "pretrained.texts",
+    "pretrained.sites",
+    "pretrained.analysis.mlp_probe",
+    "pretrained.analysis.controls",
+    "pretrained.store",
+    "pretrained.capture",
+    "pretrained.analysis.moments",
+    "pretrained.analysis.gather",
+    "pretrained.analysis.ridge",
+    "pretrained.analysis.layerwise",
+    "pretrained.analysis.harm",
+    "pretrained.analysis.causal",
+    "pretrained.local_attention",
+    "pretrained.analysis.state_probe",
+    "pretrained.analysis.layer_figures",
+    "pretrained.analysis.redundancy",
+    "pretrained.analysis.scoring",
+    "pretrained.analysis.settings",
+    "pretrained.analysis.refit",
+    "pretrained.analysis.live",
+    "pretrained.analysis.stages",
+    "pretrained.token_classes",
+    "pretrained.analysis.findings",
+    "pretrained.analysis.analyze",
+    "pretrained.loading",
+    "pretrained.analysis.checkpoints",
+    "pretrained.analysis.figures",
+    "pretrained.analysis.story",
+    "pretrained.analysis.checkpoints_page",
+    "pretrained.analysis.page",
+    "series",
+    "series.splits",
+    "series.activity",
+    "series.comparison",
+    "series.side_heads",
+    "series.task",
+    "series.summary_features",
+    "series.history",
+    "series.physionet",
+    "series.comparison.problems",
+    "series.comparison.scores",
+    "series.comparison.boosting",
+    "series.comparison.neural",
+    "series.comparison.methods",
+    "series.comparison.patient",
+    "series.comparison.tuning",
+    "series.comparison.study",
+    "series.comparison.table",
+    "series.comparison_figures",
+    "series.comparison_page",
+    "series.panel",
+    "series.estimators",
     "bench",
     "bench.timing",
     "bench.measurement",
@@ -129,36 +185,7 @@ ORDER = (
     "bench.models",
     "bench.questions",
     "bench.run",
-    "analysis",
-    "analysis.consolidation_curve",
-    "analysis.lower_bound",
-    "analysis.transfer",
-    "analysis.settings",
-    "analysis.texts",
-    "analysis.sites",
-    "analysis.capture",
-    "analysis.moments",
-    "analysis.ridge",
-    "analysis.controls",
-    "analysis.mlp_probe",
-    "analysis.redundancy",
-    "analysis.token_classes",
-    "analysis.local_attention",
-    "analysis.state_probe",
-    "analysis.layerwise",
-    "analysis.store",
-    "analysis.gather",
-    "analysis.layer_figures",
-    "analysis.scoring",
-    "analysis.harm",
-    "analysis.causal",
-    "analysis.refit",
-    "analysis.progress",
-    "analysis.stages",
-    "analysis.findings",
-    "analysis.loading",
-    "analysis.analyze",
-    "analysis.series",
+    "bench.page",
     "reproduce",
     "reproduce.claim",
     "reproduce.tuning",
@@ -169,34 +196,15 @@ ORDER = (
     "reproduce.progress",
     "reproduce.sweep",
     "reproduce.ray_executor",
+    "reproduce.lower_bound",
+    "reproduce.saved_work",
     "reproduce.results",
     "reproduce.records",
     "reproduce.status",
-    # showing and driving
-    "report",
-    "report.wording",
-    "report.style",
-    "report.page",
-    "report.records",
-    "report.fits",
-    "report.drawing",
-    "report.maps",
-    "report.plots",
-    "report.headline",
-    "report.story",
-    "report.tables",
-    "report.html",
-    "report.text_routes",
-    "report.bench_page",
-    "report.claim_figures",
-    "report.claim_page",
-    "report.comparison",
-    "report.comparison_page",
-    "report.results_page",
-    "report.analysis_figures",
-    "report.analysis_story",
-    "report.analysis_page",
-    "report.series_page",
+    "reproduce.claim_figures",
+    "reproduce.claim_page",
+    "reproduce.headline",
+    "reproduce.results_page",
     "cli",
     "__main__",
 )
@@ -206,7 +214,8 @@ RANK = {name: rank for rank, name in enumerate(ORDER)}
 
 
 def module_name(file: Path) -> str:
-    """Return the dotted name below torchcram: "" for the package itself, "ops.scan" for ops/scan/__init__.py."""
+    """Return the dotted name below torchcram: "" for the package itself, "ops.scan" for
+    ops/scan/__init__.py."""
     parts = file.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -215,7 +224,8 @@ FILES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 
 def internal_imports(source: str, known: set[str]) -> set[str]:
-    """Return the modules of torchcram that the source imports, anywhere in it, also by name: import_module("torchcram.x")."""
+    """Return the modules of torchcram that the source imports, anywhere in it, also by name:
+    import_module("torchcram.x")."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -223,14 +233,29 @@ def internal_imports(source: str, known: set[str]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where they lead"
             # "from torchcram.ops import routing" imports torchcram.ops.routing where that is a module.
-            found |= {f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in known else str(node.module) for alias in node.names}
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in {"import_module", "__import__"}:
-            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant) and isinstance(argument.value, str)}
-    return {name.removeprefix("torchcram").removeprefix(".") for name in found if name == "torchcram" or name.startswith("torchcram.")}
+            found |= {
+                f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in known else str(node.module)
+                for alias in node.names
+            }
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in {
+            "import_module",
+            "__import__",
+        }:
+            found |= {
+                argument.value
+                for argument in node.args
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+            }
+    return {
+        name.removeprefix("torchcram").removeprefix(".")
+        for name in found
+        if name == "torchcram" or name.startswith("torchcram.")
+    }
 
 
 def forbidden(name: str, imports: set[str]) -> set[str]:
-    """Return those imports that lead upwards: to the module's own line, to a line below it, or to the package's public face."""
+    """Return those imports that lead upwards: to the module's own line, to a line below it, or to the
+    package's public face."""
     return {imported for imported in imports if imported not in RANK or RANK[imported] >= RANK[name]}
 
 
@@ -254,15 +279,28 @@ def test_a_file_imports_only_from_lines_above(name: str):
 def test_the_package_itself_imports_nothing_heavy_at_once():
     top_level = ast.parse(FILES[""].read_text()).body
     eager = [ast.unparse(node) for node in top_level if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert [line for line in eager if line.split()[1].split(".")[0] in {"torch", "torchcram", "accelerate", "matplotlib", "scipy"}] == []
+    assert [
+        line
+        for line in eager
+        if line.split()[1].split(".")[0] in {"torch", "torchcram", "accelerate", "matplotlib", "scipy"}
+    ] == []
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_importing_a_file_only_defines_things(name: str):
-    """No prints, no seeds, no reads of the environment: at module level stand definitions and values, never a bare call."""
+    """No prints, no seeds, no reads of the environment: at module level stand definitions and values,
+    never a bare call."""
     body = ast.parse(FILES[name].read_text()).body
-    calls = [ast.unparse(node) for node in body if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)]
-    loops = [ast.unparse(node) for node in body if isinstance(node, ast.For | ast.While | ast.With | ast.Try | ast.Delete)]
+    calls = [
+        ast.unparse(node)
+        for node in body
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+    ]
+    loops = [
+        ast.unparse(node)
+        for node in body
+        if isinstance(node, ast.For | ast.While | ast.With | ast.Try | ast.Delete)
+    ]
     assert calls + loops == []
 
 
@@ -284,4 +322,9 @@ def test_the_reader_of_imports_misses_none(source: str, imports: set[str]):
 
 def test_the_order_forbids_what_it_should():
     assert forbidden("memory.block", {"types", "ops.scan", "memory.router"}) == set()
-    assert forbidden("memory.block", {"memory.block", "cli", "", "unknown"}) == {"memory.block", "cli", "", "unknown"}
+    assert forbidden("memory.block", {"memory.block", "cli", "", "unknown"}) == {
+        "memory.block",
+        "cli",
+        "",
+        "unknown",
+    }

@@ -1,6 +1,8 @@
-"""The contract: what every sequence mixer promises, asked of every one in the table and of CRAM in all its variants.
+"""The contract: what every sequence mixer promises, asked of every one in the table and of CRAM in all its
+variants.
 
-Everything in float64, in blocks that have lived (see ``lived.py``), so that a tolerance of 1e-9 means something and no path is idle.
+Everything in float64, in blocks that have lived (see ``lived.py``), so that a tolerance of 1e-9 means
+something and no path is idle.
 """
 
 from inspect import isclass
@@ -57,11 +59,16 @@ def stream(seed: int = 1) -> Stream:
     """What a few sequences feed a mixer; gaps of zero among them."""
     generator = torch.Generator().manual_seed(seed)
     gap, horizon = (3 * torch.rand(2, BATCH, TIME, generator=generator) - 0.5).clamp_min(0)
-    x, noise = torch.randn(BATCH, TIME, WIDTH, generator=generator), torch.rand(BATCH, TIME, 4, generator=generator)
+    x, noise = (
+        torch.randn(BATCH, TIME, WIDTH, generator=generator),
+        torch.rand(BATCH, TIME, 4, generator=generator),
+    )
     return {"hidden_states": x, "gap": gap, "horizon": horizon, "noise": noise}
 
 
-def cut(given: dict[str, Tensor], *, rows: slice = slice(None), steps: slice = slice(None)) -> dict[str, Tensor]:
+def cut(
+    given: dict[str, Tensor], *, rows: slice = slice(None), steps: slice = slice(None)
+) -> dict[str, Tensor]:
     return {name: tensor[rows, steps] for name, tensor in given.items()}
 
 
@@ -69,7 +76,9 @@ def padding() -> Tensor:
     return torch.arange(TIME) < torch.tensor([TIME, 4, 1])[:, None]
 
 
-def in_pieces(mixer: nn.Module, pieces: list[int], control: RoutingControl) -> tuple[dict[str, Tensor], MemoryState | None]:
+def in_pieces(
+    mixer: nn.Module, pieces: list[int], control: RoutingControl
+) -> tuple[dict[str, Tensor], MemoryState | None]:
     """Run over the stream piece by piece, with carried state; what the pieces say is joined along time."""
     state, said, start = None, [], 0
     for length in pieces:
@@ -93,7 +102,10 @@ def test_forward_is_step_by_step_is_two_halves(mixer, control, pieces):
 def test_no_step_changes_anything_before_it(mixer, noisy, t):
     control = CONTROLS["training" if noisy else "routed"]
     ours = stream() if noisy else {**stream(), "noise": None}
-    theirs = {name: None if tensor is None else torch.cat([tensor[:, :t], stream(seed=2)[name][:, t:]], 1) for name, tensor in ours.items()}
+    theirs = {
+        name: None if tensor is None else torch.cat([tensor[:, :t], stream(seed=2)[name][:, t:]], 1)
+        for name, tensor in ours.items()
+    }
     before, after = tensors(mixer(**ours, control=control)), tensors(mixer(**theirs, control=control))
     assert_same(cut(after, steps=slice(t)), cut(before, steps=slice(t)))
     assert (before["hidden_states"][:, t] - after["hidden_states"][:, t]).abs().amax(-1).min() > 1e-3
@@ -119,12 +131,22 @@ def test_padding_changes_nothing_on_real_steps_and_never_reads_or_asks(mixer, co
 
 def test_losses_do_not_see_padding(mixer):
     mask, ours = padding(), stream()
-    theirs = {name: torch.where(mask.view(*mask.shape, *[1] * (tensor.dim() - 2)), tensor, 0.01) for name, tensor in ours.items()}
-    assert_same(mixer(**ours, mask=mask, control=TRAINING).losses, mixer(**theirs, mask=mask, control=TRAINING).losses)
+    theirs = {
+        name: torch.where(mask.view(*mask.shape, *[1] * (tensor.dim() - 2)), tensor, 0.01)
+        for name, tensor in ours.items()
+    }
+    assert_same(
+        mixer(**ours, mask=mask, control=TRAINING).losses, mixer(**theirs, mask=mask, control=TRAINING).losses
+    )
 
 
 def test_without_a_state_it_starts_anew(mixer):
-    assert_same(*(tensors(mixer(**stream(), state=state, control=TRAINING)) for state in (None, mixer.init_state(BATCH))))
+    assert_same(
+        *(
+            tensors(mixer(**stream(), state=state, control=TRAINING))
+            for state in (None, mixer.init_state(BATCH))
+        )
+    )
 
 
 @pytest.mark.parametrize("control", CONTROLS)
@@ -139,13 +161,19 @@ def test_decisions_agree_with_themselves(mixer, control):
 def test_what_may_be_read_is_obeyed(mixer):
     assert not mixer(**stream(), control=CONTROLS["no reads"]).decision.computed.any()
     # A mixer without attention cannot read.
-    assert mixer(**stream(), control=CONTROLS["dense"]).decision.read.all() == (mixer.init_state(1).episodic is not None)
+    assert mixer(**stream(), control=CONTROLS["dense"]).decision.read.all() == (
+        mixer.init_state(1).episodic is not None
+    )
 
 
 def test_every_parameter_that_wants_a_gradient_gets_one(mixer):
     output = mixer(**stream(), control=TRAINING)
-    ((output.hidden_states * torch.randn(output.hidden_states.shape)).sum() + sum(output.losses.values())).backward()
-    gradients = {name: parameter.grad for name, parameter in mixer.named_parameters() if parameter.requires_grad}
+    (
+        (output.hidden_states * torch.randn(output.hidden_states.shape)).sum() + sum(output.losses.values())
+    ).backward()
+    gradients = {
+        name: parameter.grad for name, parameter in mixer.named_parameters() if parameter.requires_grad
+    }
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.any()] == []
     assert all(gradient.isfinite().all() for gradient in gradients.values())
 
@@ -158,7 +186,9 @@ def test_fast_parameters_are_its_own(mixer):
     assert bool(fast) == mixer.routed
 
 
-@pytest.mark.parametrize("name", [name for name, (kind, _) in CASES.items() if kind in ("cram", "cram_paper")])
+@pytest.mark.parametrize(
+    "name", [name for name, (kind, _) in CASES.items() if kind in ("cram", "cram_paper")]
+)
 def test_in_the_lived_blocks_something_happens(name):
     """The laws above are asked of blocks that take all routes, explore, are surprised, and flag."""
     kind, options = CASES[name]
@@ -182,7 +212,12 @@ def test_the_lived_routers_without_consolidation_decide_both_ways(name):
 
 def test_every_mixer_obeys_the_protocol_and_stands_in_the_table():
     modules = (cram, mixture_of_depths, seqboat, ssm, static_hybrid, static_router, transformer)
-    written = {kind for module in modules for kind in vars(module).values() if isclass(kind) and kind.__module__ == module.__name__}
+    written = {
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if isclass(kind) and kind.__module__ == module.__name__
+    }
     mixers = {kind for kind in written if issubclass(kind, nn.Module) and hasattr(kind, "routed")}
     assert {kind for kind, _ in MIXERS.values()} == mixers
     assert all(isinstance(build_mixer(name, WIDTH, {}), SequenceMixer) for name in MIXERS)
@@ -197,8 +232,16 @@ def test_every_mixer_obeys_the_protocol_and_stands_in_the_table():
         ("cram", {"working": "ctode"}, r"unknown working memory 'ctode': did you mean 'ct_ode'\?"),
         ("cram", {"semantic": "slot"}, r"unknown semantic memory 'slot': did you mean 'slots'\?"),
         ("cram", {"router": "gumbel"}, r"unknown router 'gumbel': did you mean 'gumbel3'\?"),
-        ("cram", {"semantic": "low_rank"}, "the surprise trace flags slots, but semantic is 'low_rank': set surprise to false"),
-        ("cram", {"semantic": "none", "surprise": False, "router": "gumbel3"}, "router 'gumbel3' chooses between three memories, but semantic is 'none'"),
+        (
+            "cram",
+            {"semantic": "low_rank"},
+            "the surprise trace flags slots, but semantic is 'low_rank': set surprise to false",
+        ),
+        (
+            "cram",
+            {"semantic": "none", "surprise": False, "router": "gumbel3"},
+            "router 'gumbel3' chooses between three memories, but semantic is 'none'",
+        ),
         ("cram_no_consolidation", {"rank": 3}, "rank 3 belongs to semantic='low_rank'"),
         ("cram", {"quality": "observd"}, r"unknown quality 'observd': did you mean 'observed'\?"),
         ("static_hybrid", {"layer": 1}, "unknown option 'layer' of mixer 'static_hybrid'"),

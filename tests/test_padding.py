@@ -1,7 +1,8 @@
 """Padding is nothing: whatever stands on padded steps, and however many there are, nothing anywhere changes.
 
-Two batches with the same real steps, one of them with other rubbish behind them and more of it, are followed through everything that sees a batch:
-outputs, decisions, losses, gradients, what semantic memory learns, running statistics, rates, evaluation, calibration, exposures and route maps.
+Two batches with the same real steps, one of them with other rubbish behind them and more of it, are followed
+through everything that sees a batch: outputs, decisions, losses, gradients, what semantic memory learns,
+running statistics, rates, evaluation, calibration, exposures and route maps.
 """
 
 from collections.abc import Iterator
@@ -63,15 +64,26 @@ def padded(real: Batch, steps: list[int], *, more: int, seed: int) -> Batch:
         chosen = mask.view(*mask.shape, *[1] * (ours.dim() - 2))
         return torch.where(chosen, pad(ours, room), 50 * theirs if theirs.is_floating_point() else theirs)
 
-    per_step = {name: joined(getattr(real, name), getattr(rubbish, name)) for name in ("inputs", "gap", "horizon")}
-    groups = {name: {key: joined(value, getattr(rubbish, name)[key]) for key, value in getattr(real, name).items()} for name in ("slices", "info")}
-    targets = {name: joined(value, rubbish.targets[name]) if value.dim() > 1 else value for name, value in real.targets.items()}
+    per_step = {
+        name: joined(getattr(real, name), getattr(rubbish, name)) for name in ("inputs", "gap", "horizon")
+    }
+    groups = {
+        name: {key: joined(value, getattr(rubbish, name)[key]) for key, value in getattr(real, name).items()}
+        for name in ("slices", "info")
+    }
+    targets = {
+        name: joined(value, rubbish.targets[name]) if value.dim() > 1 else value
+        for name, value in real.targets.items()
+    }
     return Batch(**per_step, **groups, targets=targets, mask=mask)
 
 
 def pair(steps: list[int], more: int, seed: int) -> Iterator[tuple[Batch, Tensor]]:
     """Two batches with the same real steps, and the noise of each: the same on real steps."""
-    real, noise = content(len(steps), TIME, seed=seed), torch.rand(len(steps), TIME, LAYERS, 4, dtype=torch.float64)
+    real, noise = (
+        content(len(steps), TIME, seed=seed),
+        torch.rand(len(steps), TIME, LAYERS, 4, dtype=torch.float64),
+    )
     for extra, other in ((0, seed + 1), (more, seed + 2)):
         yield padded(real, steps, more=extra, seed=other), pad(noise, (0, 0, 0, 0, 0, extra), value=0.0)
 
@@ -97,13 +109,27 @@ def test_a_training_step_does_not_see_padding(mixer, steps, more, seed):
         model = deepcopy(born)
         output = model(batch, control=TRAINING, noise=noise)
         losses = model.task_losses(output.outputs, batch)
-        side = {f"{name} of layer {i}": value for i, block in enumerate(output.blocks) for name, value in block.losses.items()}
+        side = {
+            f"{name} of layer {i}": value
+            for i, block in enumerate(output.blocks)
+            for name, value in block.losses.items()
+        }
         sum([*losses.values(), *side.values()]).backward()
-        gradients = {f"gradient of {name}": weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        gradients = {
+            f"gradient of {name}": weight.grad
+            for name, weight in model.named_parameters()
+            if weight.grad is not None
+        }
         for block, said in zip(model.blocks, output.blocks, strict=True):
             block.after_step(said)
-        seen = {f"{name} in layer {i}": values for i, said in enumerate(output.blocks) for name, values in on_real_steps(tensors(said), batch).items()}
-        outputs = {name: value if name == "kind" else value[batch.mask] for name, value in output.outputs.items()}
+        seen = {
+            f"{name} in layer {i}": values
+            for i, said in enumerate(output.blocks)
+            for name, values in on_real_steps(tensors(said), batch).items()
+        }
+        outputs = {
+            name: value if name == "kind" else value[batch.mask] for name, value in output.outputs.items()
+        }
         found.append({**outputs, **losses, **side, **gradients, **seen, **model.state_dict()})
     assert_same(*found)
 

@@ -9,11 +9,24 @@ from torchcram.types import Head, KeyValueState
 
 
 def oscillator(batch: int) -> Oscillator:
-    return Oscillator(frequency=torch.ones(batch), damping=torch.ones(batch), phase=torch.ones(batch), stationary_std=1.0, observation_std=0.1)
+    return Oscillator(
+        frequency=torch.ones(batch),
+        damping=torch.ones(batch),
+        phase=torch.ones(batch),
+        stationary_std=1.0,
+        observation_std=0.1,
+    )
 
 
 def memory(**changed: torch.Tensor) -> KeyValueState:
-    return KeyValueState(**{"keys": torch.zeros(2, 4, 5, 8), "values": torch.zeros(2, 4, 5, 8), "time": torch.zeros(2), **changed})
+    return KeyValueState(
+        **{
+            "keys": torch.zeros(2, 4, 5, 8),
+            "values": torch.zeros(2, 4, 5, 8),
+            "time": torch.zeros(2),
+            **changed,
+        }
+    )
 
 
 def test_a_right_call_passes():

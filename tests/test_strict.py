@@ -63,14 +63,34 @@ def test_a_configuration_is_frozen():
     ("data", "message"),
     [
         pytest.param({"nmae": "x"}, r"unknown key 'nmae' in Outer: did you mean 'name'\?", id="unknown key"),
-        pytest.param({"zzz": 1}, r"unknown key 'zzz' in Outer: valid: flag, inner, name, pair", id="unknown key, nothing near"),
+        pytest.param(
+            {"zzz": 1},
+            r"unknown key 'zzz' in Outer: valid: flag, inner, name, pair",
+            id="unknown key, nothing near",
+        ),
         pytest.param({3: 1}, "unknown key 3 in Outer", id="key that is no string"),
-        pytest.param({"inner": {"widht": 4}}, r"^inner: unknown key 'widht' in Inner: did you mean 'width'\?", id="unknown key below"),
-        pytest.param({"inner": {"width": "four"}}, r"^inner\.width: .*integer.*\(got 'four'\)", id="wrong type"),
-        pytest.param({"inner": {"width": 0}}, r"^inner\.width: .*greater than or equal to 1 \(got 0\)", id="out of range"),
-        pytest.param({"inner": {"rate": float("nan")}}, r"^inner\.rate: .*finite.*got nan", id="not a number"),
+        pytest.param(
+            {"inner": {"widht": 4}},
+            r"^inner: unknown key 'widht' in Inner: did you mean 'width'\?",
+            id="unknown key below",
+        ),
+        pytest.param(
+            {"inner": {"width": "four"}}, r"^inner\.width: .*integer.*\(got 'four'\)", id="wrong type"
+        ),
+        pytest.param(
+            {"inner": {"width": 0}},
+            r"^inner\.width: .*greater than or equal to 1 \(got 0\)",
+            id="out of range",
+        ),
+        pytest.param(
+            {"inner": {"rate": float("nan")}}, r"^inner\.rate: .*finite.*got nan", id="not a number"
+        ),
         pytest.param({"inner": {"rate": float("inf")}}, r"^inner\.rate: .*finite.*got inf", id="infinite"),
-        pytest.param({"flag": True, "inner": {"width": 101}}, "^width 101 is too wide for a flag$", id="impossible combination"),
+        pytest.param(
+            {"flag": True, "inner": {"width": 101}},
+            "^width 101 is too wide for a flag$",
+            id="impossible combination",
+        ),
         pytest.param({"pair": [1]}, r"^pair\.1: .*required", id="short tuple"),
     ],
 )
@@ -83,7 +103,11 @@ def test_bad_data_is_an_error_that_says_where_and_what(data, message):
 def test_every_problem_gets_its_line():
     with pytest.raises(ValueError, match="width") as caught:
         Outer.parse({"inner": {"width": 0, "rate": "fast"}, "flag": "perhaps"})
-    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["inner.width", "inner.rate", "flag"]
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "inner.width",
+        "inner.rate",
+        "flag",
+    ]
 
 
 @given(st.integers(1, 10**6))
@@ -101,10 +125,27 @@ def test_updating_can_replace_a_whole_group():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        pytest.param("inner.widht", 3, r"unknown key 'widht' in Inner: did you mean 'width'\?", id="unknown leaf"),
-        pytest.param("iner.width", 3, r"unknown key 'iner' in 'iner\.width': did you mean 'inner'\?", id="unknown group"),
-        pytest.param("name.first", "x", r"'name\.first' does not name a field: 'name' holds the value 'demo'", id="below a value"),
-        pytest.param("name.a.b", "x", r"'name\.a\.b' does not name a field: 'name' holds the value 'demo'", id="far below a value"),
+        pytest.param(
+            "inner.widht", 3, r"unknown key 'widht' in Inner: did you mean 'width'\?", id="unknown leaf"
+        ),
+        pytest.param(
+            "iner.width",
+            3,
+            r"unknown key 'iner' in 'iner\.width': did you mean 'inner'\?",
+            id="unknown group",
+        ),
+        pytest.param(
+            "name.first",
+            "x",
+            r"'name\.first' does not name a field: 'name' holds the value 'demo'",
+            id="below a value",
+        ),
+        pytest.param(
+            "name.a.b",
+            "x",
+            r"'name\.a\.b' does not name a field: 'name' holds the value 'demo'",
+            id="far below a value",
+        ),
         pytest.param("inner.width", 0, r"inner\.width: .*greater than or equal to 1", id="out of range"),
         pytest.param("", 1, "unknown key ''", id="empty path"),
     ],
@@ -120,7 +161,8 @@ def test_the_digest_tells_configurations_apart_and_is_stable():
     assert Outer().digest() != Outer(inner=Inner(width=5)).digest()
     assert len(Outer().digest()) == 12
     assert set(Outer().digest()) <= set(string.hexdigits.lower())
-    # A literal, since runs are recognised by it: equal settings must have equal digests in every later version and process.
+    # A literal, since runs are recognised by it: equal settings must have equal digests in every later
+    # version and process.
     assert Inner().digest() == "ef913072fa51"
 
 
@@ -141,5 +183,8 @@ def test_a_later_field_counts_only_once_it_is_used():
 
 def test_an_optional_package_that_is_absent_names_its_extra():
     assert optional("json.decoder", extra="none").JSONDecoder
-    with pytest.raises(ImportError, match=r"this needs no_such_package, which is not installed: pip install 'torchcram\[sklearn\]'"):
+    with pytest.raises(
+        ImportError,
+        match=r"this needs no_such_package, which is not installed: pip install 'torchcram\[sklearn\]'",
+    ):
         optional("no_such_package.base", extra="sklearn")

@@ -1,4 +1,5 @@
-"""The wheel holds all that the package needs: it is built, installed into a folder of its own, and used from outside the checkout."""
+"""The wheel holds all that the package needs: it is built, installed into a folder of its own, and used
+from outside the checkout."""
 
 import os
 import subprocess
@@ -17,7 +18,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """Run a command and return what it printed; show all of it if the command failed."""
-    result = subprocess.run([*map(str, command)], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [*map(str, command)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout.strip()
 
@@ -32,9 +40,24 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder into which the wheel is installed. The dependencies come from the environment of the tests."""
+    """The folder into which the wheel is installed.
+
+    The dependencies come from the environment of the tests.
+    """
     folder = tmp_path_factory.mktemp("site")
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel, cwd=folder)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        folder,
+        wheel,
+        cwd=folder,
+    )
     return folder
 
 
@@ -44,7 +67,11 @@ def python(code: str, *, site: Path, cwd: Path) -> str:
 
 def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    files = {str(file.relative_to(SOURCE)) for file in (SOURCE / "torchcram").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    files = {
+        str(file.relative_to(SOURCE))
+        for file in (SOURCE / "torchcram").rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
     assert packed == files
     assert "torchcram/py.typed" in packed
 
@@ -59,7 +86,10 @@ def test_the_installed_package_is_the_one_in_use(installed: Path, tmp_path: Path
 
 
 def test_the_version_is_that_of_the_project(installed: Path, tmp_path: Path):
-    code = "from importlib.metadata import distribution as d; import torchcram; print(d('torchcram').version, torchcram.__version__)"
+    code = (
+        "from importlib.metadata import distribution as d; import torchcram; "
+        "print(d('torchcram').version, torchcram.__version__)"
+    )
     assert python(code, site=installed, cwd=tmp_path).split() == [PROJECT["version"]] * 2
 
 
@@ -68,7 +98,8 @@ def test_every_module_can_be_imported(installed: Path, tmp_path: Path):
     code = """
 import importlib, importlib.util, pkgutil, torchcram
 apart = {"__main__"} if importlib.util.find_spec("triton") else {"__main__", "triton"}
-names = [module.name for module in pkgutil.walk_packages(torchcram.__path__, "torchcram.") if module.name.rpartition(".")[2] not in apart]
+modules = pkgutil.walk_packages(torchcram.__path__, "torchcram.")
+names = [module.name for module in modules if module.name.rpartition(".")[2] not in apart]
 for name in names:
     importlib.import_module(name)
 print(len(names))
@@ -80,7 +111,10 @@ print(len(names))
 
 def test_importing_the_package_is_light(installed: Path, tmp_path: Path):
     """The command line answers at once: what takes seconds to import comes when it is first used."""
-    code = "import sys, torchcram; print(sorted({'torch', 'accelerate', 'matplotlib', 'scipy', 'pydantic', 'transformers'} & set(sys.modules)))"
+    code = (
+        "import sys, torchcram; print(sorted({'torch', 'accelerate', 'matplotlib', 'scipy', "
+        "'pydantic', 'transformers'} & set(sys.modules)))"
+    )
     assert python(code, site=installed, cwd=tmp_path) == "[]"
 
 
@@ -96,5 +130,9 @@ print(*batch.inputs.shape)
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["report", "--help"]])
 def test_the_command_answers(arguments: list[str], installed: Path, tmp_path: Path):
-    assert "Usage" in run(sys.executable, installed / "bin" / "torchcram", *arguments, cwd=tmp_path, PYTHONPATH=str(installed))
-    assert "Usage" in run(sys.executable, "-m", "torchcram", *arguments, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert "Usage" in run(
+        sys.executable, installed / "bin" / "torchcram", *arguments, cwd=tmp_path, PYTHONPATH=str(installed)
+    )
+    assert "Usage" in run(
+        sys.executable, "-m", "torchcram", *arguments, cwd=tmp_path, PYTHONPATH=str(installed)
+    )

@@ -1,4 +1,5 @@
-"""Language models of two layers and a few thousand weights, which look as if they had lived (see ``lived.py``), and tokens for them."""
+"""Language models of two layers and a few thousand weights, which look as if they had lived (see
+``lived.py``), and tokens for them."""
 
 import torch
 from torch import Tensor
@@ -13,13 +14,25 @@ PAD = 0
 
 def tiny_config(mixer: str = "cram", *, options: dict | None = None, **fields) -> CRAMConfig:
     slots = {"slots": 8} if mixer == "cram" else {}
-    return CRAMConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=2, mixer=mixer, mixer_options={**slots, **(options or {})}, **fields)
+    return CRAMConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        mixer=mixer,
+        mixer_options={**slots, **(options or {})},
+        **fields,
+    )
 
 
 def language_model(mixer: str = "cram", *, options: dict | None = None, **fields) -> CRAMForCausalLM:
     """In float64 and evaluation mode."""
     torch.manual_seed(0)
-    return live(CRAMForCausalLM(tiny_config(mixer, options=options, **fields))).double().eval().requires_grad_(False)
+    return (
+        live(CRAMForCausalLM(tiny_config(mixer, options=options, **fields)))
+        .double()
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def tokens(batch: int = 2, time: int = 9, *, seed: int = 1) -> Tensor:

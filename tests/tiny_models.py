@@ -1,4 +1,5 @@
-"""Tiny random models of every decoder family, a tokenizer of single characters, and text: nothing is fetched."""
+"""Tiny random models of every decoder family, a tokenizer of single characters, and text: nothing is
+fetched."""
 
 from __future__ import annotations
 
@@ -27,10 +28,32 @@ OWN = {
     "qwen3": {"head_dim": 8},
     "gemma2": {"head_dim": 8, "sliding_window": 8},
     "mistral": {"sliding_window": 8},
-    "jamba": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 4},
+    "jamba": {
+        "num_hidden_layers": 4,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "num_experts": 2,
+        "mamba_d_state": 4,
+    },
 }
-LEFT_OUT = {"gpt2": set(SIZES) - {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}, "gpt_neox": {"num_key_value_heads"}}
-FAMILIES = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "falcon", "olmo2", "jamba")
+LEFT_OUT = {
+    "gpt2": set(SIZES) - {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"},
+    "gpt_neox": {"num_key_value_heads"},
+}
+FAMILIES = (
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "phi3",
+    "falcon",
+    "olmo2",
+    "jamba",
+)
 
 
 def tiny_model(family: str, **changes: Any) -> Any:
@@ -51,7 +74,9 @@ def tiny_model(family: str, **changes: Any) -> Any:
 class CharTokenizer:
     """One token per character."""
 
-    def __call__(self, text: str, *, add_special_tokens: bool = True, verbose: bool = True) -> dict[str, list[int]]:
+    def __call__(
+        self, text: str, *, add_special_tokens: bool = True, verbose: bool = True
+    ) -> dict[str, list[int]]:
         return {"input_ids": [ord(sign) % VOCABULARY for sign in text]}
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -1,4 +1,5 @@
-"""Runs so small that a step takes milliseconds, and tasks as users write them: for the tests that train, and for the processes that they start."""
+"""Runs so small that a step takes milliseconds, and tasks as users write them: for the tests that train,
+and for the processes that they start."""
 
 import json
 from pathlib import Path
@@ -15,13 +16,16 @@ VOLATILE = ("seconds", "tokens_per_second", "run_dir", "started", "finished")
 
 
 def tiny_config(**changes: Any) -> RunConfig:
-    """Return a run of 12 steps that crosses from acquisition to routing after 5; ``changes`` are dotted paths with ``__`` for the dots."""
+    """Return a run of 12 steps that crosses from acquisition to routing after 5; ``changes`` are dotted
+    paths with ``__`` for the dots."""
     config = RunConfig(
         name="tiny",
         task=SRCDConfig(length=40, patterns=6, key_size=4, values=4),
         model=ModelConfig(d_model=16, layers=2, options={"slots": 32, "state_size": 8}),
         controller=ControllerConfig(acquire_steps=5, reference_every=3, exploration=0.2),
-        training=TrainingConfig(steps=12, tokens_per_step=320, checkpoint_every=4, evaluate_every=6, log_every=1, warmup_steps=2),
+        training=TrainingConfig(
+            steps=12, tokens_per_step=320, checkpoint_every=4, evaluate_every=6, log_every=1, warmup_steps=2
+        ),
         evaluation=EvaluationConfig(queries=40, sequences_midway=4, calibration_sequences=0),
     )
     for path, value in changes.items():
@@ -36,21 +40,35 @@ def lasting(folder: Path) -> dict[str, Any]:
 
 
 class Sums:
-    """Real numbers in; per sequence: is their sum positive (a class), and what is their mean (a value). Lengths differ: the rest is padding."""
+    """Real numbers in; per sequence: is their sum positive (a class), and what is their mean (a value).
+
+    Lengths differ: the rest is padding.
+    """
 
     input_size = 2
-    heads = (Head(name="positive", kind="classification", size=2, per="sequence"), Head(name="mean", kind="regression", size=1, per="sequence"))
+    heads = (
+        Head(name="positive", kind="classification", size=2, per="sequence"),
+        Head(name="mean", kind="regression", size=1, per="sequence"),
+    )
 
     def __init__(self, length: int = 12):
         self.length = length
 
     def batch(self, size, *, generator, step=0, length=None):
         length = self.length if length is None else length
-        inputs, lengths = torch.randn(size, length, 2, generator=generator), torch.randint(2, length + 1, (size,), generator=generator)
+        inputs, lengths = (
+            torch.randn(size, length, 2, generator=generator),
+            torch.randint(2, length + 1, (size,), generator=generator),
+        )
         mask = torch.arange(length) < lengths[:, None]
         inputs, gap = inputs * mask[..., None], torch.rand(size, length, generator=generator)
         total = inputs[..., 0].sum(1)
-        return Batch(inputs=inputs, gap=gap, mask=mask, targets={"positive": (total > 0).long(), "mean": (total / lengths)[:, None]})
+        return Batch(
+            inputs=inputs,
+            gap=gap,
+            mask=mask,
+            targets={"positive": (total > 0).long(), "mean": (total / lengths)[:, None]},
+        )
 
 
 class Echo:

@@ -2,9 +2,10 @@
 
     python experiments/01_srcd_main/run.py [--only demo] [--seeds 0 1 2] [--jobs 2] [--again]
 
-The time of the demo runs is a goal, so they come first, one after the other, with all cores. Finished runs are skipped (also those that ``results.csv``
-holds with the present configuration, unless ``--again``), interrupted ones are resumed; then the demo runs are studied (calibration, zero-shot overrides).
-Runs and logs go to ``runs/01_srcd_main/``; ``collect.py`` makes the tables of them.
+The time of the demo runs is a goal, so they come first, one after the other, with all cores. Finished runs
+are skipped (also those that ``results.csv`` holds with the present configuration, unless ``--again``),
+interrupted ones are resumed; then the demo runs are studied (calibration, zero-shot overrides). Runs and logs
+go to ``runs/01_srcd_main/``; ``collect.py`` makes the tables of them.
 """
 
 from __future__ import annotations
@@ -49,16 +50,32 @@ def run_one(name: str, seed: int, *, threads: int) -> None:
     out = RUNS / f"{name}-seed{seed}"
     if (out / "summary.json").exists():
         return
-    command = [sys.executable, "-m", "torchcram", "train", str(HERE / "configs" / f"{name}.yaml"), "--seed", str(seed), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "torchcram",
+        "train",
+        str(HERE / "configs" / f"{name}.yaml"),
+        "--seed",
+        str(seed),
+        "--out",
+        str(out),
+    ]
     command += ["--resume"] if (out / "config.json").exists() else []
     RUNS.mkdir(parents=True, exist_ok=True)
     with (RUNS / f"{name}-seed{seed}.log").open("a") as log:
-        code = subprocess.run(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=False).returncode
-    print(f"{name} seed {seed}: {'finished' if code == 0 else f'exit status {code}, see {log.name}'}", flush=True)
+        code = subprocess.run(
+            command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=False
+        ).returncode
+    print(
+        f"{name} seed {seed}: {'finished' if code == 0 else f'exit status {code}, see {log.name}'}",
+        flush=True,
+    )
 
 
 def study_one(name: str, seed: int) -> None:
-    """Measure the conformal guarantee of a finished demo run, and how it does zero-shot on overridden keys."""
+    """Measure the conformal guarantee of a finished demo run, and how it does zero-shot on overridden
+    keys."""
     out = RUNS / f"{name}-seed{seed}"
     if name != "demo" or not (out / "summary.json").exists():
         return
@@ -69,18 +86,26 @@ def study_one(name: str, seed: int) -> None:
     for file, command in commands.items():
         if not (out / file).exists():
             full = [sys.executable, "-m", "torchcram", *command, "--json", str(out / file)]
-            subprocess.run(full, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+            subprocess.run(
+                full, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+            )
 
 
 def main() -> None:
     """Run the plan, or the part of it that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="*", choices=list(PLAN), help="configurations; all if not given")
     parser.add_argument("--seeds", nargs="*", type=int, help="seeds; those of the plan if not given")
     parser.add_argument("--again", action="store_true", help="train also what the results hold")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     asked = parser.parse_args()
-    wanted = [(name, seed) for name in asked.only or PLAN for seed in (PLAN[name] if asked.seeds is None else asked.seeds)]
+    wanted = [
+        (name, seed)
+        for name in asked.only or PLAN
+        for seed in (PLAN[name] if asked.seeds is None else asked.seeds)
+    ]
     wanted = [job for job in wanted if asked.again or not committed(*job)]
     for name, seed in wanted:
         if name in TIMED:

@@ -1,4 +1,5 @@
-"""Keep what finished runs have to say (``finished/``), and make results.csv, the figure, the page of coloured text and the tables of the README of it.
+"""Keep what finished runs have to say (``finished/``), and make results.csv, the figure, the page of coloured
+text and the tables of the README of it.
 
 python experiments/09_text_lm/collect.py
 """
@@ -23,13 +24,18 @@ COLOURS = {"cram": "#D55E00", "dense": "#222222"}
 
 
 def keep(runs: Path, finished: Path) -> None:
-    """Copy configuration, summary and progress of every finished run, without its weights: other machines need not train it again. Trials are left out."""
+    """Copy configuration, summary and progress of every finished run, without its weights: other machines
+    need not train it again. Trials are left out."""
     for file in sorted(runs.glob("*-seed*/summary.json")):
         config, summary = json.loads((file.parent / "config.json").read_text()), json.loads(file.read_text())
         if config["training"]["steps"] == summary["steps"]:
-            progress = [json.loads(line) for line in (file.parent / "progress.jsonl").read_text().splitlines()]
+            progress = [
+                json.loads(line) for line in (file.parent / "progress.jsonl").read_text().splitlines()
+            ]
             finished.mkdir(exist_ok=True)
-            (finished / f"{file.parent.name}.json").write_text(json.dumps({"config": config, "summary": summary, "progress": progress}, indent=1) + "\n")
+            (finished / f"{file.parent.name}.json").write_text(
+                json.dumps({"config": config, "summary": summary, "progress": progress}, indent=1) + "\n"
+            )
 
 
 def read_runs(finished: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -47,12 +53,34 @@ def write_csv(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
     """One line for each point of each run's frontier; the routed point is called "routed"."""
     with file.open("w", newline="") as lines:
         writer = csv.writer(lines)
-        writer.writerow(["model", "seed", "budget", "loss", "attention_share", "any_layer_read_rate", "parameters", "steps", "training_cpu_seconds"])
+        writer.writerow(
+            [
+                "model",
+                "seed",
+                "budget",
+                "loss",
+                "attention_share",
+                "any_layer_read_rate",
+                "parameters",
+                "steps",
+                "training_cpu_seconds",
+            ]
+        )
         for (name, seed), run in runs.items():
             summary = run["summary"]
             for point in ({"budget": "routed", **summary}, *summary["frontier"]):
                 figures = [f"{point[key]:.5f}" for key in ("loss", "attention_share", "any_layer_read_rate")]
-                writer.writerow([name, seed, point["budget"], *figures, summary["parameters"], summary["steps"], f"{summary['training_cpu_seconds']:.0f}"])
+                writer.writerow(
+                    [
+                        name,
+                        seed,
+                        point["budget"],
+                        *figures,
+                        summary["parameters"],
+                        summary["steps"],
+                        f"{summary['training_cpu_seconds']:.0f}",
+                    ]
+                )
 
 
 def draw(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
@@ -64,7 +92,10 @@ def draw(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
         steps = [record["step"] for record in run["progress"]]
         loss.plot(steps, [record["loss"] for record in run["progress"]], **style)
         share.plot(steps, [100 * record["attention_share"] for record in run["progress"]], **style)
-        points = sorted((100 * point["attention_share"], point["loss"]) for point in (run["summary"], *run["summary"]["frontier"]))
+        points = sorted(
+            (100 * point["attention_share"], point["loss"])
+            for point in (run["summary"], *run["summary"]["frontier"])
+        )
         ends.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
     loss.set(title="Held-out loss", xlabel="step", ylabel="nats a token")
     share.set(title="Keys scanned, of dense attention's", xlabel="step", ylabel="%", ylim=(0, 105))
@@ -75,30 +106,61 @@ def draw(runs: dict[tuple[str, int], dict[str, Any]], file: Path) -> None:
 
 def tables(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
     """The tables of the README."""
-    lines = ["| model | parameters | held-out loss | attention share | any-layer reads | training seconds (CPU) | seeds |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        (
+            "| model | parameters | held-out loss | attention share | any-layer reads | training "
+            "seconds (CPU) | seeds |"
+        ),
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in COLOURS:
         own = [run["summary"] for (model, _), run in runs.items() if model == name]
         if own:
-            cells = [_spread(own, "loss"), _spread(own, "attention_share", 100), _spread(own, "any_layer_read_rate", 100), _spread(own, "training_cpu_seconds")]
+            cells = [
+                _spread(own, "loss"),
+                _spread(own, "attention_share", 100),
+                _spread(own, "any_layer_read_rate", 100),
+                _spread(own, "training_cpu_seconds"),
+            ]
             lines.append(f"| {name} | {own[0]['parameters']:,} | {' | '.join(cells)} | {len(own)} |")
     both = [seed for seed in range(3) if ("cram", seed) in runs and ("dense", seed) in runs]
     if both:
-        above = [runs["cram", seed]["summary"]["loss"] - runs["dense", seed]["summary"]["loss"] for seed in both]
-        lines += ["", f"CRAM's held-out loss above the dense model's, seed by seed: {', '.join(f'{value:+.3f}' for value in above)} nats a token."]
+        above = [
+            runs["cram", seed]["summary"]["loss"] - runs["dense", seed]["summary"]["loss"] for seed in both
+        ]
+        lines += [
+            "",
+            (
+                "CRAM's held-out loss above the dense model's, seed by seed: "
+                f"{', '.join(f'{value:+.3f}' for value in above)} nats a token."
+            ),
+        ]
     lines += _pilots(runs)
     kinds = [run["summary"]["routes_by_class"] for (model, _), run in runs.items() if model == "cram"]
     if kinds:
         lines += ["", "| tokens (CRAM) | working | semantic | episodic: a read |", "|---|---|---|---|"]
         for kind in kinds[0]:
             totals = [sum(counts[kind][route] for counts in kinds) for route in Route]
-            lines.append(f"| {kind} | " + " | ".join(f"{100 * total / max(1, sum(totals)):.1f}%" for total in totals) + " |")
+            lines.append(
+                f"| {kind} | "
+                + " | ".join(f"{100 * total / max(1, sum(totals)):.1f}%" for total in totals)
+                + " |"
+            )
     return "\n".join(lines)
 
 
 def _pilots(runs: dict[tuple[str, int], dict[str, Any]]) -> list[str]:
-    """What other learning rates and prices came to, and the rates and prices of the two models beside them."""
-    lines = ["", "| pilot | seed | learning rate | dearest read | held-out loss | attention share |", "|---|---|---|---|---|---|"]
-    for (name, seed), run in sorted(runs.items(), key=lambda item: (item[0][0].split("_")[0], item[1]["config"]["training"]["learning_rate"])):
+    """What other learning rates and prices came to, and the rates and prices of the two models beside
+    them."""
+    lines = [
+        "",
+        "| pilot | seed | learning rate | dearest read | held-out loss | attention share |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (name, seed), run in sorted(
+        runs.items(),
+        key=lambda item: (item[0][0].split("_")[0], item[1]["config"]["training"]["learning_rate"]),
+    ):
         if seed == 0:
             rules, price = run["config"]["training"], run["config"]["controller"].get("price_most", "")
             ends = f"{run['summary']['loss']:.3f} | {100 * run['summary']['attention_share']:.1f}%"
@@ -117,9 +179,17 @@ def write_page(runs: Path, file: Path) -> None:
     chosen = sorted(runs.glob("cram-seed*/routes.json"))
     if chosen:
         shown = json.loads(chosen[0].read_text())
-        passages = [Passage(heading=f"Held-out passage {number}", tokens=passage["tokens"]) for number, passage in enumerate(shown, 1)]
-        caption = "Each token in the colour of the dearest memory that it used in any layer. What is underlined in orange was looked up in the context."
-        file.write_text(text_page("What a small language model still reads", caption, passages), encoding="utf-8")
+        passages = [
+            Passage(heading=f"Held-out passage {number}", tokens=passage["tokens"])
+            for number, passage in enumerate(shown, 1)
+        ]
+        caption = (
+            "Each token in the colour of the dearest memory that it used in any layer. What is "
+            "underlined in orange was looked up in the context."
+        )
+        file.write_text(
+            text_page("What a small language model still reads", caption, passages), encoding="utf-8"
+        )
 
 
 def main() -> None:
@@ -134,7 +204,13 @@ def main() -> None:
     page = HERE / "README.md"
     before, _, rest = page.read_text().partition(BEGIN)
     page.write_text(
-        before + BEGIN + "\n![Loss and keys scanned while training, and loss over budgets](figure.png)\n\n" + tables(runs) + "\n" + END + rest.partition(END)[2]
+        before
+        + BEGIN
+        + "\n![Loss and keys scanned while training, and loss over budgets](figure.png)\n\n"
+        + tables(runs)
+        + "\n"
+        + END
+        + rest.partition(END)[2]
     )
 
 

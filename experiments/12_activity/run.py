@@ -2,8 +2,9 @@
 
     python experiments/12_activity/run.py [--only cram ssm] [--splits 0 1] [--jobs 2]
 
-Needs the data (folder named by TORCHCRAM_DATA, see docs/irregular_series.md) and the extra ``tune``. Finished jobs are skipped, trials of an interrupted
-tuning are kept. Everything goes to ``runs/12_activity/``; ``collect.py`` makes tables and figures of it.
+Needs the data (folder named by TORCHCRAM_DATA, see docs/irregular_series.md) and the extra ``tune``. Finished
+jobs are skipped, trials of an interrupted tuning are kept. Everything goes to ``runs/12_activity/``;
+``collect.py`` makes tables and figures of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from torchcram.comparison.study import Study, main
+from torchcram.series.comparison.study import Study, main
 
 HERE = Path(__file__).parent
 STUDY = Study(problem="activity", runs=Path("runs") / HERE.name)

@@ -1,4 +1,6 @@
-"""Sequence models that learn to stop paying for attention: consolidation-based routing for adaptive memory (CRAM, arXiv 2602.12204)."""
+"""Sequence models that learn to stop paying for attention: consolidation-based routing for adaptive memory
+(CRAM, arXiv 2602.12204).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it. Imported on first use, so that `import torchcram` and the command line stay quick.
+# Public name -> the module that defines it. Imported on first use, so that `import torchcram` and the command
+# line stay quick.
 _PUBLIC = {
     "Batch": "torchcram.types",
     "BlockOutput": "torchcram.types",
@@ -33,10 +36,10 @@ _PUBLIC = {
     "Run": "torchcram.training.loop",
     "load_run": "torchcram.training.loop",
     "train": "torchcram.training.loop",
-    "CRAMClassifier": "torchcram.estimators",
-    "CRAMRegressor": "torchcram.estimators",
-    "AnalysisConfig": "torchcram.analysis.settings",
-    "analyze": "torchcram.analysis.analyze",
+    "CRAMClassifier": "torchcram.series.estimators",
+    "CRAMRegressor": "torchcram.series.estimators",
+    "AnalysisConfig": "torchcram.pretrained.analysis.settings",
+    "analyze": "torchcram.pretrained.analysis.analyze",
     "write_report": "torchcram.report.html",
 }
 
@@ -74,21 +77,31 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from torchcram.analysis.analyze import analyze
-    from torchcram.analysis.settings import AnalysisConfig
-    from torchcram.estimators import CRAMClassifier, CRAMRegressor
     from torchcram.memory.block import CRAMBlock
     from torchcram.models.configuration_cram import CRAMConfig
     from torchcram.models.consolidation_callback import ConsolidationCallback
     from torchcram.models.modeling_cram import CRAMForCausalLM, CRAMModel
     from torchcram.models.sequence import SequenceModel
+    from torchcram.pretrained.analysis.analyze import analyze
+    from torchcram.pretrained.analysis.settings import AnalysisConfig
     from torchcram.report.html import write_report
+    from torchcram.series.estimators import CRAMClassifier, CRAMRegressor
     from torchcram.tasks.base import Task
     from torchcram.tasks.srcd import SRCD, SRCDConfig
     from torchcram.training.loop import Run, load_run, train
     from torchcram.training.presets import demo, full
     from torchcram.training.run_config import RunConfig
-    from torchcram.types import Batch, BlockOutput, Head, MemoryState, ReadBudget, Route, RoutingControl, RoutingDecision, SequenceMixer
+    from torchcram.types import (
+        Batch,
+        BlockOutput,
+        Head,
+        MemoryState,
+        ReadBudget,
+        Route,
+        RoutingControl,
+        RoutingDecision,
+        SequenceMixer,
+    )
 
 
 def __getattr__(name: str) -> Any:

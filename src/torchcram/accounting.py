@@ -1,8 +1,9 @@
 """The words in every table, as pure functions of decisions and shapes.
 
-A *read* is any operation whose cost grows with the length of the context. *Read rate* of a layer: share of tokens whose route is EPISODIC there, or could
-not be found without a read. *Any-layer read rate*: share of tokens that read in at least one layer. *Attention share*: keys scanned, summed over
-layers and tokens, over what dense causal attention would scan. All shares are fractions in [0, 1].
+A *read* is any operation whose cost grows with the length of the context. *Read rate* of a layer: share of
+tokens whose route is EPISODIC there, or could not be found without a read. *Any-layer read rate*: share of
+tokens that read in at least one layer. *Attention share*: keys scanned, summed over layers and tokens, over
+what dense causal attention would scan. All shares are fractions in [0, 1].
 """
 
 from __future__ import annotations
@@ -28,18 +29,31 @@ def any_layer_used(decisions: Sequence[RoutingDecision]) -> Bool[Tensor, "batch 
 
 
 def in_need(decisions: Sequence[RoutingDecision]) -> Bool[Tensor, "batch time"]:
-    """Return which tokens want a retrieval in at least one layer, whether semantic or episodic memory gives it."""
+    """Return which tokens want a retrieval in at least one layer, whether semantic or episodic memory
+    gives it.
+    """
     return torch.stack([decision.route > 0 for decision in decisions]).any(0)
 
 
-def keys_visible(written: Bool[Tensor, "batch time"], *, window: int | None = None) -> Int[Tensor, "batch time"]:
-    """Return how many keys a read at each step scans: the null entry, and those written before it (the last ``window`` of them)."""
+def keys_visible(
+    written: Bool[Tensor, "batch time"], *, window: int | None = None
+) -> Int[Tensor, "batch time"]:
+    """Return how many keys a read at each step scans: the null entry, and those written before it (the
+    last ``window`` of them).
+    """
     before = written.cumsum(1) - written.long()
     return 1 + (before if window is None else before.clamp_max(window))
 
 
-def keys_scanned(read: Bool[Tensor, "batch time"], *, window: int | None = None, written: Bool[Tensor, "batch time"] | None = None) -> Int[Tensor, ""]:
-    """Return the number of keys that the given reads scan, over all sequences; ``written`` is None where every token is in memory."""
+def keys_scanned(
+    read: Bool[Tensor, "batch time"],
+    *,
+    window: int | None = None,
+    written: Bool[Tensor, "batch time"] | None = None,
+) -> Int[Tensor, ""]:
+    """Return the number of keys that the given reads scan, over all sequences; ``written`` is None where
+    every token is in memory.
+    """
     return (keys_visible(torch.ones_like(read) if written is None else written, window=window) * read).sum()
 
 
@@ -50,7 +64,9 @@ def dense_keys(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, ""]:
 
 @dataclass(frozen=True, kw_only=True)
 class MixingCounts:
-    """What one layer did on some sequences: numbers of keys scanned, tokens, tokens that asked semantic memory, bindings followed."""
+    """What one layer did on some sequences: numbers of keys scanned, tokens, tokens that asked semantic
+    memory, bindings followed.
+    """
 
     keys: float
     tokens: float
@@ -58,12 +74,28 @@ class MixingCounts:
     written: float = 0.0
 
 
-def mixing_shares(costs: Sequence[MixingCost], counts: Sequence[MixingCounts], *, dense_keys_per_layer: float) -> tuple[float, float]:
+def mixing_shares(
+    costs: Sequence[MixingCost], counts: Sequence[MixingCounts], *, dense_keys_per_layer: float
+) -> tuple[float, float]:
     """Return operations and bytes of all memories, over what dense attention in every layer would take."""
     pairs = list(zip(costs, counts, strict=True))
-    flops = sum(c.flops_key * n.keys + c.flops_token * n.tokens + c.flops_asked * n.asked + c.flops_written * n.written for c, n in pairs)
-    moved = sum(c.bytes_key * n.keys + c.bytes_token * n.tokens + c.bytes_asked * n.asked + c.bytes_written * n.written for c, n in pairs)
-    return flops / sum(c.flops_key * dense_keys_per_layer for c in costs), moved / sum(c.bytes_key * dense_keys_per_layer for c in costs)
+    flops = sum(
+        c.flops_key * n.keys
+        + c.flops_token * n.tokens
+        + c.flops_asked * n.asked
+        + c.flops_written * n.written
+        for c, n in pairs
+    )
+    moved = sum(
+        c.bytes_key * n.keys
+        + c.bytes_token * n.tokens
+        + c.bytes_asked * n.asked
+        + c.bytes_written * n.written
+        for c, n in pairs
+    )
+    return flops / sum(c.flops_key * dense_keys_per_layer for c in costs), moved / sum(
+        c.bytes_key * dense_keys_per_layer for c in costs
+    )
 
 
 def attention_cost(d_model: int) -> MixingCost:
@@ -71,8 +103,11 @@ def attention_cost(d_model: int) -> MixingCost:
     return MixingCost(flops_key=4.0 * d_model, bytes_key=8.0 * d_model)
 
 
-def transition_step(steps: Sequence[int], rates: Sequence[float], *, final: float, factor: float = 1.5) -> int | None:
-    """Return the first recorded step from which on the read rate stays at or below ``factor`` times ``final``, the rate of the finished model.
+def transition_step(
+    steps: Sequence[int], rates: Sequence[float], *, final: float, factor: float = 1.5
+) -> int | None:
+    """Return the first recorded step from which on the read rate stays at or below ``factor`` times
+    ``final``, the rate of the finished model.
 
     None without a record, or if the last rate is still above.
     """
@@ -91,8 +126,12 @@ class Reduction:
     attention_share: float
 
 
-def reduction(*, peak_rate: float, need_rate: float, final_rate: float, peak_share: float, final_share: float) -> Reduction:
-    """Return by how much reading fell: because tokens need no retrieval, and because semantic memory answers those that do."""
+def reduction(
+    *, peak_rate: float, need_rate: float, final_rate: float, peak_share: float, final_share: float
+) -> Reduction:
+    """Return by how much reading fell: because tokens need no retrieval, and because semantic memory
+    answers those that do.
+    """
     return Reduction(
         any_layer=_ratio(peak_rate, final_rate),
         need=_ratio(peak_rate, need_rate),

@@ -1,8 +1,9 @@
 """Conformal risk control of the familiarity threshold (Angelopoulos et al. 2022), evaluated end to end.
 
-Unit: one sequence. Its loss: the share of its scored answers that differ from those of the same model with all reads, in [0, 1]. One scalar moves
-the familiarity thresholds of all layers together; losses are made monotone in it. The guarantee is for exchangeable sequences and a
-frozen model: it is void while training and under drift. Skipping nothing satisfies it trivially, so the share skipped is always told, too.
+Unit: one sequence. Its loss: the share of its scored answers that differ from those of the same model with
+all reads, in [0, 1]. One scalar moves the familiarity thresholds of all layers together; losses are made
+monotone in it. The guarantee is for exchangeable sequences and a frozen model: it is void while training and
+under drift. Skipping nothing satisfies it trivially, so the share skipped is always told, too.
 """
 
 from __future__ import annotations
@@ -20,12 +21,31 @@ from torchcram.memory.block import CRAMBlock
 from torchcram.models.sequence import SequenceModel
 from torchcram.types import Batch, RoutingControl
 
-SHIFTS: tuple[float, ...] = (8.0, 1.5, 1.1, 0.9, 0.7, 0.5, 0.35, 0.2, 0.1, 0.0, -0.1, -0.2, -0.35, -0.6, -1.0, -2.0, -8.0)
+SHIFTS: tuple[float, ...] = (
+    8.0,
+    1.5,
+    1.1,
+    0.9,
+    0.7,
+    0.5,
+    0.35,
+    0.2,
+    0.1,
+    0.0,
+    -0.1,
+    -0.2,
+    -0.35,
+    -0.6,
+    -1.0,
+    -2.0,
+    -8.0,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RiskCurve:
-    """What each shift of the threshold would do to each sequence, from the most cautious shift to the most skipping one.
+    """What each shift of the threshold would do to each sequence, from the most cautious shift to the most
+    skipping one.
 
     Attributes:
         shifts: logits added to the familiarity thresholds, falling.
@@ -44,7 +64,10 @@ class RiskCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The chosen shift, with its risk on the calibration sequences. ``curve`` holds (shift, risk, skipped share)."""
+    """The chosen shift, with its risk on the calibration sequences.
+
+    ``curve`` holds (shift, risk, skipped share).
+    """
 
     risk_tolerance: float
     threshold_shift: float
@@ -56,7 +79,12 @@ class Calibration:
 
 @torch.no_grad()
 def risk_curve(
-    model: SequenceModel, batches: Sequence[Batch], *, answer: str = "answer", shifts: Sequence[float] = SHIFTS, most: float | None = None
+    model: SequenceModel,
+    batches: Sequence[Batch],
+    *,
+    answer: str = "answer",
+    shifts: Sequence[float] = SHIFTS,
+    most: float | None = None,
 ) -> RiskCurve:
     """Measure the losses of each shift against dense reads.
 
@@ -65,24 +93,37 @@ def risk_curve(
         batches: calibration sequences, never trained on.
         answer: name of a classification head per step.
         shifts: what to try.
-        most: leave out the shifts beyond the first one whose mean loss exceeds this: no choice can fall on them.
+        most: leave out the shifts beyond the first one whose mean loss exceeds this: no choice can fall on
+            them.
     """
-    dense = [model(batch, control=RoutingControl(reads="all")).outputs[answer].argmax(-1) for batch in batches]
+    dense = [
+        model(batch, control=RoutingControl(reads="all")).outputs[answer].argmax(-1) for batch in batches
+    ]
 
     def judge(shift: float) -> tuple[Tensor, Tensor]:
-        parts = [_judge(model, batch, answers, answer=answer, shift=shift) for batch, answers in zip(batches, dense, strict=True)]
+        parts = [
+            _judge(model, batch, answers, answer=answer, shift=shift)
+            for batch, answers in zip(batches, dense, strict=True)
+        ]
         return torch.cat([loss for loss, _ in parts]), torch.cat([share for _, share in parts])
 
     return curve_of(judge, shifts=shifts, most=most)
 
 
-def curve_of(judge: Callable[[float], tuple[Tensor, Tensor]], *, shifts: Sequence[float] = SHIFTS, most: float | None = None) -> RiskCurve:
+def curve_of(
+    judge: Callable[[float], tuple[Tensor, Tensor]],
+    *,
+    shifts: Sequence[float] = SHIFTS,
+    most: float | None = None,
+) -> RiskCurve:
     """Build a risk curve from what each shift does.
 
     Args:
-        judge: from a shift to each sequence's loss in [0, 1] and the share of its skippable reads that are skipped; NaN where nothing is scored.
+        judge: from a shift to each sequence's loss in [0, 1] and the share of its skippable reads that are
+            skipped; NaN where nothing is scored.
         shifts: what to try.
-        most: leave out the shifts beyond the first one whose mean loss exceeds this: no choice can fall on them.
+        most: leave out the shifts beyond the first one whose mean loss exceeds this: no choice can fall on
+            them.
     """
     ordered = tuple(sorted(shifts, reverse=True))
     losses, skipped = [], []
@@ -94,11 +135,17 @@ def curve_of(judge: Callable[[float], tuple[Tensor, Tensor]], *, shifts: Sequenc
         losses[-1] = torch.maximum(losses[-1], losses[-2]) if len(losses) > 1 else losses[-1]
         if most is not None and float(losses[-1].double().mean()) > most:
             break
-    return RiskCurve(shifts=ordered[: len(losses)], losses=torch.stack(losses, 1), skipped=torch.stack(skipped, 1))
+    return RiskCurve(
+        shifts=ordered[: len(losses)], losses=torch.stack(losses, 1), skipped=torch.stack(skipped, 1)
+    )
 
 
-def _judge(model: SequenceModel, batch: Batch, dense: Tensor, *, answer: str, shift: float) -> tuple[Tensor, Tensor]:
-    """Return, for each sequence of a batch, the share of its answers that a shift changes, and the share of its skippable reads that it skips."""
+def _judge(
+    model: SequenceModel, batch: Batch, dense: Tensor, *, answer: str, shift: float
+) -> tuple[Tensor, Tensor]:
+    """Return, for each sequence of a batch, the share of its answers that a shift changes, and the share
+    of its skippable reads that it skips.
+    """
     scored = (batch.targets[answer] != -100) & batch.real
     output = model(batch, control=RoutingControl(threshold_shift=shift))
     wrong = (output.outputs[answer].argmax(-1) != dense) & scored
@@ -108,10 +155,15 @@ def _judge(model: SequenceModel, batch: Batch, dense: Tensor, *, answer: str, sh
 
 
 def check_sequences(sequences: int, *, risk_tolerance: float) -> None:
-    """Raise ValueError if so few calibration sequences cannot certify the tolerance, whatever the model does."""
+    """Raise ValueError if so few calibration sequences cannot certify the tolerance, whatever the model
+    does.
+    """
     needed = math.ceil(1 / risk_tolerance - 1 - 1e-9)
     if sequences < needed:
-        raise ValueError(f"{sequences} calibration sequences cannot certify a risk of {risk_tolerance}: at least {needed} are needed")
+        raise ValueError(
+            f"{sequences} calibration sequences cannot certify a risk of {risk_tolerance}: at "
+            f"least {needed} are needed"
+        )
 
 
 def choose_shift(curve: RiskCurve, *, risk_tolerance: float) -> Calibration:
@@ -124,7 +176,8 @@ def choose_shift(curve: RiskCurve, *, risk_tolerance: float) -> Calibration:
     check_sequences(n, risk_tolerance=risk_tolerance)
     risk, skipped = curve.losses.double().mean(0), curve.skipped.double().nanmean(0)
     good = ((n * risk + 1) / (n + 1) <= risk_tolerance).nonzero()[:, 0].tolist()
-    # No shift good enough: the most cautious one is nearest to dense reads, and its risk is reported as it is.
+    # No shift good enough: the most cautious one is nearest to dense reads, and its risk is reported as it
+    # is.
     best = good[-1] if good else 0
     return Calibration(
         risk_tolerance=risk_tolerance,
@@ -132,7 +185,9 @@ def choose_shift(curve: RiskCurve, *, risk_tolerance: float) -> Calibration:
         empirical_risk=float(risk[best]),
         skipped_share=float(skipped[best]),
         sequences=n,
-        curve=tuple((shift, float(r), float(s)) for shift, r, s in zip(curve.shifts, risk, skipped, strict=True)),
+        curve=tuple(
+            (shift, float(r), float(s)) for shift, r, s in zip(curve.shifts, risk, skipped, strict=True)
+        ),
     )
 
 
@@ -160,7 +215,14 @@ class SplitStudy:
         return self.mean_risk <= self.risk_tolerance + 2 * self.standard_error
 
 
-def split_study(curve: RiskCurve, *, calibration_sequences: int, risk_tolerance: float, splits: int, generator: torch.Generator) -> SplitStudy:
+def split_study(
+    curve: RiskCurve,
+    *,
+    calibration_sequences: int,
+    risk_tolerance: float,
+    splits: int,
+    generator: torch.Generator,
+) -> SplitStudy:
     """Calibrate on random subsets of the measured sequences and test on the others.
 
     Raises:
@@ -168,7 +230,9 @@ def split_study(curve: RiskCurve, *, calibration_sequences: int, risk_tolerance:
     """
     total = len(curve.losses)
     if calibration_sequences >= total:
-        raise ValueError(f"{calibration_sequences} calibration sequences leave nothing to test on: {total} were measured")
+        raise ValueError(
+            f"{calibration_sequences} calibration sequences leave nothing to test on: {total} were measured"
+        )
     risks, skipped = [], []
     for _ in range(splits):
         order = torch.randperm(total, generator=generator)
@@ -189,7 +253,9 @@ def split_study(curve: RiskCurve, *, calibration_sequences: int, risk_tolerance:
 
 
 def has_threshold(model: SequenceModel) -> bool:
-    """Return whether a layer predicts familiarity, so that there is a threshold to calibrate (an observed quality needs none)."""
+    """Return whether a layer predicts familiarity, so that there is a threshold to calibrate (an observed
+    quality needs none).
+    """
     return any(isinstance(block, CRAMBlock) and block.familiarity is not None for block in model.blocks)
 
 

@@ -1,4 +1,7 @@
-"""The command line: train, evaluate, calibrate, report, tasks, bench, reproduce, analyze. Each command imports what it needs when it runs."""
+"""The command line: train, evaluate, calibrate, report, tasks, bench, reproduce, analyze.
+
+Each command imports what it needs when it runs.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,33 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Sequence models that learn to stop paying for attention.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sequence models that learn to stop paying for attention.",
+)
 
 
 @app.command("train")
 def train_command(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset (mini, demo, full) or a YAML file.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A preset (mini, demo, full) or a YAML file.")
+    ],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change a field, e.g. --set training.steps=500. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="A.B=VALUE",
+            help="Change a field, e.g. --set training.steps=500. May be repeated.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, data and noise.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME-seedS if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
-    start: Annotated[Path | None, typer.Option(help="Folder of the finished run that start_from names.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of the finished run that start_from names.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train a model, evaluate it on fresh sequences, and print the summary."""
@@ -47,12 +64,24 @@ def train_command(
 @app.command("evaluate")
 def evaluate_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    queries: Annotated[int, typer.Option(min=1, help="Least number of scored queries (sequences, where a task has no queries).")] = 20_000,
+    queries: Annotated[
+        int,
+        typer.Option(min=1, help="Least number of scored queries (sequences, where a task has no queries)."),
+    ] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of the fresh sequences.")] = 1,
-    reads: Annotated[str, typer.Option(help="routed: obey the router; all: force every read; none: forbid reads.")] = "routed",
-    shift: Annotated[float, typer.Option(help="Logits added to the familiarity thresholds; lower skips more.")] = 0.0,
+    reads: Annotated[
+        str, typer.Option(help="routed: obey the router; all: force every read; none: forbid reads.")
+    ] = "routed",
+    shift: Annotated[
+        float, typer.Option(help="Logits added to the familiarity thresholds; lower skips more.")
+    ] = 0.0,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the task, e.g. --set override=0.2: zero-shot.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Change a field of the task, e.g. --set override=0.2: zero-shot.",
+        ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record there, too.")] = None,
 ) -> None:
@@ -60,13 +89,20 @@ def evaluate_command(
     from torchcram.training.loop import evaluate_run, load_run
 
     changes = dict(parse_assignment(assignment) for assignment in set_ or [])
-    _show_json(evaluate_run(load_run(run), queries=queries, seed=seed, reads=reads, shift=shift, task_changes=changes), json_file)
+    _show_json(
+        evaluate_run(
+            load_run(run), queries=queries, seed=seed, reads=reads, shift=shift, task_changes=changes
+        ),
+        json_file,
+    )
 
 
 @app.command("calibrate")
 def calibrate_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    tolerance: Annotated[list[float] | None, typer.Option(help="Risk tolerance; may be repeated. Default: 0.01 and 0.05.")] = None,
+    tolerance: Annotated[
+        list[float] | None, typer.Option(help="Risk tolerance; may be repeated. Default: 0.01 and 0.05.")
+    ] = None,
     sequences: Annotated[int, typer.Option(min=1, help="Calibration sequences of each split.")] = 200,
     test_sequences: Annotated[int, typer.Option(min=1, help="Test sequences of each split.")] = 400,
     splits: Annotated[int, typer.Option(min=1, help="Random splits.")] = 200,
@@ -83,9 +119,21 @@ def calibrate_command(
     from torchcram.training.loop import load_run
 
     loaded = load_run(run)
-    curve = fresh_risk_curve(loaded.model, loaded.task, sequences=sequences + test_sequences, seed=seed, step=loaded.config.training.steps)
+    curve = fresh_risk_curve(
+        loaded.model,
+        loaded.task,
+        sequences=sequences + test_sequences,
+        seed=seed,
+        step=loaded.config.training.steps,
+    )
     studies = [
-        split_study(curve, calibration_sequences=sequences, risk_tolerance=value, splits=splits, generator=torch.Generator().manual_seed(seed))
+        split_study(
+            curve,
+            calibration_sequences=sequences,
+            risk_tolerance=value,
+            splits=splits,
+            generator=torch.Generator().manual_seed(seed),
+        )
         for value in tolerance or (0.01, 0.05)
     ]
     _show_json([asdict(study) | {"holds": study.holds} for study in studies], json_file)
@@ -102,7 +150,12 @@ def report_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="Fold
 @app.command("tasks")
 def tasks_command(
     task: Annotated[str, typer.Argument(metavar="TASK", help="srcd")],
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the task, e.g. --set length=256.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Change a field of the task, e.g. --set length=256."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
     out: Annotated[Path, typer.Option(help="Where to draw one sequence.")] = Path("srcd.png"),
     sequences: Annotated[int, typer.Option(min=1, help="Sequences for the statistics.")] = 200,
@@ -126,15 +179,25 @@ def tasks_command(
     generator = torch.Generator().manual_seed(seed)
     batch = SRCD(config).batch(sequences, generator=generator)
     draw_sequence(batch).savefig(out, dpi=150)
-    rows = {name: (measured, None if math.isnan(specified) else specified) for name, measured, specified in statistics(batch, config=config)}
+    rows = {
+        name: (measured, None if math.isnan(specified) else specified)
+        for name, measured, specified in statistics(batch, config=config)
+    }
     print_statistics(rows, Console())
     typer.echo(str(out))
 
 
 @app.command("bench")
 def bench_command(
-    questions: Annotated[list[str] | None, typer.Argument(metavar="[QUESTION]...", help="Names as in the table; all if none.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements there as they come; table and figure go beside it.")] = None,
+    questions: Annotated[
+        list[str] | None, typer.Argument(metavar="[QUESTION]...", help="Names as in the table; all if none.")
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", help="Write the measurements there as they come; table and figure go beside it."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=2, help="Turns of ours and of the peer.")] = 7,
     longest: Annotated[int | None, typer.Option(min=1, help="Leave out longer sequences.")] = None,
@@ -143,18 +206,25 @@ def bench_command(
     import torch
     from rich.console import Console
 
+    from torchcram.bench.page import write_bench_page
     from torchcram.bench.run import ask, machine
     from torchcram.bench.setting import Setting
-    from torchcram.report.bench_page import write_bench_page
     from torchcram.report.tables import bench_line, print_bench
     from torchcram.strict import require_choice
 
     if require_choice("device", device, ("cpu", "cuda")) == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda': there is no CUDA GPU here; use cpu")
     console = Console()
-    console.print(", ".join(f"{name} {value}" for name, value in machine().items() if value is not None), style="dim")
+    console.print(
+        ", ".join(f"{name} {value}" for name, value in machine().items() if value is not None), style="dim"
+    )
     setting = Setting(device=torch.device(device), rounds=rounds, longest=longest)
-    found = ask(questions or [], setting=setting, file=json_file, show=lambda measurement: console.print(bench_line(measurement.record())))
+    found = ask(
+        questions or [],
+        setting=setting,
+        file=json_file,
+        show=lambda measurement: console.print(bench_line(measurement.record())),
+    )
     print_bench(found, console)
     if json_file is not None:
         typer.echo(str(write_bench_page(json_file)))
@@ -162,36 +232,55 @@ def bench_command(
 
 @app.command("reproduce")
 def reproduce_command(
-    claim: Annotated[str, typer.Argument(metavar="CLAIM", help="A claim, e.g. 02_transition; all: 01 to 08. Their tuning is 00_tuning.")],
+    claim: Annotated[
+        str,
+        typer.Argument(
+            metavar="CLAIM", help="A claim, e.g. 02_transition; all: 01 to 08. Their tuning is 00_tuning."
+        ),
+    ],
     scale: Annotated[str, typer.Option(help="mini, demo or full.")] = "mini",
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N - 1 of every method.")] = 3,
-    only: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="Train this method alone; may be repeated.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Runs at once, one thread each; as many as there are cores if not given.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what there is and what is to do; train and write nothing.")] = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Train again what was trained with other code.")] = False,
-    executor: Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster (extra ray).")] = "local",
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD", help="Train this method alone; may be repeated.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Runs at once, one thread each; as many as there are cores if not given."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what there is and what is to do; train and write nothing.")
+    ] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Train again what was trained with other code.")
+    ] = False,
+    executor: Annotated[
+        str, typer.Option(help="local: processes of this machine; ray: a Ray cluster (extra ray).")
+    ] = "local",
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/reproduce"),
-    out: Annotated[Path, typer.Option(help="Folder of the claims' results; a README.md beside it gets their table, if it has its marks.")] = Path(
-        "experiments"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the claims' results; a README.md beside it gets their table, if it has its marks."
+        ),
+    ] = Path("experiments"),
 ) -> None:
     """Train what a claim still needs, and write its table, figure and status."""
     from contextlib import nullcontext
 
     from rich.console import Console
 
-    from torchcram.report.claim_page import write_claim
-    from torchcram.report.results_page import write_overview
     from torchcram.report.tables import print_plan
+    from torchcram.reproduce.claim_page import write_claim
     from torchcram.reproduce.claims import claims_named
     from torchcram.reproduce.plan import jobs_to_do, plan
     from torchcram.reproduce.progress import SweepProgress, core_hours, steps_done, steps_of
     from torchcram.reproduce.ray_executor import ray_cluster
     from torchcram.reproduce.records import key_of, recorded
+    from torchcram.reproduce.results_page import write_overview
     from torchcram.reproduce.sweep import cores, launch, sweep
+    from torchcram.runs.source import source_hash
     from torchcram.strict import require_choice, require_positive
     from torchcram.training.presets import PRESETS
-    from torchcram.training.source import source_hash
 
     require_positive(jobs=1 if jobs is None else jobs)
     require_choice("executor", executor, ("local", "ray"))
@@ -199,15 +288,34 @@ def reproduce_command(
     require_choice("scale", scale, PRESETS)
     chosen = [one for one in named if scale in one.scales]
     if not chosen:
-        raise ValueError(f"claim {claim!r} is trained at scale {', '.join(named[0].scales)} alone, not at {scale}")
+        raise ValueError(
+            f"claim {claim!r} is trained at scale {', '.join(named[0].scales)} alone, not at {scale}"
+        )
     methods = sorted({method.name for one in chosen for method in one.methods})
     wanted = {require_choice("method", name, methods) for name in only or methods}
     planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source, also=only or ())
     records = recorded(planned, experiments=out)
-    todo = jobs_to_do([run for run in planned if key_of(run) not in records and run.method.name in wanted], refresh=refresh)
+    todo = jobs_to_do(
+        [run for run in planned if key_of(run) not in records and run.method.name in wanted], refresh=refresh
+    )
     if dry_run:
-        entries = [(run.claim.name, run.method.name, run.seed, "recorded" if key_of(run) in records else run.job.state, run.job.name) for run in planned]
-        print_plan(entries, len(todo), sum(steps_of(job) - steps_done(job) for job in todo), core_hours(todo), Console())
+        entries = [
+            (
+                run.claim.name,
+                run.method.name,
+                run.seed,
+                "recorded" if key_of(run) in records else run.job.state,
+                run.job.name,
+            )
+            for run in planned
+        ]
+        print_plan(
+            entries,
+            len(todo),
+            sum(steps_of(job) - steps_done(job) for job in todo),
+            core_hours(todo),
+            Console(),
+        )
         return
     titles = {job.name: f"acquisition, seed {job.config.seed}" for job in todo if job.acquires}
     titles |= {run.job.name: f"{run.claim.name} {run.method.name}, seed {run.seed}" for run in planned}
@@ -218,28 +326,56 @@ def reproduce_command(
         finally:
             # After Ctrl-C, too: what is finished is told, and the rest is listed as holes.
             for one in chosen:
-                status = write_claim(one, [run for run in planned if run.claim is one], experiments=out, source=source)
+                status = write_claim(
+                    one, [run for run in planned if run.claim is one], experiments=out, source=source
+                )
                 typer.echo(f"{one.name}: {status} ({out / one.folder / 'README.md'})")
             write_overview(out.resolve().parent / "README.md", out.resolve())
 
 
 @app.command("analyze")
 def analyze_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A Hub id, a folder, or a GGUF file of a causal language model.")],
-    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="Text files, or folders of text files; each file is a document.")],
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to fit on; an eighth of it to select and to test.")] = 200_000,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A Hub id, a folder, or a GGUF file of a causal language model."
+        ),
+    ],
+    texts: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TEXT...", help="Text files, or folders of text files; each file is a document."
+        ),
+    ],
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens to fit on; an eighth of it to select and to test.")
+    ] = 200_000,
     context: Annotated[int, typer.Option(min=2, help="Longest window.")] = 1024,
-    out: Annotated[Path | None, typer.Option(help="Folder of the analysis, also to resume it; runs/analyze-MODEL if not given.")] = None,
-    checkpoints: Annotated[str | None, typer.Option(metavar="GLOB", help="Folders in MODEL to analyse one after the other, e.g. 'checkpoint-*'.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a setting, e.g. --set judge_tokens=4096.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the analysis, also to resume it; runs/analyze-MODEL if not given."),
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GLOB", help="Folders in MODEL to analyse one after the other, e.g. 'checkpoint-*'."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a setting, e.g. --set judge_tokens=4096."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Measure how predictable the attention of a pretrained model is, and what replacing it costs. Run it again to resume it."""
-    from torchcram.analysis.settings import AnalysisConfig
-    from torchcram.analysis.texts import read_texts
-    from torchcram.report.analysis_page import write_analysis_page
+    """Measure how predictable the attention of a pretrained model is, and what replacing it costs.
+
+    Run it again to resume it.
+    """
+    from torchcram.pretrained.analysis.page import write_analysis_page
+    from torchcram.pretrained.analysis.settings import AnalysisConfig
+    from torchcram.pretrained.texts import read_texts
 
     settings = AnalysisConfig.parse({"tokens": tokens, "context": context, "seed": seed})
     for assignment in set_ or []:
@@ -248,14 +384,22 @@ def analyze_command(
     name = Path(model).name.removesuffix(".gguf")
     place = out or Path("runs") / f"analyze-{name}"
     if checkpoints is not None:
-        from torchcram.analysis.series import analyze_series
-        from torchcram.report.series_page import write_series_page
+        from torchcram.pretrained.analysis.checkpoints import analyze_series
+        from torchcram.pretrained.analysis.checkpoints_page import write_series_page
 
-        analyze_series(Path(model), checkpoints, documents, settings=settings, out=place, dtype=dtype, show_progress=not quiet)
+        analyze_series(
+            Path(model),
+            checkpoints,
+            documents,
+            settings=settings,
+            out=place,
+            dtype=dtype,
+            show_progress=not quiet,
+        )
         typer.echo(str(write_series_page(place)))
         return
-    from torchcram.analysis.analyze import analyze
-    from torchcram.analysis.loading import load_model
+    from torchcram.pretrained.analysis.analyze import analyze
+    from torchcram.pretrained.loading import load_model
 
     loaded, tokenizer = load_model(model, dtype=dtype)
     analyze(loaded, tokenizer, documents, settings=settings, out=place, name=name, show_progress=not quiet)
@@ -285,11 +429,16 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     try:
         return path, yaml.safe_load(value)
     except yaml.YAMLError:
-        raise ValueError(f"--set {text!r}: {value!r} is neither a number, nor a word, nor a list (quote what holds brackets or colons)") from None
+        raise ValueError(
+            f"--set {text!r}: {value!r} is neither a number, nor a word, nor a list (quote what "
+            "holds brackets or colons)"
+        ) from None
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is one line on stderr and exit status 2, an interruption is 130."""
+    """Run the command line; what the user can mend is one line on stderr and exit status 2, an
+    interruption is 130.
+    """
     try:
         app()
     except (ValueError, FloatingPointError, ImportError, OSError) as error:

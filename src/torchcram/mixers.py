@@ -1,4 +1,6 @@
-"""One table: the name of every sequence mixer, its class, and the keyword arguments that belong to the name."""
+"""One table: the name of every sequence mixer, its class, and the keyword arguments that belong to the
+name.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,16 @@ MIXERS: dict[str, tuple[type[Mixer], dict[str, Any]]] = {
     "static_router": (StaticRouterBlock, {}),
     "cram_no_consolidation": (CRAMBlock, {"semantic": "none", "surprise": False}),
     # As the paper has it: its quality needs the read that it would save.
-    "cram_paper": (CRAMBlock, {"working": "ct_ode", "semantic": "low_rank", "router": "gumbel3", "quality": "observed", "surprise": False}),
+    "cram_paper": (
+        CRAMBlock,
+        {
+            "working": "ct_ode",
+            "semantic": "low_rank",
+            "router": "gumbel3",
+            "quality": "observed",
+            "surprise": False,
+        },
+    ),
 }
 
 
@@ -47,7 +58,8 @@ def build_mixer(name: str, d_model: int, options: Mapping[str, Any], *, layer: i
         layer: index of the block in its model, for mixers that are not the same in every layer.
 
     Raises:
-        ValueError: for an unknown name or option, with the nearest valid one; for an option of the wrong type or beyond its range.
+        ValueError: for an unknown name or option, with the nearest valid one; for an option of the wrong type
+            or beyond its range.
     """
     kind, preset = MIXERS[require_choice("mixer", name, MIXERS)]
     parameters = inspect.signature(kind).parameters
@@ -57,7 +69,17 @@ def build_mixer(name: str, d_model: int, options: Mapping[str, Any], *, layer: i
         if key not in valid:
             raise ValueError(f"unknown option {key!r} of mixer {name!r}: {nearest_hint(key, valid)}")
     types = get_type_hints(kind.__init__)
-    return kind(d_model, **place, **{**preset, **{key: _typed(value, types[key], f"option {key!r} of mixer {name!r}") for key, value in options.items()}})
+    return kind(
+        d_model,
+        **place,
+        **{
+            **preset,
+            **{
+                key: _typed(value, types[key], f"option {key!r} of mixer {name!r}")
+                for key, value in options.items()
+            },
+        },
+    )
 
 
 def _typed(value: Any, annotation: Any, what: str) -> Any:

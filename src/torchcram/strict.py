@@ -1,7 +1,8 @@
-"""Strict configuration: frozen, keyword-only pydantic models that answer an unknown key with the nearest valid one.
+"""Strict configuration: frozen, keyword-only pydantic models that answer an unknown key with the nearest
+valid one.
 
-Every configuration of the project derives from :class:`StrictConfig`. It is *not* where any setting lives: each setting stands
-beside the code that it configures.
+Every configuration of the project derives from :class:`StrictConfig`. It is *not* where any setting lives:
+each setting stands beside the code that it configures.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-# Marks a field that came after runs had been named: while it holds its default, it does not count in the digest, so those runs keep their names.
+# Marks a field that came after runs had been named: while it holds its default, it does not count in the
+# digest, so those runs keep their names.
 LATER: dict[str, Any] = {"later": True}
 
-# Not typing.Self: the checker that enforces shapes in the tests decorates methods one by one, and does not know their class.
+# Not typing.Self: the checker that enforces shapes in the tests decorates methods one by one, and does not
+# know their class.
 ConfigT = TypeVar("ConfigT", bound="StrictConfig")
 
 
 def nearest_hint(name: str, valid: Iterable[str]) -> str:
-    """Return ``"did you mean 'x'?"`` for the valid name nearest to ``name``, else a list of all valid names."""
+    """Return ``"did you mean 'x'?"`` for the valid name nearest to ``name``, else a list of all valid
+    names.
+    """
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(names)}"
@@ -54,7 +59,9 @@ def optional(module: str, *, extra: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError:
-        raise MissingExtraError(f"this needs {module.split('.')[0]}, which is not installed: pip install 'torchcram[{extra}]'") from None
+        raise MissingExtraError(
+            f"this needs {module.split('.')[0]}, which is not installed: pip install 'torchcram[{extra}]'"
+        ) from None
 
 
 def require_positive(**numbers: float) -> None:
@@ -65,7 +72,9 @@ def require_positive(**numbers: float) -> None:
 
 
 class StrictConfig(BaseModel):
-    """A frozen configuration whose unknown keys, wrong types and impossible values are errors that name the way out."""
+    """A frozen configuration whose unknown keys, wrong types and impossible values are errors that name
+    the way out.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
@@ -75,7 +84,9 @@ class StrictConfig(BaseModel):
         if isinstance(data, Mapping):
             for key in data:
                 if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r} in {cls.__name__}: {nearest_hint(str(key), cls.model_fields)}")
+                    raise ValueError(
+                        f"unknown key {key!r} in {cls.__name__}: {nearest_hint(str(key), cls.model_fields)}"
+                    )
         return data
 
     @classmethod
@@ -91,7 +102,8 @@ class StrictConfig(BaseModel):
             raise ValueError(_readable(error)) from None
 
     def updated(self: ConfigT, path: str, value: Any) -> ConfigT:
-        """Return a copy with the field at the dotted ``path`` set to ``value`` (validated like any other input).
+        """Return a copy with the field at the dotted ``path`` set to ``value`` (validated like any other
+        input).
 
         Raises:
             ValueError: if the path names no field, or the value does not fit it.
@@ -104,13 +116,17 @@ class StrictConfig(BaseModel):
                 raise ValueError(f"unknown key {name!r} in {path!r}: {nearest_hint(name, node)}")
             node = node[name]
             if not isinstance(node, dict):
-                raise ValueError(f"{path!r} does not name a field: {name!r} holds the value {node!r}, not further fields")
+                raise ValueError(
+                    f"{path!r} does not name a field: {name!r} holds the value {node!r}, not further fields"
+                )
         node[leaf] = value
         return type(self).parse(tree)
 
     def digest(self) -> str:
         """Return 12 hexadecimal digits that identify this configuration."""
-        return hashlib.sha256(json.dumps(_counted(self, self.model_dump(mode="json")), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(
+            json.dumps(_counted(self, self.model_dump(mode="json")), sort_keys=True).encode()
+        ).hexdigest()[:12]
 
 
 def _counted(config: BaseModel, tree: dict[str, Any]) -> dict[str, Any]:

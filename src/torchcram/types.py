@@ -1,8 +1,9 @@
-"""The words everybody uses: routes, decisions, states, outputs, batches, and the protocol that every sequence mixer obeys.
+"""The words everybody uses: routes, decisions, states, outputs, batches, and the protocol that every sequence
+mixer obeys.
 
-Legend of shapes: ``batch`` sequences, ``time`` steps, ``d_model`` width, ``heads`` attention heads, ``length`` entries of the
-key-value memory, ``state`` channels of the recurrent state, ``slots`` semantic memory slots.
-Times and gaps are in the task's own unit of time.
+Legend of shapes: ``batch`` sequences, ``time`` steps, ``d_model`` width, ``heads`` attention heads,
+``length`` entries of the key-value memory, ``state`` channels of the recurrent state, ``slots`` semantic
+memory slots. Times and gaps are in the task's own unit of time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ Reads = Literal["all", "routed", "none"]
 
 
 class Route(IntEnum):
-    """Which memory answers a token (paper, section 3): the one that is free, the one in parameters, the one that costs a read."""
+    """Which memory answers a token (paper, section 3): the one that is free, the one in parameters, the
+    one that costs a read.
+    """
 
     WORKING = 0
     SEMANTIC = 1
@@ -32,9 +35,12 @@ class ReadBudget:
     """How much a trained model may read, at most: exactly one of the three is set.
 
     Attributes:
-        ratio: in every layer, reads so far never exceed this share of the sequence's tokens so far, in [0, 1].
-        tokens: in every layer, at most so many tokens of a sequence read, over prompt and continuation together.
-        risk_tolerance: expected share of changed predictions, in (0, 1): the thresholds are moved as far as calibration allows.
+        ratio: in every layer, reads so far never exceed this share of the sequence's tokens so far, in [0,
+            1].
+        tokens: in every layer, at most so many tokens of a sequence read, over prompt and continuation
+            together.
+        risk_tolerance: expected share of changed predictions, in (0, 1): the thresholds are moved as far as
+            calibration allows.
     """
 
     ratio: float | None = None
@@ -44,9 +50,15 @@ class ReadBudget:
     def __post_init__(self) -> None:
         given = [name for name in ("ratio", "tokens", "risk_tolerance") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"a read budget is one of ratio, tokens and risk_tolerance, got {' and '.join(given) or 'none of them'}")
+            raise ValueError(
+                "a read budget is one of ratio, tokens and risk_tolerance, got "
+                f"{' and '.join(given) or 'none of them'}"
+            )
         if self.ratio is not None and not 0 <= self.ratio <= 1:
-            raise ValueError(f"ratio {self.ratio} must lie in [0, 1]; a number of tokens is an integer: tokens={max(0, round(self.ratio))}")
+            raise ValueError(
+                f"ratio {self.ratio} must lie in [0, 1]; a number of tokens is an integer: "
+                f"tokens={max(0, round(self.ratio))}"
+            )
         if self.tokens is not None and self.tokens < 0:
             raise ValueError(f"tokens {self.tokens} must be at least 0")
         if self.risk_tolerance is not None and not 0 < self.risk_tolerance < 1:
@@ -58,16 +70,22 @@ class RoutingControl:
     """What a forward pass may read, decided by the training phase or by the user, never by the data.
 
     Attributes:
-        reads: ``"all"`` reads for every token (acquisition, reference), ``"routed"`` obeys the router, ``"none"`` never reads.
-        exploration: least probability with which the retrieval of a token that would not read is computed all the same, in [0, 1]; more where
-            the router is undecided. Needs noise.
-        threshold_shift: scalar added to every familiarity threshold, in logits: lower skips more (the conformal lambda).
-        price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC. None: reads are free, and CRAM's routers do
-            not learn (SeqBoat's confidence is part of what it computes, and does).
-        steady: whether the price pulls undiminished where a router is sure (:func:`torchcram.ops.routing.priced`).
+        reads: ``"all"`` reads for every token (acquisition, reference), ``"routed"`` obeys the router,
+            ``"none"`` never reads.
+        exploration: least probability with which the retrieval of a token that would not read is computed all
+            the same, in [0, 1]; more where the router is undecided. Needs noise.
+        threshold_shift: scalar added to every familiarity threshold, in logits: lower skips more (the
+            conformal lambda).
+        price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC. None:
+            reads are free, and CRAM's routers do not learn (SeqBoat's confidence is part of what it computes,
+            and does).
+        steady: whether the price pulls undiminished where a router is sure
+            (:func:`torchcram.ops.routing.priced`).
         consolidate: whether semantic memory and familiarity learn from the reads of this pass.
-        budget: bound of the reads (a ratio or a number of tokens), or None; a read beyond it takes the likelier of the two other routes.
-        dense: compute every memory for every token and select afterwards: no shape depends on the data, so that a pass can be exported.
+        budget: bound of the reads (a ratio or a number of tokens), or None; a read beyond it takes the
+            likelier of the two other routes.
+        dense: compute every memory for every token and select afterwards: no shape depends on the data, so
+            that a pass can be exported.
     """
 
     reads: Reads = "routed"
@@ -85,13 +103,16 @@ class RoutingDecision:
     """What one block decided for each token.
 
     Attributes:
-        route: the :class:`Route` of each token, causal, and free of the read it decides on, unless that is ``observed``.
+        route: the :class:`Route` of each token, causal, and free of the read it decides on, unless that is
+            ``observed``.
         probabilities: p(WORKING), p(SEMANTIC), p(EPISODIC); they sum to one.
         familiarity: predicted consolidation quality in [0, 1], after the veto of the surprise trace.
         explored: tokens whose retrieval was computed although their route does not use it.
-        weight: inverse probability of having been computed: 1 for reads, 0 for tokens whose retrieval was not computed.
+        weight: inverse probability of having been computed: 1 for reads, 0 for tokens whose retrieval was not
+            computed.
         asked: tokens about which semantic memory was asked.
-        observed: tokens whose retrieval had to be computed to find their route (the paper's quality); None for no token.
+        observed: tokens whose retrieval had to be computed to find their route (the paper's quality); None
+            for no token.
         written: tokens whose keys and values are in memory; None for all of them.
     """
 
@@ -128,8 +149,9 @@ class KeyValueState:
         keys: rotated keys in the order written; the first entry is the learned null key.
         values: what a read returns.
         time: time stamp of the last step, since the sequence began.
-        entries: how many entries each sequence has, the null entry among them, where sequences differ (only some tokens are written, or
-            there was padding) or there is room to spare; what lies beyond them is never read. None if all of them are entries.
+        entries: how many entries each sequence has, the null entry among them, where sequences differ (only
+            some tokens are written, or there was padding) or there is room to spare; what lies beyond them is
+            never read. None if all of them are entries.
     """
 
     keys: Float[Tensor, "batch heads length d_head"]
@@ -142,7 +164,8 @@ class KeyValueState:
 class MemoryState:
     """Everything a block carries from one step to the next. A memory that a block lacks is None.
 
-    ``spent`` counts each sequence's tokens and reads so far, for budgets and meters; None where nobody counts.
+    ``spent`` counts each sequence's tokens and reads so far, for budgets and meters; None where nobody
+    counts.
     """
 
     working: Tensor | None = None
@@ -177,7 +200,8 @@ class BlockOutput:
         state: what to pass to the next call.
         decision: None for mixers without a router.
         losses: named scalar losses, already normalised, not yet weighted.
-        signals: named per-token tensors for reports (``quality``, ``error``, ``surprise``, ``need`` where routed): NaN where not observed.
+        signals: named per-token tensors for reports (``quality``, ``error``, ``surprise``, ``need`` where
+            routed): NaN where not observed.
         lesson: what the block's semantic memory should take note of after the optimizer's step, or None.
     """
 
@@ -191,7 +215,9 @@ class BlockOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class MixingCost:
-    """What mixing along time costs a layer, projections apart (dense attention needs the same ones). Multiply-adds count as two operations.
+    """What mixing along time costs a layer, projections apart (dense attention needs the same ones).
+
+    Multiply-adds count as two operations.
 
     Attributes:
         flops_key, bytes_key: for each key that a read scans.
@@ -212,12 +238,14 @@ class MixingCost:
 
 @runtime_checkable
 class SequenceMixer(Protocol):
-    """One block of a sequence model: forward over T steps == T calls of one step == two halves with carried state.
+    """One block of a sequence model: forward over T steps == T calls of one step == two halves with carried
+    state.
 
     Both this and causality may be given up in training mode (``module.train()``), by a mixer that says so.
 
     Attributes:
-        routed: whether it has a router that learns, so that training leads it through the phases and puts a price on reads.
+        routed: whether it has a router that learns, so that training leads it through the phases and puts a
+            price on reads.
     """
 
     routed: ClassVar[bool]
@@ -238,11 +266,14 @@ class SequenceMixer(Protocol):
         horizon: Float[Tensor, "batch time"] | None = None,
         token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
-        """Mix along time. ``gap[b, t]`` is the time since the step before; ``mask`` is False on padding at the end.
+        """Mix along time.
 
-        ``horizon[b, t]`` is the time from the step to the moment its target refers to, for mixers that can look ahead.
-        ``token`` is the embedding of each step's own inputs and times, before anything was mixed; None if ``hidden_states`` are (a first block).
-        ``noise`` is uniform in [0, 1): three numbers for the router, one for exploration; None decides by threshold and explores nothing.
+        ``gap[b, t]`` is the time since the step before; ``mask`` is False on padding at the end.
+
+        ``horizon[b, t]`` is the time from the step to the moment its target refers to, for mixers that can
+        look ahead. ``token`` is the embedding of each step's own inputs and times, before anything was mixed;
+        None if ``hidden_states`` are (a first block). ``noise`` is uniform in [0, 1): three numbers for the
+        router, one for exploration; None decides by threshold and explores nothing.
         """
         ...
 
@@ -265,7 +296,8 @@ class Head:
 
     Attributes:
         name: key of the target in ``Batch.targets``.
-        kind: ``"classification"`` (cross-entropy, targets int, -100 ignored) or ``"regression"`` (squared error, NaN ignored).
+        kind: ``"classification"`` (cross-entropy, targets int, -100 ignored) or ``"regression"`` (squared
+            error, NaN ignored).
         size: number of classes or of regressed values.
         per: ``"step"`` or ``"sequence"`` (reads the last real step).
         weight: factor of this head's loss in the task loss.
@@ -286,7 +318,8 @@ class Batch:
         inputs: continuous features, or token ids for symbolic input.
         gap: time since the previous step, >= 0.
         horizon: time from each step to the moment its target refers to, or None.
-        targets: by head name: ``[batch, time]`` or ``[batch]`` classes, ``[batch, time, size]`` or ``[batch, size]`` values.
+        targets: by head name: ``[batch, time]`` or ``[batch]`` classes, ``[batch, time, size]`` or ``[batch,
+            size]`` values.
         mask: True on real steps, False on padding at the end; None if nothing is padded.
         slices: boolean ``[batch, time]`` groups by which accuracy and routes are reported.
         info: further per-step facts that a report may want (integers or reals).
@@ -315,8 +348,14 @@ class Batch:
         return self.slices[name] & self.real
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors: dict[str, Any] = {name: None if (value := getattr(self, name)) is None else change(value) for name in ("inputs", "gap", "horizon", "mask")}
-        groups: dict[str, Any] = {name: {key: change(value) for key, value in getattr(self, name).items()} for name in ("targets", "slices", "info")}
+        tensors: dict[str, Any] = {
+            name: None if (value := getattr(self, name)) is None else change(value)
+            for name in ("inputs", "gap", "horizon", "mask")
+        }
+        groups: dict[str, Any] = {
+            name: {key: change(value) for key, value in getattr(self, name).items()}
+            for name in ("targets", "slices", "info")
+        }
         return replace(self, **{**tensors, **groups})
 
     def rows(self, start: int, stop: int) -> Batch:

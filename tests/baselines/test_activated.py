@@ -23,7 +23,9 @@ def memory(window: int | None = None) -> ActivatedMemory:
 
 def stream(seed: int = 1) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(BATCH, TIME, WIDTH, generator=generator, dtype=torch.float64), torch.rand(BATCH, TIME, generator=generator, dtype=torch.float64)
+    return torch.randn(BATCH, TIME, WIDTH, generator=generator, dtype=torch.float64), torch.rand(
+        BATCH, TIME, generator=generator, dtype=torch.float64
+    )
 
 
 def some(share: float = 0.5, seed: int = 0) -> Tensor:
@@ -31,7 +33,8 @@ def some(share: float = 0.5, seed: int = 0) -> Tensor:
 
 
 def by_hand(module: ActivatedMemory, h: Tensor, gap: Tensor, activated: Tensor) -> Tensor:
-    """Each sequence alone, without its other tokens: the ordinary memory over what is left, all of which reads."""
+    """Each sequence alone, without its other tokens: the ordinary memory over what is left, all of which
+    reads."""
     found = []
     time = gap.cumsum(1)
     for row in range(len(h)):
@@ -48,11 +51,16 @@ def by_hand(module: ActivatedMemory, h: Tensor, gap: Tensor, activated: Tensor) 
     return torch.cat(found) if found else h.new_zeros(0, h.shape[-1])
 
 
-@given(window=st.none() | st.integers(1, 4), share=st.sampled_from([0.0, 0.2, 0.6, 1.1]), seed=st.integers(0, 20))
+@given(
+    window=st.none() | st.integers(1, 4), share=st.sampled_from([0.0, 0.2, 0.6, 1.1]), seed=st.integers(0, 20)
+)
 def test_activated_tokens_attend_as_if_the_others_were_not_there(window, share, seed):
     module, (h, gap), activated = memory(window), stream(seed), some(share, seed)
     h.requires_grad_()
-    found, expected = module.attend(h, gap, module.init_state(BATCH), activated)[0], by_hand(module, h, gap, activated)
+    found, expected = (
+        module.attend(h, gap, module.init_state(BATCH), activated)[0],
+        by_hand(module, h, gap, activated),
+    )
     torch.testing.assert_close(found, expected, **EXACT)
     if activated.any():
         weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -62,7 +70,12 @@ def test_activated_tokens_attend_as_if_the_others_were_not_there(window, share, 
             torch.testing.assert_close(one, other, **EXACT)
 
 
-@given(window=st.none() | st.integers(1, 4), cut=st.integers(1, TIME - 1), share=st.floats(0, 1), seed=st.integers(0, 20))
+@given(
+    window=st.none() | st.integers(1, 4),
+    cut=st.integers(1, TIME - 1),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 20),
+)
 def test_in_pieces_it_finds_and_keeps_the_same(window, cut, share, seed):
     module, (h, gap), activated = memory(window), stream(seed), some(share, seed)
     whole, end = module.attend(h, gap, module.init_state(BATCH), activated)
@@ -87,7 +100,8 @@ def test_the_buffer_holds_the_null_entry_and_the_activated_tokens_and_no_more():
 
 
 def test_a_window_counts_activated_tokens():
-    """The last of two activated tokens far apart still sees the first: a window of one bridges what was not activated."""
+    """The last of two activated tokens far apart still sees the first: a window of one bridges what was
+    not activated."""
     module, (h, gap) = memory(window=1), stream()
     activated = torch.zeros(BATCH, TIME, dtype=torch.bool)
     activated[:, [0, TIME - 1]] = True
@@ -112,6 +126,8 @@ def test_with_every_token_activated_it_is_the_ordinary_memory():
     everyone = torch.ones(BATCH, TIME, dtype=torch.bool)
     found, state = module.attend(h, gap, module.init_state(BATCH), everyone)
     plain, time = EpisodicMemory.write(module, h, gap, EpisodicMemory.init_state(module, BATCH))
-    torch.testing.assert_close(module.out(found).view_as(h), EpisodicMemory.read(module, h, time, plain, everyone), **EXACT)
+    torch.testing.assert_close(
+        module.out(found).view_as(h), EpisodicMemory.read(module, h, time, plain, everyone), **EXACT
+    )
     for ours, theirs in ((state.keys, plain.keys), (state.values, plain.values), (state.time, plain.time)):
         torch.testing.assert_close(ours, theirs, **EXACT)

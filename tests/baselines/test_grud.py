@@ -1,4 +1,5 @@
-"""GRU-D: no time, no decay; endless time, the mean; what it says of real steps does not depend on what comes later, or on padding."""
+"""GRU-D: no time, no decay; endless time, the mean; what it says of real steps does not depend on what
+comes later, or on padding."""
 
 from dataclasses import replace
 
@@ -19,7 +20,12 @@ def series(*, seed: int = 0, **changed: Tensor) -> MaskedVectors:
     generator = torch.Generator().manual_seed(seed)
     seen = (torch.rand(BATCH, TIME, VARIABLES, generator=generator) < 0.4).double()
     values = torch.randn(BATCH, TIME, VARIABLES, generator=generator) * seen
-    plain = MaskedVectors(values=values, seen=seen, gap=torch.rand(BATCH, TIME, generator=generator), real=torch.ones(BATCH, TIME, dtype=torch.bool))
+    plain = MaskedVectors(
+        values=values,
+        seen=seen,
+        gap=torch.rand(BATCH, TIME, generator=generator),
+        real=torch.ones(BATCH, TIME, dtype=torch.bool),
+    )
     return replace(plain, **changed)
 
 
@@ -60,14 +66,18 @@ def test_after_endless_time_the_mean_is_imputed_and_a_state_that_decays_is_forgo
     with torch.no_grad():
         encoder.state_decay.weight.abs_()
     # Nothing is left of earlier steps: each step says what it says alone.
-    alone = replace(given, **{name: getattr(given, name)[:, 5:6] for name in ("values", "seen", "gap", "real")})
+    alone = replace(
+        given, **{name: getattr(given, name)[:, 5:6] for name in ("values", "seen", "gap", "real")}
+    )
     torch.testing.assert_close(steps(encoder, given)[:, 5], steps(encoder, alone)[:, 0])
 
 
 def test_what_is_left_of_a_value_falls_with_time(encoder):
     seen = torch.zeros(1, TIME, VARIABLES)
     seen[:, 0] = 1
-    given = MaskedVectors(values=seen.clone(), seen=seen, gap=torch.ones(1, TIME), real=torch.ones(1, TIME, dtype=torch.bool))
+    given = MaskedVectors(
+        values=seen.clone(), seen=seen, gap=torch.ones(1, TIME), real=torch.ones(1, TIME, dtype=torch.bool)
+    )
     left = encoder.imputed(given, since_observed(given))
     assert (left.diff(dim=1) < 0).all()
     assert left.min() > 0
@@ -85,7 +95,13 @@ def test_it_is_torchs_gru_where_nothing_is_missing(encoder):
 
 def test_no_step_changes_anything_before_it(encoder):
     ours, theirs = series(), series(seed=1)
-    mixed = replace(ours, **{name: torch.cat([getattr(ours, name)[:, :5], getattr(theirs, name)[:, 5:]], 1) for name in ("values", "seen", "gap", "real")})
+    mixed = replace(
+        ours,
+        **{
+            name: torch.cat([getattr(ours, name)[:, :5], getattr(theirs, name)[:, 5:]], 1)
+            for name in ("values", "seen", "gap", "real")
+        },
+    )
     before, after = steps(encoder, ours), steps(encoder, mixed)
     torch.testing.assert_close(after[:, :5], before[:, :5])
     assert (after[:, 5] - before[:, 5]).abs().max() > 1e-3
@@ -94,5 +110,8 @@ def test_no_step_changes_anything_before_it(encoder):
 def test_the_whole_is_the_last_real_step(encoder):
     real = torch.arange(TIME) < torch.tensor([TIME, 4, 1])[:, None]
     encoding = encoder(series(real=real), steps=True, whole=True)
-    assert torch.equal(encoding.whole, torch.stack([encoding.steps[row, length - 1] for row, length in enumerate((TIME, 4, 1))]))
+    assert torch.equal(
+        encoding.whole,
+        torch.stack([encoding.steps[row, length - 1] for row, length in enumerate((TIME, 4, 1))]),
+    )
     assert torch.equal(last_real(encoding.steps, real), encoding.whole)

@@ -1,4 +1,5 @@
-"""Mixture-of-Depths: a fixed share passes in training, a causal predictor decides in evaluation, and who does not pass is not there."""
+"""Mixture-of-Depths: a fixed share passes in training, a causal predictor decides in evaluation, and who
+does not pass is not there."""
 
 import math
 
@@ -25,20 +26,30 @@ def block(**options) -> MixtureOfDepthsBlock:
 
 def stream(seed: int = 1) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {"hidden_states": torch.randn(BATCH, TIME, WIDTH, generator=generator), "gap": torch.rand(BATCH, TIME, generator=generator)}
+    return {
+        "hidden_states": torch.randn(BATCH, TIME, WIDTH, generator=generator),
+        "gap": torch.rand(BATCH, TIME, generator=generator),
+    }
 
 
 # the capacity
 
 
-@given(share=st.floats(0.01, 1), lengths=st.lists(st.integers(1, TIME), min_size=BATCH, max_size=BATCH), seed=st.integers(0, 50))
+@given(
+    share=st.floats(0.01, 1),
+    lengths=st.lists(st.integers(1, TIME), min_size=BATCH, max_size=BATCH),
+    seed=st.integers(0, 50),
+)
 def test_of_each_sequence_the_top_share_passes(share, lengths, seed):
     score = torch.randn(BATCH, TIME, generator=torch.Generator().manual_seed(seed))
     mask = torch.arange(TIME) < torch.tensor(lengths)[:, None]
     top = top_share(score, share, mask)
     assert top.sum(1).tolist() == [math.ceil(share * length - 1e-9) for length in lengths]
     assert not (top & ~mask).any()
-    lowest, highest = score.masked_fill(~top, math.inf).amin(1), score.masked_fill(top | ~mask, -math.inf).amax(1)
+    lowest, highest = (
+        score.masked_fill(~top, math.inf).amin(1),
+        score.masked_fill(top | ~mask, -math.inf).amax(1),
+    )
     assert (lowest >= highest).all()
 
 
@@ -101,7 +112,9 @@ def test_the_score_scales_what_the_block_adds():
             mixer.router.weight.zero_()
             mixer.router.bias.fill_(bias)
         gains.append(mixer(**given, control=DENSE).hidden_states - given["hidden_states"])
-    torch.testing.assert_close(gains[1] / gains[0], torch.full_like(gains[0], float(torch.sigmoid(torch.tensor(-1.0)) / 0.5)))
+    torch.testing.assert_close(
+        gains[1] / gains[0], torch.full_like(gains[0], float(torch.sigmoid(torch.tensor(-1.0)) / 0.5))
+    )
 
 
 # the predictor
@@ -111,12 +124,19 @@ def test_the_score_scales_what_the_block_adds():
 def test_what_teaches_the_predictor_teaches_nothing_else(loss):
     mixer = block().train()
     mixer(**stream(), control=ROUTED).losses[loss].backward()
-    touched = {name.split(".")[0] for name, parameter in mixer.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    touched = {
+        name.split(".")[0]
+        for name, parameter in mixer.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
     assert touched == {"predictor"}
 
 
 def test_the_predictor_learns_what_the_router_lets_through():
-    mixer, given = MixtureOfDepthsBlock(WIDTH, capacity=0.25), {"hidden_states": torch.randn(4, 20, WIDTH), "gap": torch.rand(4, 20)}
+    mixer, given = (
+        MixtureOfDepthsBlock(WIDTH, capacity=0.25),
+        {"hidden_states": torch.randn(4, 20, WIDTH), "gap": torch.rand(4, 20)},
+    )
     optimizer = torch.optim.Adam(mixer.predictor.parameters(), lr=0.02)
     for _ in range(60):
         optimizer.zero_grad()

@@ -1,4 +1,5 @@
-"""mTAND: observations are a set, weights are those of a softmax over the moments of each variable, and what was never seen is the mean."""
+"""mTAND: observations are a set, weights are those of a softmax over the moments of each variable, and
+what was never seen is the mean."""
 
 from dataclasses import replace
 
@@ -20,7 +21,12 @@ def series(*, seed: int = 0, **changed: Tensor) -> MaskedVectors:
     real = torch.arange(TIME) < torch.tensor([TIME, 6, 1])[:, None]
     seen = (torch.rand(BATCH, TIME, VARIABLES, generator=generator) < 0.5) * real[..., None].double()
     values = torch.randn(BATCH, TIME, VARIABLES, generator=generator) * seen
-    return replace(MaskedVectors(values=values, seen=seen, gap=torch.rand(BATCH, TIME, generator=generator) * real, real=real), **changed)
+    return replace(
+        MaskedVectors(
+            values=values, seen=seen, gap=torch.rand(BATCH, TIME, generator=generator) * real, real=real
+        ),
+        **changed,
+    )
 
 
 @pytest.fixture
@@ -45,7 +51,9 @@ def test_it_is_a_softmax_over_the_moments_at_which_each_variable_was_seen(attent
                 at = given.seen[b, :, v] > 0
                 if at.any():
                     found[b, :, head, v] = scores[b][:, at].softmax(-1) @ given.values[b, at, v]
-                found[b, :, head, VARIABLES + v] = scores[b][:, given.real[b]].softmax(-1) @ given.seen[b, given.real[b], v]
+                found[b, :, head, VARIABLES + v] = (
+                    scores[b][:, given.real[b]].softmax(-1) @ given.seen[b, given.real[b], v]
+                )
     torch.testing.assert_close(attention(moments(), time, given), attention.out(found.flatten(2)))
 
 
@@ -54,30 +62,47 @@ def test_observations_are_a_set(attention):
     given, time = series(real=torch.ones(BATCH, TIME, dtype=torch.bool)), torch.rand(BATCH, TIME)
     order = torch.randperm(TIME, generator=torch.Generator().manual_seed(3))
     shuffled = replace(given, values=given.values[:, order], seen=given.seen[:, order])
-    torch.testing.assert_close(attention(moments(), time[:, order], shuffled), attention(moments(), time, given))
+    torch.testing.assert_close(
+        attention(moments(), time[:, order], shuffled), attention(moments(), time, given)
+    )
     # It is the times that tell them apart.
     assert (attention(moments(), time, shuffled) - attention(moments(), time, given)).abs().max() > 1e-3
 
 
 def test_an_observation_split_in_two_of_the_same_moment_is_one(attention):
-    """Two variables observed at one moment, as one step or as two steps without a gap: values are interpolated alike."""
+    """Two variables observed at one moment, as one step or as two steps without a gap: values are
+    interpolated alike."""
     seen = torch.ones(1, 2, VARIABLES)
-    joint = MaskedVectors(values=torch.randn(1, 2, VARIABLES), seen=seen, gap=torch.ones(1, 2), real=torch.ones(1, 2, dtype=torch.bool))
+    joint = MaskedVectors(
+        values=torch.randn(1, 2, VARIABLES),
+        seen=seen,
+        gap=torch.ones(1, 2),
+        real=torch.ones(1, 2, dtype=torch.bool),
+    )
     first = torch.tensor([1.0, 1.0, 0.0, 0.0])
     split = MaskedVectors(
-        values=torch.stack([joint.values[:, 0] * first, joint.values[:, 0] * (1 - first), joint.values[:, 1]], 1),
+        values=torch.stack(
+            [joint.values[:, 0] * first, joint.values[:, 0] * (1 - first), joint.values[:, 1]], 1
+        ),
         seen=torch.stack([first, 1 - first, torch.ones(VARIABLES)])[None],
         gap=torch.tensor([[1.0, 0.0, 1.0]]),
         real=torch.ones(1, 3, dtype=torch.bool),
     )
     attention.out = torch.nn.Identity()
-    one, two = (attention(moments()[:1], given.gap.cumsum(1), given).unflatten(-1, (2, 2, VARIABLES))[..., 0, :] for given in (joint, split))
+    one, two = (
+        attention(moments()[:1], given.gap.cumsum(1), given).unflatten(-1, (2, 2, VARIABLES))[..., 0, :]
+        for given in (joint, split)
+    )
     torch.testing.assert_close(one, two)
 
 
 def test_a_variable_that_was_never_seen_is_its_mean(attention):
     given = series()
-    given = replace(given, values=given.values * torch.tensor([0.0, 1, 1, 1]), seen=given.seen * torch.tensor([0.0, 1, 1, 1]))
+    given = replace(
+        given,
+        values=given.values * torch.tensor([0.0, 1, 1, 1]),
+        seen=given.seen * torch.tensor([0.0, 1, 1, 1]),
+    )
     attention.out = torch.nn.Identity()
     found = attention(moments(), given.gap.cumsum(1), given).unflatten(-1, (2, 2, VARIABLES))
     assert (found[..., 0] == 0).all()

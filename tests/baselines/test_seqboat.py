@@ -21,7 +21,10 @@ def block(**options) -> SeqBoatBlock:
 
 def stream(seed: int = 1) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {"hidden_states": torch.randn(BATCH, TIME, WIDTH, generator=generator), "gap": torch.rand(BATCH, TIME, generator=generator)}
+    return {
+        "hidden_states": torch.randn(BATCH, TIME, WIDTH, generator=generator),
+        "gap": torch.rand(BATCH, TIME, generator=generator),
+    }
 
 
 def without_recurrence(mixer: SeqBoatBlock) -> SeqBoatBlock:
@@ -31,7 +34,10 @@ def without_recurrence(mixer: SeqBoatBlock) -> SeqBoatBlock:
 
 
 def test_what_a_token_holds_that_is_not_activated_reaches_nobody_by_attention():
-    """The recurrence, which every token goes through, is silenced. What differs at skipped tokens is then seen at these tokens only."""
+    """The recurrence, which every token goes through, is silenced.
+
+    What differs at skipped tokens is then seen at these tokens only.
+    """
     mixer, given = without_recurrence(block()), stream()
     before = mixer(**given, control=ROUTED)
     skipped = ~before.decision.used
@@ -40,8 +46,13 @@ def test_what_a_token_holds_that_is_not_activated_reaches_nobody_by_attention():
     assert torch.equal(after.decision.used, before.decision.used)
     assert torch.equal(after.hidden_states[~skipped], before.hidden_states[~skipped])
     assert (after.hidden_states != before.hidden_states).any(-1)[skipped].all()
-    everywhere = [mixer(values, given["gap"], control=DENSE).hidden_states for values in (given["hidden_states"], nudged)]
-    assert (everywhere[0] - everywhere[1])[~skipped].abs().amax() > 1e-6, "with all tokens activated, they notice"
+    everywhere = [
+        mixer(values, given["gap"], control=DENSE).hidden_states
+        for values in (given["hidden_states"], nudged)
+    ]
+    assert (everywhere[0] - everywhere[1])[~skipped].abs().amax() > 1e-6, (
+        "with all tokens activated, they notice"
+    )
 
 
 def test_the_keys_that_are_counted_are_those_of_activated_tokens():
@@ -56,28 +67,38 @@ def test_the_keys_that_are_counted_are_those_of_activated_tokens():
 
 def test_a_token_is_activated_where_that_is_the_more_probable():
     decision = block()(**stream(), control=ROUTED).decision
-    assert torch.equal(decision.used, decision.probabilities[..., Route.EPISODIC] > decision.probabilities[..., Route.WORKING])
+    assert torch.equal(
+        decision.used,
+        decision.probabilities[..., Route.EPISODIC] > decision.probabilities[..., Route.WORKING],
+    )
 
 
 def test_the_confidence_scales_what_the_unit_adds():
-    """Twice: the gain of each activated token is p times what it would be with a confidence of one; skipped tokens gain nothing."""
+    """Twice: the gain of each activated token is p times what it would be with a confidence of one;
+    skipped tokens gain nothing."""
     mixer, given = without_recurrence(block()), stream()
     mixer.mlp.forward = lambda x: torch.zeros_like(x)
     output = mixer(**given, control=DENSE)
     probability = output.decision.probabilities[..., Route.EPISODIC]
     mixer.configurator.forward = lambda h: torch.ones(h.shape[:2])
     certain = mixer(**given, control=DENSE).hidden_states - given["hidden_states"]
-    torch.testing.assert_close(output.hidden_states - given["hidden_states"], probability[..., None] * certain)
+    torch.testing.assert_close(
+        output.hidden_states - given["hidden_states"], probability[..., None] * certain
+    )
     assert torch.equal(mixer(**given, control=SILENT).hidden_states, given["hidden_states"])
 
 
 def test_only_confidence_and_price_teach_the_configurator():
     mixer = block()
     output = mixer(**stream(), control=ROUTED)
-    torch.testing.assert_close(output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean())
+    torch.testing.assert_close(
+        output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean()
+    )
     price = torch.autograd.grad(output.losses["price"], mixer.configurator.logits.bias, retain_graph=True)[0]
     assert price[1] > 0 > price[0]
-    task = torch.autograd.grad((output.hidden_states * torch.randn(BATCH, TIME, WIDTH)).sum(), mixer.configurator.logits.bias)[0]
+    task = torch.autograd.grad(
+        (output.hidden_states * torch.randn(BATCH, TIME, WIDTH)).sum(), mixer.configurator.logits.bias
+    )[0]
     assert task.any()
 
 
@@ -91,4 +112,9 @@ def test_the_configurator_starts_open_and_as_warm_as_the_width():
 
 def test_noise_changes_nothing():
     mixer, given = block(), stream()
-    assert_same(*(tensors(mixer(**given, noise=noise, control=RoutingControl(exploration=0.5))) for noise in (None, torch.rand(BATCH, TIME, 4))))
+    assert_same(
+        *(
+            tensors(mixer(**given, noise=noise, control=RoutingControl(exploration=0.5)))
+            for noise in (None, torch.rand(BATCH, TIME, 4))
+        )
+    )

@@ -1,4 +1,7 @@
-"""The static router: the same token is routed alike wherever it stands. And the read itself is the ordinary one."""
+"""The static router: the same token is routed alike wherever it stands.
+
+And the read itself is the ordinary one.
+"""
 
 import pytest
 import torch
@@ -25,18 +28,27 @@ def probabilities_by_symbol(mixer: str, batch: Batch) -> list[list[Tensor]]:
     """For each layer and symbol: p(EPISODIC) at all its occurrences."""
     model = live(SequenceModel(HEADS, vocabulary=SYMBOLS, d_model=WIDTH, layers=3, mixer=mixer))
     decisions = [block.decision for block in model(batch, control=ROUTED).blocks]
-    return [[decision.probabilities[batch.inputs == symbol][:, Route.EPISODIC] for symbol in range(SYMBOLS)] for decision in decisions]
+    return [
+        [decision.probabilities[batch.inputs == symbol][:, Route.EPISODIC] for symbol in range(SYMBOLS)]
+        for decision in decisions
+    ]
 
 
 def test_in_every_layer_the_same_token_is_routed_alike_wherever_it_stands():
     for layer in probabilities_by_symbol("static_router", symbols()):
         for occurrences in layer:
-            torch.testing.assert_close(occurrences, occurrences[:1].expand_as(occurrences), rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(
+                occurrences, occurrences[:1].expand_as(occurrences), rtol=1e-12, atol=1e-12
+            )
         assert torch.cat([one[:1] for one in layer]).std() > 1e-2, "and different tokens are not"
 
 
 def test_a_router_that_sees_the_state_is_not_static():
-    assert all(occurrences.std() > 1e-3 for layer in probabilities_by_symbol("cram_no_consolidation", symbols()) for occurrences in layer)
+    assert all(
+        occurrences.std() > 1e-3
+        for layer in probabilities_by_symbol("cram_no_consolidation", symbols())
+        for occurrences in layer
+    )
 
 
 def test_the_decision_needs_the_token_and_nothing_but_the_token():
@@ -52,13 +64,22 @@ def test_the_decision_needs_the_token_and_nothing_but_the_token():
 
 def test_in_a_first_block_the_hidden_states_are_the_tokens():
     mixer, x, gap = live(StaticRouterBlock(WIDTH)), torch.randn(BATCH, TIME, WIDTH), torch.rand(BATCH, TIME)
-    assert torch.equal(*(mixer(x, gap, token=token, control=ROUTED).decision.probabilities for token in (None, x)))
+    assert torch.equal(
+        *(mixer(x, gap, token=token, control=ROUTED).decision.probabilities for token in (None, x))
+    )
 
 
 def test_it_pays_and_explores_as_cram_does_and_consolidates_nothing():
     mixer = live(StaticRouterBlock(WIDTH))
-    output = mixer(torch.randn(BATCH, TIME, WIDTH), torch.rand(BATCH, TIME), noise=torch.rand(BATCH, TIME, 4), control=TRAINING)
-    torch.testing.assert_close(output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean())
+    output = mixer(
+        torch.randn(BATCH, TIME, WIDTH),
+        torch.rand(BATCH, TIME),
+        noise=torch.rand(BATCH, TIME, 4),
+        control=TRAINING,
+    )
+    torch.testing.assert_close(
+        output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean()
+    )
     assert output.decision.explored.any()
     assert set(output.losses) == {"price"}
     assert output.lesson is None
@@ -86,7 +107,9 @@ def test_the_budget_waits_until_reads_are_routed_and_ignores_padding():
     assert torch.equal(mixer.router.offset, before)
     for _ in range(30):
         mixer.after_step(mixer(token, gap, token=token, mask=mask, control=TRAINING))
-    assert mixer(token, gap, token=token, mask=mask, control=ROUTED).decision.read[mask].float().mean() == pytest.approx(0.25, abs=0.02)
+    assert mixer(token, gap, token=token, mask=mask, control=ROUTED).decision.read[
+        mask
+    ].float().mean() == pytest.approx(0.25, abs=0.02)
 
 
 @pytest.mark.parametrize("budget", [0.0, 1.0, -0.1])

@@ -15,12 +15,24 @@ from torchcram.memory.working import TimeAwareSSM
 from torchcram.ops.scan import scan
 from torchcram.types import RoutingControl
 
-FIELDS = {"question", "device", "length", "read_rate", "peer", "ours_ms", "peer_ms", "ratio", "limit", "spread"}
+FIELDS = {
+    "question",
+    "device",
+    "length",
+    "read_rate",
+    "peer",
+    "ours_ms",
+    "peer_ms",
+    "ratio",
+    "limit",
+    "spread",
+}
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Sequences of 64 steps wherever a question would take its own lengths, and language models of a toy's size."""
+    """Sequences of 64 steps wherever a question would take its own lengths, and language models of a toy's
+    size."""
     monkeypatch.setattr(Setting, "lengths", lambda self, *wanted: iter([64]))
     for name, size in {"WIDTH": 16, "DEPTH": 2, "HEADS": 2, "VOCABULARY": 20}.items():
         monkeypatch.setattr(models, name, size)
@@ -28,7 +40,9 @@ def short(monkeypatch):
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_question_answers_with_all_of_its_fields(name):
-    found = [measurement.record() for measurement in QUESTIONS[name](Setting(device=torch.device("cpu"), rounds=2))]
+    found = [
+        measurement.record() for measurement in QUESTIONS[name](Setting(device=torch.device("cpu"), rounds=2))
+    ]
     assert found
     for record in found:
         assert set(record) == FIELDS
@@ -39,13 +53,19 @@ def test_a_question_answers_with_all_of_its_fields(name):
 @pytest.mark.parametrize("peer", questions.SCAN_PEERS)
 def test_the_peers_of_the_scan_compute_the_same(peer):
     decay, inputs, initial = torch.rand(2, 9, 3), torch.randn(2, 9, 3), torch.randn(2, 3)
-    torch.testing.assert_close(questions.SCAN_PEERS[peer](decay, inputs, initial), scan(decay, inputs, initial))
+    torch.testing.assert_close(
+        questions.SCAN_PEERS[peer](decay, inputs, initial), scan(decay, inputs, initial)
+    )
 
 
 def test_the_layers_of_the_scan_have_states_of_equal_size():
     setting = Setting(device=torch.device("cpu"))
     theirs = models._mamba2(setting)
-    assert theirs.num_heads * theirs.head_dim * theirs.ssm_state_size == TimeAwareSSM(256, state_size=128).init_state(1).numel() == 256
+    assert (
+        theirs.num_heads * theirs.head_dim * theirs.ssm_state_size
+        == TimeAwareSSM(256, state_size=128).init_state(1).numel()
+        == 256
+    )
 
 
 def test_what_is_answered_is_kept_when_a_later_question_fails(tmp_path, monkeypatch):
@@ -55,14 +75,22 @@ def test_what_is_answered_is_kept_when_a_later_question_fails(tmp_path, monkeypa
 
     monkeypatch.setitem(QUESTIONS, "broken", broken)
     with pytest.raises(KeyboardInterrupt):
-        run.ask(["scan", "broken"], setting=Setting(device=torch.device("cpu"), rounds=2), file=tmp_path / "bench.json")
+        run.ask(
+            ["scan", "broken"],
+            setting=Setting(device=torch.device("cpu"), rounds=2),
+            file=tmp_path / "bench.json",
+        )
     kept = json.loads((tmp_path / "bench.json").read_text())
     assert [record["question"] for record in kept] == ["scan"] * 3
-    assert all(record["limit"] > 0.5 * record["ratio"] > 0 for record in kept), "the limit is not far below what was reached"
+    assert all(record["limit"] > 0.5 * record["ratio"] > 0 for record in kept), (
+        "the limit is not far below what was reached"
+    )
 
 
 def test_the_command_prints_a_table_and_writes_the_file(tmp_path):
-    result = CliRunner().invoke(app, ["bench", "scan", "--rounds", "2", "--json", str(tmp_path / "bench.json")])
+    result = CliRunner().invoke(
+        app, ["bench", "scan", "--rounds", "2", "--json", str(tmp_path / "bench.json")]
+    )
     assert result.exit_code == 0, result.output
     assert "step-by-step loop" in result.output
     assert set(json.loads((tmp_path / "bench.json").read_text())[0]) == FIELDS
@@ -84,7 +112,17 @@ def test_a_benchmark_in_parts_keeps_what_other_parts_measured(tmp_path):
 
 
 def test_what_is_measured_again_takes_the_place_of_its_own_line_alone():
-    old = [{"question": "scan", "device": "cpu", "length": length, "read_rate": None, "peer": "loop", "ratio": 1.0} for length in (64, 128)]
+    old = [
+        {
+            "question": "scan",
+            "device": "cpu",
+            "length": length,
+            "read_rate": None,
+            "peer": "loop",
+            "ratio": 1.0,
+        }
+        for length in (64, 128)
+    ]
     fresh = {**old[0], "ratio": 2.0}
     assert run._with(fresh, old) == [fresh, old[1]]
     assert run._with({**fresh, "length": 256}, old) == [*old, {**fresh, "length": 256}]
@@ -109,7 +147,9 @@ def test_an_unknown_question_is_an_error_before_anything_is_measured(tmp_path):
 def test_lots_decide_what_a_block_reads():
     block = CRAMBlock(16, slots=8)
     models.force(block, 0.25, torch.Generator().manual_seed(0))
-    output = block(torch.randn(4, 500, 16), torch.ones(4, 500), control=RoutingControl(exploration=0.1, consolidate=True))
+    output = block(
+        torch.randn(4, 500, 16), torch.ones(4, 500), control=RoutingControl(exploration=0.1, consolidate=True)
+    )
     # Five standard errors of a share of 2,000.
     assert abs(output.decision.used.double().mean() - 0.25) < 5 * (0.25 * 0.75 / 2000) ** 0.5
     assert set(output.decision.route.unique().tolist()) == {0, 2}

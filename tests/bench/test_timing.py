@@ -14,7 +14,10 @@ def clock(monkeypatch):
 
 
 def test_ratio_and_spread_are_those_of_the_rounds(clock):
-    """Ours takes 1 s each time, the peer 2, 3, 4, 5, 6: a median of 4, quartiles 3 and 5. The warm-up of 50 does not count."""
+    """Ours takes 1 s each time, the peer 2, 3, 4, 5, 6: a median of 4, quartiles 3 and 5.
+
+    The warm-up of 50 does not count.
+    """
     peers, calls = iter([50.0, 2.0, 3.0, 4.0, 5.0, 6.0]), []
 
     def ours() -> None:
@@ -34,7 +37,9 @@ def test_repeats_are_averaged(clock):
     def tick() -> None:
         clock[0] += 0.5
 
-    assert timing.take_turns(tick, tick, rounds=2, repeats=4) == timing.Timing(ours_ms=500.0, peer_ms=500.0, ratio=1.0, spread=0.0)
+    assert timing.take_turns(tick, tick, rounds=2, repeats=4) == timing.Timing(
+        ours_ms=500.0, peer_ms=500.0, ratio=1.0, spread=0.0
+    )
 
 
 def test_one_round_has_no_spread():

@@ -1,6 +1,8 @@
-"""The kernels on a real GPU: what they compute there is what PyTorch computes on the processor, in every precision, and a model trains alike on both.
+"""The kernels on a real GPU: what they compute there is what PyTorch computes on the processor, in every
+precision, and a model trains alike on both.
 
-Skipped without a GPU, as on continuous integration; ``pytest tests/kernels/test_on_a_gpu.py`` on a machine with one.
+Skipped without a GPU, as on continuous integration; ``pytest tests/kernels/test_on_a_gpu.py`` on a machine
+with one.
 """
 
 import os
@@ -21,7 +23,9 @@ from torchcram.types import RoutingControl
 pytest.importorskip("triton", reason="the kernels need the package triton")
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
-    pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton's interpreter takes the place of the GPU"),
+    pytest.mark.skipif(
+        os.environ.get("TRITON_INTERPRET") == "1", reason="Triton's interpreter takes the place of the GPU"
+    ),
 ]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 # Double precision is not multiplied fast: no kernel is asked for it.
@@ -34,7 +38,10 @@ def drawn(*shape, seed=0):
 
 def gradients(outputs, inputs):
     """Return outputs, and the gradients of a mixture of them."""
-    loss = sum((output * drawn(*output.shape, seed=90 + index).to(output)).sum() for index, output in enumerate(outputs))
+    loss = sum(
+        (output * drawn(*output.shape, seed=90 + index).to(output)).sum()
+        for index, output in enumerate(outputs)
+    )
     return [*outputs, *torch.autograd.grad(loss, inputs)]
 
 
@@ -51,7 +58,10 @@ def close(mine, exact, *, tolerance):
 
 
 @pytest.mark.parametrize("dtype", MULTIPLIED)
-@pytest.mark.parametrize(("packed", "length", "size", "window", "splits"), [(5, 40, 8, None, 1), (70, 1500, 64, None, 3), (40, 700, 33, 130, 2)])
+@pytest.mark.parametrize(
+    ("packed", "length", "size", "window", "splits"),
+    [(5, 40, 8, None, 1), (70, 1500, 64, None, 3), (40, 700, 33, 130, 2)],
+)
 def test_attention_is_that_of_the_tiles_with_its_gradients(dtype, packed, length, size, window, splits):
     from torchcram.ops.routed_attention.triton import triton_attention
 
@@ -74,19 +84,31 @@ def test_states_are_those_of_the_chunks(dtype, parts, time, size, backwards):
 
     decay, inputs = ([drawn(2, time, size, seed=seed + part) for part in range(parts)] for seed in (0, 10))
     initial = [drawn(2, size, seed=20 + part) for part in range(parts)]
-    planes = [tuple(plane.cuda().to(dtype) for plane in group) for group in ([0.7 * plane.tanh() for plane in decay], inputs, initial)]
+    planes = [
+        tuple(plane.cuda().to(dtype) for plane in group)
+        for group in ([0.7 * plane.tanh() for plane in decay], inputs, initial)
+    ]
     exact = [tuple(plane.cpu().double() for plane in group) for group in planes]
-    close(run(*planes, backwards=backwards), chunked.run(*exact, backwards=backwards), tolerance=TOLERANCE[dtype])
+    close(
+        run(*planes, backwards=backwards),
+        chunked.run(*exact, backwards=backwards),
+        tolerance=TOLERANCE[dtype],
+    )
 
 
 @pytest.mark.parametrize("window", [None, 50])
 def test_the_public_attention_takes_the_kernel_and_is_the_reference(window):
     query, key, value = (drawn(2, 2, 300, 32, seed=seed) / (32**0.5 if seed == 0 else 1) for seed in range(3))
     selected = torch.rand(2, 300, generator=torch.Generator().manual_seed(3)) < 0.2
-    ours, exact = moved([query, key, value], torch.float32), [tensor.requires_grad_() for tensor in (query, key, value)]
+    ours, exact = (
+        moved([query, key, value], torch.float32),
+        [tensor.requires_grad_() for tensor in (query, key, value)],
+    )
     assert kernels_for(ours[0])
     mine = gradients([routed_attention(*ours, selected.cuda(), window=window)], ours)
-    close(mine, gradients([routed_attention_reference(*exact, selected, window=window)], exact), tolerance=2e-5)
+    close(
+        mine, gradients([routed_attention_reference(*exact, selected, window=window)], exact), tolerance=2e-5
+    )
 
 
 def test_the_public_scan_takes_the_kernel_and_is_the_reference():
@@ -94,10 +116,21 @@ def test_the_public_scan_takes_the_kernel_and_is_the_reference():
     inputs = torch.complex(drawn(2, 200, 16, seed=2), drawn(2, 200, 16, seed=3))
     ours = [tensor.cuda().to(torch.complex64).requires_grad_() for tensor in (decay, inputs)]
     exact = [tensor.requires_grad_() for tensor in (decay, inputs)]
-    first = [torch.zeros(2, 16, dtype=torch.complex128), torch.zeros(2, 16, dtype=torch.complex64, device="cuda")]
+    first = [
+        torch.zeros(2, 16, dtype=torch.complex128),
+        torch.zeros(2, 16, dtype=torch.complex64, device="cuda"),
+    ]
     found, expected = scan(*ours, first[1]), scan_reference(*exact, first[0])
-    torch.testing.assert_close(found.detach().cpu().to(torch.complex128), expected.detach(), rtol=2e-5, atol=2e-5)
-    for mine, other in zip(*(torch.autograd.grad(states.abs().square().sum(), tensors) for states, tensors in ((found, ours), (expected, exact))), strict=True):
+    torch.testing.assert_close(
+        found.detach().cpu().to(torch.complex128), expected.detach(), rtol=2e-5, atol=2e-5
+    )
+    for mine, other in zip(
+        *(
+            torch.autograd.grad(states.abs().square().sum(), tensors)
+            for states, tensors in ((found, ours), (expected, exact))
+        ),
+        strict=True,
+    ):
         torch.testing.assert_close(mine.cpu().to(torch.complex128), other, rtol=1e-3, atol=1e-3)
 
 
@@ -117,9 +150,16 @@ def test_a_model_learns_the_same_from_a_batch(mixer):
     mine, other = losses(model.cuda(), batch.to("cuda"), control), losses(exact, batch.double(), control)
     torch.testing.assert_close(mine.detach().cpu().double(), other.detach(), rtol=1e-4, atol=1e-4)
     parameters = [[one for one in model.parameters() if one.requires_grad] for model in (model, exact)]
-    found = [torch.autograd.grad(loss, weights, allow_unused=True) for loss, weights in zip((mine, other), parameters, strict=True)]
+    found = [
+        torch.autograd.grad(loss, weights, allow_unused=True)
+        for loss, weights in zip((mine, other), parameters, strict=True)
+    ]
     assert [grad is None for grad in found[0]] == [grad is None for grad in found[1]]
-    close([grad for grad in found[0] if grad is not None], [grad for grad in found[1] if grad is not None], tolerance=1e-3)
+    close(
+        [grad for grad in found[0] if grad is not None],
+        [grad for grad in found[1] if grad is not None],
+        tolerance=1e-3,
+    )
 
 
 @pytest.mark.parametrize("mixer", MIXERS)

@@ -1,4 +1,5 @@
-"""The Triton kernels compute what the PyTorch tiles do: run as Python by Triton's interpreter, so that no GPU is needed."""
+"""The Triton kernels compute what the PyTorch tiles do: run as Python by Triton's interpreter, so that no
+GPU is needed."""
 
 import os
 
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from torchcram.ops.routed_attention.tiled import tiled_attention
 
 pytest.importorskip("triton", reason="make test-kernels installs triton")
-pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="needs TRITON_INTERPRET=1: make test-kernels")
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") != "1", reason="needs TRITON_INTERPRET=1: make test-kernels"
+)
 
 
 def drawn(*shape, seed=0):
@@ -20,14 +23,19 @@ def drawn(*shape, seed=0):
 def inputs(*, batch=2, heads=2, packed=5, length=40, size=8, seed=0):
     generator = torch.Generator().manual_seed(seed)
     end = torch.randint(1, length + 1, (batch, packed), generator=generator).sort(1).values
-    tensors = [drawn(batch, heads, count, size, seed=seed + index).requires_grad_() for index, count in enumerate((packed, length, length))]
+    tensors = [
+        drawn(batch, heads, count, size, seed=seed + index).requires_grad_()
+        for index, count in enumerate((packed, length, length))
+    ]
     return tensors, end
 
 
 def results(function, tensors, end, **options):
     """Return outputs, log-sum-exps, and the gradients of a mixture of both."""
     output, lse = function(*tensors, end, **options)
-    loss = (output * drawn(*output.shape, seed=7).to(output)).sum() + (lse * drawn(*lse.shape, seed=8).to(lse)).sum()
+    loss = (output * drawn(*output.shape, seed=7).to(output)).sum() + (
+        lse * drawn(*lse.shape, seed=8).to(lse)
+    ).sum()
     return [output, lse, *torch.autograd.grad(loss, tensors)]
 
 
@@ -56,13 +64,27 @@ def test_values_and_gradients_equal_those_of_the_tiles(batch, heads, packed, len
 @pytest.mark.parametrize("window", [None, 7])
 def test_large_scores_stay_finite(window):
     tensors, end = inputs(packed=40, length=90)
-    compare([300 * tensors[0].detach().requires_grad_(), *tensors[1:]], end, splits=3, window=window, rtol=1e-9, atol=1e-9)
+    compare(
+        [300 * tensors[0].detach().requires_grad_(), *tensors[1:]],
+        end,
+        splits=3,
+        window=window,
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 1e-2)])
 def test_other_precisions_are_as_close_as_they_can_be(dtype, tolerance):
     tensors, end = inputs(packed=40, length=90, size=16)
-    compare([tensor.detach().to(dtype).requires_grad_() for tensor in tensors], end, splits=2, window=None, rtol=tolerance, atol=tolerance)
+    compare(
+        [tensor.detach().to(dtype).requires_grad_() for tensor in tensors],
+        end,
+        splits=2,
+        window=None,
+        rtol=tolerance,
+        atol=tolerance,
+    )
 
 
 @pytest.mark.parametrize(("batch", "packed"), [(0, 3), (2, 0)])
@@ -76,9 +98,16 @@ def test_what_lies_in_the_memory_past_the_end_is_never_touched():
 
     (query, key, value), _ = inputs(packed=3, length=100)
     end = torch.tensor([[1, 20, 63], [2, 2, 64]])
-    poisoned = [torch.cat([tensor[:, :, :64], torch.full_like(tensor[:, :, 64:], torch.nan)], 2).detach().requires_grad_() for tensor in (key, value)]
+    poisoned = [
+        torch.cat([tensor[:, :, :64], torch.full_like(tensor[:, :, 64:], torch.nan)], 2)
+        .detach()
+        .requires_grad_()
+        for tensor in (key, value)
+    ]
     output, _ = triton_attention(query, *poisoned, end, splits=2)
-    torch.testing.assert_close(output, triton_attention(query, key, value, end, splits=1)[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        output, triton_attention(query, key, value, end, splits=1)[0], rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("shared", [1, 2])
@@ -92,5 +121,15 @@ def test_where_the_kernel_is_chosen_the_whole_operation_is_still_the_reference(m
     expected = routed_attention_reference(query, key, value, selected, offset=3, window=window)
     monkeypatch.setattr(choice, "tiled_attention", None)
     monkeypatch.setattr(choice, "gathered_attention", None)
-    torch.testing.assert_close(choice.routed_attention(query, key, value, selected, offset=3, window=window), expected, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(choice.routed_attention_lse(query, key, value, selected, offset=3, window=window)[0], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        choice.routed_attention(query, key, value, selected, offset=3, window=window),
+        expected,
+        rtol=1e-9,
+        atol=1e-9,
+    )
+    torch.testing.assert_close(
+        choice.routed_attention_lse(query, key, value, selected, offset=3, window=window)[0],
+        expected,
+        rtol=1e-9,
+        atol=1e-9,
+    )

@@ -1,4 +1,5 @@
-"""The block: no decision needs the read it skips, gradients of skipped reads are right on average, and what learns learns from reads alone.
+"""The block: no decision needs the read it skips, gradients of skipped reads are right on average, and what
+learns learns from reads alone.
 
 What every mixer promises (causality, carried state, padding) is asked in ``test_mixers.py``.
 """
@@ -29,7 +30,10 @@ def block(**options) -> CRAMBlock:
 
 def stream(seed: int = 1) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    x, noise = torch.randn(BATCH, TIME, WIDTH, generator=generator), torch.rand(BATCH, TIME, 4, generator=generator)
+    x, noise = (
+        torch.randn(BATCH, TIME, WIDTH, generator=generator),
+        torch.rand(BATCH, TIME, 4, generator=generator),
+    )
     return {"hidden_states": x, "gap": torch.rand(BATCH, TIME, generator=generator), "noise": noise}
 
 
@@ -44,10 +48,13 @@ def decisions(output: BlockOutput) -> dict[str, Tensor]:
 @pytest.mark.parametrize("surprise", [True, False])
 @pytest.mark.parametrize("control", [ROUTED, TRAINING], ids=["evaluation", "training"])
 def test_decisions_do_not_look_into_the_key_value_memory(router, surprise, control):
-    """Everything written before is replaced by NaN: not one decision, flag or state of the working memory notices."""
+    """Everything written before is replaced by NaN: not one decision, flag or state of the working memory
+    notices."""
     mixer = block(router=router, surprise=surprise)
     state = mixer(**stream(2), control=ROUTED).state
-    keys, values = (torch.full_like(tensor, torch.nan) for tensor in (state.episodic.keys, state.episodic.values))
+    keys, values = (
+        torch.full_like(tensor, torch.nan) for tensor in (state.episodic.keys, state.episodic.values)
+    )
     blind = replace(state, episodic=KeyValueState(keys=keys, values=values, time=state.episodic.time))
     ours, theirs = (mixer(**stream(), state=given, control=control) for given in (state, blind))
     assert_same(decisions(ours), decisions(theirs))
@@ -57,11 +64,17 @@ def test_decisions_do_not_look_into_the_key_value_memory(router, surprise, contr
 
 
 def test_decisions_do_not_know_what_a_read_would_return():
-    """Without a trace (which compares the token's *own* value), other values and another output map leave every decision as it is."""
+    """Without a trace (which compares the token's *own* value), other values and another output map leave
+    every decision as it is."""
     mixer = block(surprise=False)
     before = mixer(**stream(), control=ROUTED)
     with torch.no_grad():
-        for part in (mixer.episodic.value.weight, mixer.episodic.out.weight, mixer.episodic.null_value, mixer.episodic.log_sharpness):
+        for part in (
+            mixer.episodic.value.weight,
+            mixer.episodic.out.weight,
+            mixer.episodic.null_value,
+            mixer.episodic.log_sharpness,
+        ):
             part.add_(torch.randn_like(part))
     after = mixer(**stream(), control=ROUTED)
     assert_same(decisions(before), decisions(after))
@@ -69,11 +82,18 @@ def test_decisions_do_not_know_what_a_read_would_return():
 
 
 def test_what_is_not_read_is_not_computed(monkeypatch):
-    """The attention is asked for reads and explored tokens only, and semantic memory for those in need and explored ones."""
+    """The attention is asked for reads and explored tokens only, and semantic memory for those in need and
+    explored ones."""
     mixer, asked_for = block(), []
     read, recall = mixer.episodic.read, mixer.semantic.forward
-    monkeypatch.setattr(mixer.episodic, "read", lambda a, t, m, selected, **how: asked_for.append(selected) or read(a, t, m, selected, **how))
-    monkeypatch.setattr(mixer.semantic, "forward", lambda h, address: asked_for.append(len(address)) or recall(h, address))
+    monkeypatch.setattr(
+        mixer.episodic,
+        "read",
+        lambda a, t, m, selected, **how: asked_for.append(selected) or read(a, t, m, selected, **how),
+    )
+    monkeypatch.setattr(
+        mixer.semantic, "forward", lambda h, address: asked_for.append(len(address)) or recall(h, address)
+    )
     decision = mixer(**stream(), control=TRAINING).decision
     assert torch.equal(asked_for[-1], decision.computed)
     assert asked_for[-2] == decision.asked.sum()
@@ -86,17 +106,27 @@ def test_what_is_not_read_is_not_computed(monkeypatch):
 
 @pytest.mark.parametrize("quality", ["predicted", "observed"])
 def test_each_route_adds_what_it_says(quality):
-    """Below the feed-forward network the residual stream gains nothing, the semantic answer, or the retrieval."""
+    """Below the feed-forward network the residual stream gains nothing, the semantic answer, or the
+    retrieval."""
     mixer, given = block(surprise=False, quality=quality), stream()
     mixer.mlp.forward = lambda x: torch.zeros_like(x)
     output = mixer(**given, control=ROUTED)
-    x = given["hidden_states"] + mixer.working(mixer.working_norm(given["hidden_states"]), given["gap"], mixer.init_state(BATCH).working)[0]
+    x = (
+        given["hidden_states"]
+        + mixer.working(
+            mixer.working_norm(given["hidden_states"]), given["gap"], mixer.init_state(BATCH).working
+        )[0]
+    )
     h, gained = mixer.memory_norm(x), output.hidden_states - x
     address = mixer.episodic.address(h)
     memory, time = mixer.episodic.write(h, given["gap"], mixer.init_state(BATCH).episodic)
     retrieval = mixer.episodic.read(h, time, memory, torch.ones(BATCH, TIME, dtype=torch.bool))
     known = mixer.semantic(h.flatten(0, 1), address.flatten(0, 1)).value.view_as(h)
-    for route, expected in {Route.WORKING: torch.zeros_like(h), Route.SEMANTIC: known, Route.EPISODIC: retrieval}.items():
+    for route, expected in {
+        Route.WORKING: torch.zeros_like(h),
+        Route.SEMANTIC: known,
+        Route.EPISODIC: retrieval,
+    }.items():
         chosen = output.decision.route == route
         assert chosen.any()
         torch.testing.assert_close(gained[chosen], expected[chosen], rtol=1e-9, atol=1e-9)
@@ -107,17 +137,25 @@ def test_a_flagged_slot_takes_familiarity_away():
     with torch.no_grad():
         mixer.surprise.binds.bias.fill_(-1e3)
     state = mixer.init_state(BATCH)
-    plain, flagged = (mixer(**stream(), state=replace(state, surprise=flags), control=ROUTED) for flags in (state.surprise, torch.ones_like(state.surprise)))
+    plain, flagged = (
+        mixer(**stream(), state=replace(state, surprise=flags), control=ROUTED)
+        for flags in (state.surprise, torch.ones_like(state.surprise))
+    )
     assert (plain.decision.route == Route.SEMANTIC).any()
     assert not (flagged.decision.route == Route.SEMANTIC).any()
     assert flagged.decision.familiarity.max() < 1e-9
-    halfway = mixer(**stream(), state=replace(state, surprise=0.5 * torch.ones_like(state.surprise)), control=ROUTED)
+    halfway = mixer(
+        **stream(), state=replace(state, surprise=0.5 * torch.ones_like(state.surprise)), control=ROUTED
+    )
     torch.testing.assert_close(halfway.decision.familiarity, 0.5 * plain.decision.familiarity)
 
 
 def test_a_higher_threshold_reads_more():
     mixer = block()
-    reads = [mixer(**stream(), control=RoutingControl(threshold_shift=shift)).decision.read for shift in (-50.0, -0.5, 0.0, 0.5, 50.0)]
+    reads = [
+        mixer(**stream(), control=RoutingControl(threshold_shift=shift)).decision.read
+        for shift in (-50.0, -0.5, 0.0, 0.5, 50.0)
+    ]
     assert all(bool((fewer <= more).all()) for fewer, more in pairwise(reads))
     needed = mixer(**stream(), control=ROUTED).decision.route > 0
     assert not reads[0].any()
@@ -130,7 +168,12 @@ def test_a_higher_threshold_reads_more():
 def test_exploration_draws_its_share_of_all_tokens_and_counts_each_with_its_inverse():
     mixer = block()
     noise = torch.rand(BATCH, 200, 4)
-    output = mixer(torch.randn(BATCH, 200, WIDTH), torch.rand(BATCH, 200), noise=noise, control=replace(TRAINING, exploration=0.25))
+    output = mixer(
+        torch.randn(BATCH, 200, WIDTH),
+        torch.rand(BATCH, 200),
+        noise=noise,
+        control=replace(TRAINING, exploration=0.25),
+    )
     decision = output.decision
     rate = exploration_rate(1 - decision.probabilities[..., Route.WORKING], least=0.25)
     assert rate.min() >= 0.25
@@ -140,7 +183,9 @@ def test_exploration_draws_its_share_of_all_tokens_and_counts_each_with_its_inve
     assert {int(route) for route in decision.route[decision.explored]} == {Route.WORKING, Route.SEMANTIC}
 
 
-@pytest.mark.parametrize("control", [DENSE, RoutingControl(reads="none", exploration=0.5), RoutingControl(exploration=0.0)])
+@pytest.mark.parametrize(
+    "control", [DENSE, RoutingControl(reads="none", exploration=0.5), RoutingControl(exploration=0.0)]
+)
 def test_nothing_is_explored_where_nothing_is_routed(control):
     assert not block()(**stream(), control=control).decision.explored.any()
 
@@ -150,19 +195,24 @@ def test_without_noise_nothing_is_explored():
 
 
 def test_exploration_leaves_the_routers_gradient_unbiased():
-    """Mean over many draws of what is explored == the gradient with everything explored, to 5 standard errors."""
+    """Mean over many draws of what is explored == the gradient with everything explored, to 5 standard
+    errors."""
     mixer, given, above = block(surprise=False), stream(), torch.randn(BATCH, TIME, WIDTH)
 
     def gradient(noise: Tensor, rate: float) -> Tensor:
         output = mixer(**{**given, "noise": noise}, control=RoutingControl(exploration=rate))
-        return torch.autograd.grad((output.hidden_states * above).sum(), mixer.router.net[2].weight)[0].flatten()
+        return torch.autograd.grad((output.hidden_states * above).sum(), mixer.router.net[2].weight)[
+            0
+        ].flatten()
 
     mixer.mlp.forward = lambda x: torch.zeros_like(x)
     dense = gradient(torch.zeros(BATCH, TIME, 4), 1.0)
     draws = torch.stack([gradient(torch.rand(BATCH, TIME, 4), 0.4) for _ in range(150)])
     error = draws.std(0) / 150**0.5
     assert ((draws.mean(0) - dense).abs() <= 5 * error).all()
-    assert (dense.abs() > 5 * error).any(), "the test would see it if the gradient of explored tokens were lost"
+    assert (dense.abs() > 5 * error).any(), (
+        "the test would see it if the gradient of explored tokens were lost"
+    )
 
 
 # learning
@@ -172,7 +222,11 @@ def test_the_consolidation_losses_shape_neither_the_trunk_nor_the_retrieval():
     mixer = block(semantic="low_rank", surprise=False)
     losses = mixer(**stream(), control=TRAINING).losses
     (losses["consolidation"] + losses["familiarity"]).backward()
-    touched = {name.split(".")[0] for name, parameter in mixer.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    touched = {
+        name.split(".")[0]
+        for name, parameter in mixer.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
     assert touched == {"semantic", "familiarity"}
 
 
@@ -186,21 +240,31 @@ def test_undetached_the_consolidation_loss_shapes_the_trunk():
 def test_the_surprise_loss_shapes_the_trace_alone():
     mixer = block()
     mixer(**stream(), control=TRAINING).losses["surprise"].backward()
-    touched = {name.split(".")[0] for name, parameter in mixer.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    touched = {
+        name.split(".")[0]
+        for name, parameter in mixer.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
     assert touched == {"surprise"}
 
 
 def test_the_trace_learns_where_those_look_who_read_a_binding_most(monkeypatch):
     mixer, given, seen = block(), stream(), {}
     names = ("h", "asked_for", "entry", "address", "mask")
-    monkeypatch.setattr(mixer.surprise, "loss", lambda *given: seen.update(zip(names, given, strict=True)) or torch.zeros(()))
+    monkeypatch.setattr(
+        mixer.surprise, "loss", lambda *given: seen.update(zip(names, given, strict=True)) or torch.zeros(())
+    )
     with torch.no_grad():
         mixer.episodic.log_sharpness.fill_(6.0)
     output = mixer(**given, control=TRAINING)
-    memory, time = mixer.episodic.write(seen["h"], given["gap"], mixer.init_state(BATCH).episodic, surprise=output.signals["surprise"])
+    memory, time = mixer.episodic.write(
+        seen["h"], given["gap"], mixer.init_state(BATCH).episodic, surprise=output.signals["surprise"]
+    )
     row, step, source = mixer.episodic.top_entry(seen["h"], time, memory, output.decision.read)
     assert (step != source).any()
-    assert set(zip(row.tolist(), source.tolist(), strict=True)) == {tuple(pair) for pair in seen["asked_for"].nonzero().tolist()}
+    assert set(zip(row.tolist(), source.tolist(), strict=True)) == {
+        tuple(pair) for pair in seen["asked_for"].nonzero().tolist()
+    }
     torch.testing.assert_close(seen["entry"], seen["h"][row, source])
     torch.testing.assert_close(seen["address"], mixer.episodic.address(seen["h"])[row, step])
 
@@ -210,8 +274,13 @@ def test_error_and_quality_are_observed_where_asked_and_read():
     observed = output.decision.asked & output.decision.computed
     for name in ("error", "quality"):
         assert torch.equal(~output.signals[name].isnan(), observed)
-    torch.testing.assert_close(output.signals["quality"][observed], torch.exp(-output.signals["error"][observed] / 0.5))
-    error, weight = output.signals["error"][observed], output.decision.weight[observed] * (1 - output.decision.probabilities[..., Route.WORKING])[observed]
+    torch.testing.assert_close(
+        output.signals["quality"][observed], torch.exp(-output.signals["error"][observed] / 0.5)
+    )
+    error, weight = (
+        output.signals["error"][observed],
+        output.decision.weight[observed] * (1 - output.decision.probabilities[..., Route.WORKING])[observed],
+    )
     torch.testing.assert_close(output.losses["consolidation"], (weight * error).sum() / weight.sum())
 
 
@@ -220,7 +289,9 @@ def test_the_lesson_is_what_was_asked_and_read():
     output = mixer(**stream(), control=TRAINING)
     lesson, decision = output.lesson, output.decision
     assert torch.equal(lesson.read, decision.computed[decision.asked])
-    torch.testing.assert_close(lesson.quality[lesson.read], output.signals["quality"][decision.asked & decision.computed])
+    torch.testing.assert_close(
+        lesson.quality[lesson.read], output.signals["quality"][decision.asked & decision.computed]
+    )
     assert (lesson.target[~lesson.read] == 0).all()
     assert (lesson.target[lesson.read] != 0).any(-1).all()
     before = mixer.semantic.reads.clone()
@@ -239,11 +310,14 @@ def test_without_consolidation_nothing_is_learned():
 
 def test_the_price_is_the_mean_probability_of_a_read():
     output = block()(**stream(), control=ROUTED)
-    torch.testing.assert_close(output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean())
+    torch.testing.assert_close(
+        output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean()
+    )
 
 
 def test_slots_learn_to_stand_in_for_reads():
-    """The same sequences again and again, all read: after some lessons the quality of what was new is that of what is known."""
+    """The same sequences again and again, all read: after some lessons the quality of what was new is that
+    of what is known."""
     mixer = CRAMBlock(WIDTH, slots=128, surprise=False)
     control = RoutingControl(reads="all", consolidate=True)
     quality = []
@@ -263,16 +337,28 @@ def test_under_autocast_decisions_and_state_stay_in_fp32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = mixer(**given, control=TRAINING)
     decision, state = output.decision, output.state
-    for tensor in (decision.probabilities, decision.familiarity, decision.weight, state.working, state.surprise, state.episodic.time, *output.signals.values()):
+    for tensor in (
+        decision.probabilities,
+        decision.familiarity,
+        decision.weight,
+        state.working,
+        state.surprise,
+        state.episodic.time,
+        *output.signals.values(),
+    ):
         assert tensor.dtype == torch.float32
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in output.losses.values())
     output.hidden_states.float().sum().backward()
 
 
 def test_the_cost_counts_what_each_part_multiplies():
-    """By hand, for d = 32: 24 slots of a key and a value; the trace classifies every token and aligns every binding."""
+    """By hand, for d = 32: 24 slots of a key and a value; the trace classifies every token and aligns
+    every binding."""
     mixer = block()
-    cost, parameters = mixer.cost(), {name: sum(p.numel() for p in part.parameters()) for name, part in mixer.named_children()}
+    cost, parameters = (
+        mixer.cost(),
+        {name: sum(p.numel() for p in part.parameters()) for name, part in mixer.named_children()},
+    )
     assert parameters["semantic"] == 24 * 2 * 32
     assert cost.flops_key == 4 * 32
     assert cost.flops_token == 2 * (parameters["router"] + 32)
@@ -301,7 +387,8 @@ def test_an_observed_quality_is_read_by_every_token_in_need_and_by_no_other():
 
 
 def test_an_observed_quality_decides():
-    """A token in need is answered by semantic memory exactly where its answer is as close to its own retrieval as the threshold asks."""
+    """A token in need is answered by semantic memory exactly where its answer is as close to its own
+    retrieval as the threshold asks."""
     mixer = block(quality="observed", surprise=False)
     output = mixer(**{**stream(), "noise": None}, control=TRAINING)
     quality, needs = output.signals["quality"], needed(output.decision)
@@ -323,11 +410,18 @@ def test_an_observed_quality_looks_into_the_key_value_memory():
 
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("router", ["need_familiarity", "gumbel3"])
-@pytest.mark.parametrize("control", [ROUTED, TRAINING, DENSE, RoutingControl(reads="all", consolidate=True), RoutingControl(reads="none")])
+@pytest.mark.parametrize(
+    "control",
+    [ROUTED, TRAINING, DENSE, RoutingControl(reads="all", consolidate=True), RoutingControl(reads="none")],
+)
 def test_an_observed_quality_reads_once_and_exactly_what_is_counted(monkeypatch, noisy, router, control):
     mixer, asked_for = block(quality="observed", surprise=False, router=router), []
     read = mixer.episodic.read
-    monkeypatch.setattr(mixer.episodic, "read", lambda a, t, m, selected, **how: asked_for.append(selected) or read(a, t, m, selected, **how))
+    monkeypatch.setattr(
+        mixer.episodic,
+        "read",
+        lambda a, t, m, selected, **how: asked_for.append(selected) or read(a, t, m, selected, **how),
+    )
     output = mixer(**stream() if noisy else {**stream(), "noise": None}, control=control)
     assert len(asked_for) == 1
     assert torch.equal(asked_for[0], output.decision.computed)
@@ -337,25 +431,38 @@ def test_an_observed_quality_reads_once_and_exactly_what_is_counted(monkeypatch,
 
 
 def test_where_nothing_may_be_read_no_quality_is_observed():
-    decision = block(quality="observed", surprise=False)(**stream(), control=RoutingControl(reads="none")).decision
+    decision = block(quality="observed", surprise=False)(
+        **stream(), control=RoutingControl(reads="none")
+    ).decision
     assert (decision.familiarity == 0).all()
     assert (decision.route == Route.WORKING).all()
 
 
 def test_without_consolidation_it_is_a_cram_to_which_nothing_is_ever_familiar():
-    """The same weights, the threshold out of reach: routes, outputs, exploration and the gradients of what both have are the same."""
+    """The same weights, the threshold out of reach: routes, outputs, exploration and the gradients of what
+    both have are the same."""
     silent, cram = block(semantic="none", surprise=False), block(surprise=False)
     cram.load_state_dict({**cram.state_dict(), **silent.state_dict()})
     never = replace(TRAINING, threshold_shift=1e3)
     ours, theirs = silent(**stream(), control=TRAINING), cram(**stream(), control=never)
     assert_same(
-        {name: value for name, value in tensors(ours).items() if not name.startswith("signal") and name not in ("familiarity", "asked")},
-        {name: value for name, value in tensors(theirs).items() if not name.startswith("signal") and name not in ("familiarity", "asked")},
+        {
+            name: value
+            for name, value in tensors(ours).items()
+            if not name.startswith("signal") and name not in ("familiarity", "asked")
+        },
+        {
+            name: value
+            for name, value in tensors(theirs).items()
+            if not name.startswith("signal") and name not in ("familiarity", "asked")
+        },
     )
     for output in (ours, theirs):
         (output.hidden_states.square().sum() + output.losses["price"]).backward()
     for name, parameter in silent.named_parameters():
-        torch.testing.assert_close(parameter.grad, dict(cram.named_parameters())[name].grad, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            parameter.grad, dict(cram.named_parameters())[name].grad, rtol=1e-9, atol=1e-9
+        )
 
 
 def test_without_consolidation_nothing_is_asked_learned_or_moved_by_the_threshold():
@@ -364,7 +471,10 @@ def test_without_consolidation_nothing_is_asked_learned_or_moved_by_the_threshol
     assert (set(output.losses), output.lesson, set(output.signals)) == ({"price"}, None, {"need"})
     assert not output.decision.asked.any()
     for shift in (-1e3, 1e3):
-        assert torch.equal(mixer(**stream(), control=RoutingControl(threshold_shift=shift)).decision.read, needed(output.decision))
+        assert torch.equal(
+            mixer(**stream(), control=RoutingControl(threshold_shift=shift)).decision.read,
+            needed(output.decision),
+        )
     assert mixer.cost().flops_asked == 0
 
 
@@ -375,7 +485,11 @@ def test_only_who_predicts_pays_for_an_estimator():
     assert observed.familiarity is None
 
 
-@pytest.mark.parametrize(("control", "learns"), [(replace(DENSE, price=None), False), (DENSE, True), (TRAINING, True)], ids=["free", "at zero", "routed"])
+@pytest.mark.parametrize(
+    ("control", "learns"),
+    [(replace(DENSE, price=None), False), (DENSE, True), (TRAINING, True)],
+    ids=["free", "at zero", "routed"],
+)
 def test_without_a_price_the_router_does_not_learn(control, learns):
     """Not even while every token reads; the memories learn in any case."""
     mixer = block()

@@ -11,12 +11,16 @@ from torchcram.memory.budget import affordable, allowance, counted
 from torchcram.types import ReadBudget, Route, RoutingControl
 
 flags = st.lists(st.booleans(), min_size=12, max_size=12)
-budgets = st.one_of(st.floats(0, 1).map(lambda ratio: ReadBudget(ratio=ratio)), st.integers(0, 9).map(lambda tokens: ReadBudget(tokens=tokens)))
+budgets = st.one_of(
+    st.floats(0, 1).map(lambda ratio: ReadBudget(ratio=ratio)),
+    st.integers(0, 9).map(lambda tokens: ReadBudget(tokens=tokens)),
+)
 
 
 @given(wanted=flags, real=flags, budget=budgets, tokens=st.integers(0, 9), reads=st.integers(0, 9))
 def test_the_bucket_pays_for_a_read_whenever_it_can(wanted, real, budget, tokens, reads):
-    """Against the definition, token by token; also for a sequence that has spent more than the budget allows."""
+    """Against the definition, token by token; also for a sequence that has spent more than the budget
+    allows."""
     spent = torch.tensor([[tokens, reads]])
     granted = affordable(budget, torch.tensor([wanted]), torch.tensor([real]), spent)
     for wants, is_real, got in zip(wanted, real, granted[0].tolist(), strict=True):
@@ -49,15 +53,24 @@ def test_budgets_that_cannot_be_are_refused(fields, message):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("budget", [ReadBudget(ratio=0.2), ReadBudget(tokens=2), ReadBudget(ratio=0.0)], ids=["ratio", "tokens", "nothing"])
+@pytest.mark.parametrize(
+    "budget",
+    [ReadBudget(ratio=0.2), ReadBudget(tokens=2), ReadBudget(ratio=0.0)],
+    ids=["ratio", "tokens", "nothing"],
+)
 def test_a_block_keeps_its_budget_from_call_to_call(budget):
-    """In halves as at once: the count is part of the state. Denied reads go to the likelier of the two other routes, everything else stays."""
+    """In halves as at once: the count is part of the state.
+
+    Denied reads go to the likelier of the two other routes, everything else stays.
+    """
     block, x, gap = live(CRAMBlock(32, slots=8)), torch.randn(3, 20, 32), torch.rand(3, 20)
     free, bound = RoutingControl(), RoutingControl(budget=budget)
     whole, unbounded = block(x, gap, control=bound), block(x, gap, control=free)
     first = block(x[:, :7], gap[:, :7], control=bound)
     second = block(x[:, 7:], gap[:, 7:], first.state, control=bound)
-    torch.testing.assert_close(torch.cat([first.hidden_states, second.hidden_states], 1), whole.hidden_states, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        torch.cat([first.hidden_states, second.hidden_states], 1), whole.hidden_states, rtol=1e-9, atol=1e-9
+    )
     assert torch.equal(second.state.spent, whole.state.spent)
 
     decision, reads = whole.decision, whole.decision.used.cumsum(1)

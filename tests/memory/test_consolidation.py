@@ -1,4 +1,5 @@
-"""Consolidation: the error and its quality, and the controller that leads a model from acquisition to maturity."""
+"""Consolidation: the error and its quality, and the controller that leads a model from acquisition to
+maturity."""
 
 import math
 from itertools import count
@@ -9,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from torchcram.memory.consolidation import ConsolidationController, ControllerConfig, consolidation_quality, relative_error
+from torchcram.memory.consolidation import (
+    ConsolidationController,
+    ControllerConfig,
+    consolidation_quality,
+    relative_error,
+)
 from torchcram.types import RoutingControl
 
 # error and quality
@@ -40,7 +46,9 @@ def test_quality_falls_from_one_with_the_error():
 
 
 def controller(**rules) -> ConsolidationController:
-    return ConsolidationController(ControllerConfig(**{"shortest_acquisition": 10, "plateau_steps": 20, "mature_steps": 50, **rules}))
+    return ConsolidationController(
+        ControllerConfig(**{"shortest_acquisition": 10, "plateau_steps": 20, "mature_steps": 50, **rules})
+    )
 
 
 def routing(**rules) -> ConsolidationController:
@@ -62,7 +70,8 @@ def acquired_at(loss, **rules) -> int:
 
 @pytest.mark.parametrize("fall_until", [100, 250])
 def test_a_plateau_ends_acquisition_soon_after_it_begins(fall_until):
-    """The loss falls for a while and then stays: the smoothed loss needs about 20 steps to see it, and the rule 20 more."""
+    """The loss falls for a while and then stays: the smoothed loss needs about 20 steps to see it, and the
+    rule 20 more."""
     ended = acquired_at(lambda step: 3.0 * math.exp(-min(step, fall_until) / 50))
     assert fall_until + 20 <= ended <= fall_until + 120
 
@@ -76,14 +85,19 @@ def test_a_noisy_plateau_is_a_plateau():
 
 
 def test_a_loss_that_jumps_because_the_sequences_grow_is_no_plateau():
-    """The loss falls all the time, but from step 40 on it is that of a harder task: no new low for a while, unless the controller is told."""
+    """The loss falls all the time, but from step 40 on it is that of a harder task: no new low for a
+    while, unless the controller is told."""
 
     def ended(*, told: bool) -> int | None:
         made = controller(acquire_steps=150)
         for step in range(150):
             if told and step == 40:
                 made.harder_from(step)
-            made.observe(step, loss=math.exp(-step / 30) if step < 40 else 3 * math.exp(-(step - 40) / 30), read_rate=1.0)
+            made.observe(
+                step,
+                loss=math.exp(-step / 30) if step < 40 else 3 * math.exp(-(step - 40) / 30),
+                read_rate=1.0,
+            )
         return made.acquired_at
 
     assert ended(told=False) < 80
@@ -118,7 +132,9 @@ def test_the_router_may_wait_until_reads_are_routed():
 
 def test_routing_explores_prices_and_teaches_in_training_only():
     made = routing(price_start=0.02, exploration=0.1, caution_start=5.0)
-    assert made.control() == RoutingControl(exploration=0.1, price=0.02, threshold_shift=5.0, consolidate=True)
+    assert made.control() == RoutingControl(
+        exploration=0.1, price=0.02, threshold_shift=5.0, consolidate=True
+    )
     assert made.evaluation_control() == RoutingControl(threshold_shift=5.0)
     assert [step for step in range(101) if made.wants_reference(step)] == [0, 25, 50, 75, 100]
 
@@ -172,7 +188,9 @@ def test_reference_and_routed_loss_are_smoothed_in_pairs():
     assert made.routed_loss == pytest.approx(0.5 * 2.0 + 0.5 * 4.0)
 
 
-def watch(made: ConsolidationController, start: int, steps: int, rate: float, *, noise: float = 0.0) -> list[str]:
+def watch(
+    made: ConsolidationController, start: int, steps: int, rate: float, *, noise: float = 0.0
+) -> list[str]:
     phases = []
     for step in range(start, start + steps):
         made.observe(step, loss=1.0, read_rate=rate * (1 + noise * math.sin(9.7 * step)))
@@ -250,7 +268,15 @@ def test_a_foreign_state_is_an_error(changed):
 
 
 @pytest.mark.parametrize(
-    "rules", [{"price_growth": 0.9}, {"exploration": 1.1}, {"plateau_gain": 0.0}, {"reference_every": 0}, {"prce_start": 1.0}, {"price_start": 0.5}]
+    "rules",
+    [
+        {"price_growth": 0.9},
+        {"exploration": 1.1},
+        {"plateau_gain": 0.0},
+        {"reference_every": 0},
+        {"prce_start": 1.0},
+        {"price_start": 0.5},
+    ],
 )
 def test_impossible_rules_are_errors(rules):
     with pytest.raises(ValidationError, match=next(iter(rules))):

@@ -1,4 +1,5 @@
-"""Episodic memory: strictly causal, relative in time, found by key from the first step on, bounded without loss."""
+"""Episodic memory: strictly causal, relative in time, found by key from the first step on, bounded without
+loss."""
 
 import pytest
 import torch
@@ -27,18 +28,23 @@ def everyone(steps: int = TIME) -> Tensor:
     return torch.ones(BATCH, steps, dtype=torch.bool)
 
 
-def read_all(memory: EpisodicMemory, h: Tensor, gap: Tensor, state: KeyValueState | None = None, **options) -> Tensor:
+def read_all(
+    memory: EpisodicMemory, h: Tensor, gap: Tensor, state: KeyValueState | None = None, **options
+) -> Tensor:
     state, time = memory.write(h, gap, memory.init_state(BATCH) if state is None else state, **options)
     return memory.read(h, time, state, everyone(h.shape[1]))
 
 
 def test_a_token_reads_what_was_written_strictly_before_it():
-    """What steps t and later write, t's own entry among them, makes no difference to t; what was written before does."""
+    """What steps t and later write, t's own entry among them, makes no difference to t; what was written
+    before does."""
     memory, (h, gap), other = lived(), stream(), torch.randn(BATCH, TIME, WIDTH)
     state, time = memory.write(h, gap, memory.init_state(BATCH))
     found = memory.read(h, time, state, everyone())
     for t in range(TIME):
-        late, _ = memory.write(torch.where(torch.arange(TIME)[:, None] >= t, other, h), gap, memory.init_state(BATCH))
+        late, _ = memory.write(
+            torch.where(torch.arange(TIME)[:, None] >= t, other, h), gap, memory.init_state(BATCH)
+        )
         same = memory.read(h, time, late, everyone())
         torch.testing.assert_close(same[:, : t + 1], found[:, : t + 1], **EXACT)
         assert t == TIME - 1 or (same[:, t + 1 :] - found[:, t + 1 :]).abs().amax(-1).min() > 1e-6
@@ -71,13 +77,19 @@ def test_few_readers_are_computed_alone_with_the_gradients_of_all(share):
     above = torch.randn(BATCH, TIME, WIDTH)
     torch.testing.assert_close(few, every * selected[..., None], **EXACT)
     wanted = [h, *memory.parameters()]
-    mine, theirs = (torch.autograd.grad(out, wanted, above * selected[..., None], retain_graph=True, allow_unused=True) for out in (few, every))
+    mine, theirs = (
+        torch.autograd.grad(out, wanted, above * selected[..., None], retain_graph=True, allow_unused=True)
+        for out in (few, every)
+    )
     for name, one, other in zip(["h", *dict(memory.named_parameters())], mine, theirs, strict=True):
         torch.testing.assert_close(one, other, **EXACT, msg=name)
 
 
 def test_only_differences_of_time_matter():
-    """All time stamps are moved by 1,000 units. The null entry has no time stamp: its key lies in the half that does not turn."""
+    """All time stamps are moved by 1,000 units.
+
+    The null entry has no time stamp: its key lies in the half that does not turn.
+    """
     memory, (h, gap) = lived(), stream()
     with torch.no_grad():
         memory.null_key.normal_()
@@ -88,12 +100,23 @@ def test_only_differences_of_time_matter():
 
 def test_half_of_each_head_turns_by_time_stamp():
     memory, (h, _) = lived(), stream()
-    keys = [memory.write(h[:, :1], torch.full((BATCH, 1), gap), memory.init_state(BATCH))[0].keys[:, :, 1] for gap in (0.0, 2.0)]
+    keys = [
+        memory.write(h[:, :1], torch.full((BATCH, 1), gap), memory.init_state(BATCH))[0].keys[:, :, 1]
+        for gap in (0.0, 2.0)
+    ]
     still, turning = memory.d_head // 2, memory.d_head // 4
     torch.testing.assert_close(keys[0][..., still:], keys[1][..., still:], **EXACT)
     # The fastest pair turns by one radian per unit of time.
-    x, y, cos, sin = keys[0][..., 0], keys[0][..., turning], *(f(torch.tensor(2.0)) for f in (torch.cos, torch.sin))
-    torch.testing.assert_close(torch.stack([keys[1][..., 0], keys[1][..., turning]]), torch.stack([x * cos - y * sin, x * sin + y * cos]), **EXACT)
+    x, y, cos, sin = (
+        keys[0][..., 0],
+        keys[0][..., turning],
+        *(f(torch.tensor(2.0)) for f in (torch.cos, torch.sin)),
+    )
+    torch.testing.assert_close(
+        torch.stack([keys[1][..., 0], keys[1][..., turning]]),
+        torch.stack([x * cos - y * sin, x * sin + y * cos]),
+        **EXACT,
+    )
 
 
 @pytest.mark.parametrize("window", [1, 3, 50])
@@ -103,7 +126,9 @@ def test_forgetting_never_changes_an_output(window, pieces):
     whole, state, start = read_all(memory, h, gap), memory.init_state(BATCH), 0
     for length in pieces:
         piece = slice(start, start + length)
-        torch.testing.assert_close(read_all(memory, h[:, piece], gap[:, piece], state), whole[:, piece], **EXACT)
+        torch.testing.assert_close(
+            read_all(memory, h[:, piece], gap[:, piece], state), whole[:, piece], **EXACT
+        )
         state, start = memory.forget(memory.write(h[:, piece], gap[:, piece], state)[0]), start + length
         assert state.keys.shape[2] == state.values.shape[2] == min(window, start) + 1
 
@@ -125,7 +150,8 @@ def test_without_a_window_nothing_is_forgotten():
 
 
 def test_what_is_written_under_a_key_is_found_under_it_from_the_first_step_on():
-    """An untrained memory: the last token repeats token 4 and finds what it wrote, because queries and keys start equal."""
+    """An untrained memory: the last token repeats token 4 and finds what it wrote, because queries and
+    keys start equal."""
     memory, (h, gap) = EpisodicMemory(WIDTH), stream()
     h[:, -1] = h[:, 4]
     state, time = memory.write(h, 0.1 * gap, memory.init_state(BATCH))
@@ -151,7 +177,9 @@ def test_the_top_entry_lies_within_these_steps_and_has_most_of_the_weight():
     with torch.no_grad():
         memory.log_sharpness.fill_(-5.0)
     state, time = memory.write(h, 0.1 * gap, memory.init_state(BATCH))
-    assert memory.top_entry(h, time, state, last.expand(BATCH, -1))[0].numel() == 0, "an even spread has no top"
+    assert memory.top_entry(h, time, state, last.expand(BATCH, -1))[0].numel() == 0, (
+        "an even spread has no top"
+    )
 
 
 @pytest.mark.parametrize("window", [None, 5])
@@ -167,8 +195,13 @@ def test_the_top_entries_are_those_of_all_weights_at_once(window):
     scores = memory._queries(memory.address(h), time) @ state.keys.mT
     visible = visible_entries(1 + torch.arange(50).expand(BATCH, -1), 51, window)
     weight, entry = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1).mean(1).max(-1)
-    expected = {(row, step, int(entry[row, step]) - 1) for row, step in (reads & (weight > 0.5) & (entry > 0)).nonzero().tolist()}
-    assert {tuple(found) for found in torch.stack(memory.top_entry(h, time, state, reads), 1).tolist()} == expected
+    expected = {
+        (row, step, int(entry[row, step]) - 1)
+        for row, step in (reads & (weight > 0.5) & (entry > 0)).nonzero().tolist()
+    }
+    assert {
+        tuple(found) for found in torch.stack(memory.top_entry(h, time, state, reads), 1).tolist()
+    } == expected
     assert window is not None or len(expected) > 10
     assert memory.top_entry(h, time, state, torch.zeros_like(reads))[0].numel() == 0
 
@@ -177,19 +210,27 @@ def test_a_surprise_marks_its_own_key_and_no_other():
     memory, (h, gap) = lived(), stream()
     surprise = torch.zeros(BATCH, TIME)
     surprise[0, 3] = 0.7
-    plain, marked = (memory.write(h, gap, memory.init_state(BATCH), surprise=given)[0] for given in (None, surprise))
+    plain, marked = (
+        memory.write(h, gap, memory.init_state(BATCH), surprise=given)[0] for given in (None, surprise)
+    )
     changed = (plain.keys - marked.keys).abs().amax((1, 3)) > 1e-9
     assert changed.nonzero().tolist() == [[0, 1 + 3]]
     assert torch.equal(plain.values, marked.values)
-    torch.testing.assert_close((plain.keys - marked.keys)[0, :, 4].norm(dim=-1), 0.7 * memory.mark.norm(dim=-1), **EXACT)
+    torch.testing.assert_close(
+        (plain.keys - marked.keys)[0, :, 4].norm(dim=-1), 0.7 * memory.mark.norm(dim=-1), **EXACT
+    )
     outputs = read_all(memory, h, gap), read_all(memory, h, gap, surprise=surprise)
-    assert ((outputs[0] - outputs[1]).abs().amax(-1) > 1e-9).nonzero().tolist() == [[0, t] for t in range(4, TIME)]
+    assert ((outputs[0] - outputs[1]).abs().amax(-1) > 1e-9).nonzero().tolist() == [
+        [0, t] for t in range(4, TIME)
+    ]
 
 
 def test_the_written_value_is_what_a_reader_of_this_entry_alone_gets():
     memory, (h, gap) = lived(), stream()
     with torch.no_grad():
-        memory.null_key.copy_(-1e3 * memory.address(h)[0, 1].view(memory.heads, memory.d_head)[:, memory.d_head // 2 :])
+        memory.null_key.copy_(
+            -1e3 * memory.address(h)[0, 1].view(memory.heads, memory.d_head)[:, memory.d_head // 2 :]
+        )
     torch.testing.assert_close(read_all(memory, h, 0 * gap)[0, 1], memory.written_value(h[0, 0]), **EXACT)
 
 

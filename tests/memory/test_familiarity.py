@@ -1,4 +1,5 @@
-"""The familiarity estimator looks without touching: it sees state, answer and evidence, and sends no gradient into them."""
+"""The familiarity estimator looks without touching: it sees state, answer and evidence, and sends no
+gradient into them."""
 
 import pytest
 import torch
@@ -32,12 +33,20 @@ def test_it_sees_the_state_the_answer_and_the_evidence(part):
 
 def test_tokens_do_not_meet():
     estimator, (h, read) = FamiliarityEstimator(8, evidence_size=3), seen()
-    alone = torch.cat([estimator(h[i : i + 1], SemanticRead(value=read.value[i : i + 1], evidence=read.evidence[i : i + 1])) for i in range(6)])
+    alone = torch.cat(
+        [
+            estimator(
+                h[i : i + 1], SemanticRead(value=read.value[i : i + 1], evidence=read.evidence[i : i + 1])
+            )
+            for i in range(6)
+        ]
+    )
     torch.testing.assert_close(estimator(h, read), alone)
 
 
 def test_it_starts_out_doubtful():
-    """Nothing is familiar to an untrained memory: no token is answered by it before the estimator has learned that it may be."""
+    """Nothing is familiar to an untrained memory: no token is answered by it before the estimator has
+    learned that it may be."""
     assert torch.sigmoid(FamiliarityEstimator(8, evidence_size=3)(*seen(200))).max() < 0.3
 
 
@@ -56,4 +65,9 @@ def test_it_learns_to_predict_the_quality():
 def test_logits_come_in_full_precision(dtype):
     estimator, (h, read) = FamiliarityEstimator(8, evidence_size=3).to(dtype), seen()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.float32):
-        assert estimator(h.to(dtype), SemanticRead(value=read.value.to(dtype), evidence=read.evidence.to(dtype))).dtype == dtype
+        assert (
+            estimator(
+                h.to(dtype), SemanticRead(value=read.value.to(dtype), evidence=read.evidence.to(dtype))
+            ).dtype
+            == dtype
+        )

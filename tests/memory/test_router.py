@@ -1,4 +1,5 @@
-"""Routers: probabilities that sum to one, routes that follow the thresholds, gradients that move need and leave familiarity alone."""
+"""Routers: probabilities that sum to one, routes that follow the thresholds, gradients that move need and
+leave familiarity alone."""
 
 import pytest
 import torch
@@ -91,7 +92,11 @@ def test_each_threshold_is_where_its_probabilities_are_level():
 
 def test_steepness_sharpens_familiarity():
     h, need, familiarity = inputs()
-    soft, hard = (NeedFamiliarityRouter(WIDTH, steepness=s).decide(h, need, familiarity, None)[0][..., Route.SEMANTIC] / need for s in (1.0, 20.0))
+    soft, hard = (
+        NeedFamiliarityRouter(WIDTH, steepness=s).decide(h, need, familiarity, None)[0][..., Route.SEMANTIC]
+        / need
+        for s in (1.0, 20.0)
+    )
     assert torch.minimum(hard, 1 - hard).mean() < 0.3 * torch.minimum(soft, 1 - soft).mean()
 
 
@@ -133,7 +138,8 @@ def test_noise_draws_need_in_proportion_to_its_probability(seeded):
 
 
 def test_it_tips_at_the_papers_quality():
-    """Of a token whose state says nothing, semantic memory answers from quality 0.83 on; working memory never at the start."""
+    """Of a token whose state says nothing, semantic memory answers from quality 0.83 on; working memory
+    never at the start."""
     router, familiarity = GumbelRouter(WIDTH), torch.linspace(0, 1, 101)[None]
     h = torch.zeros(1, 101, WIDTH)
     probabilities, route = router.decide(h, router.need(h, None), familiarity, None)
@@ -168,7 +174,10 @@ def test_its_noise_draws_routes_in_proportion_to_their_probabilities(seeded):
 
 def test_a_higher_threshold_is_more_cautious():
     router, (h, need, familiarity) = GumbelRouter(WIDTH, threshold=0.5), inputs()
-    semantic = [router.decide(h, need, familiarity, None, shift=shift)[0][..., Route.SEMANTIC] for shift in (-1.0, 0.0, 1.0)]
+    semantic = [
+        router.decide(h, need, familiarity, None, shift=shift)[0][..., Route.SEMANTIC]
+        for shift in (-1.0, 0.0, 1.0)
+    ]
     assert (semantic[0] > semantic[1]).all()
     assert (semantic[1] > semantic[2]).all()
 

@@ -1,4 +1,5 @@
-"""Semantic memory: slots hold running means of what was read, keep what recurs, and measure distances in a metric that they learn."""
+"""Semantic memory: slots hold running means of what was read, keep what recurs, and measure distances in a
+metric that they learn."""
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ WIDTH = 16
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def lesson(address: Tensor, target: Tensor | None = None, *, read: bool = True, quality: float = 0.5) -> Lesson:
+def lesson(
+    address: Tensor, target: Tensor | None = None, *, read: bool = True, quality: float = 0.5
+) -> Lesson:
     tokens = len(address)
     return Lesson(
         address=address,
@@ -37,7 +40,10 @@ def addresses() -> Tensor:
 
 
 def test_a_slot_holds_the_mean_of_what_was_read_under_its_address(addresses):
-    """Thirty rows at rates 1, 1/2, ... 1/30: their mean, exactly. From the 51st on the mean forgets, at the slowest rate of 2%."""
+    """Thirty rows at rates 1, 1/2, ... 1/30: their mean, exactly.
+
+    From the 51st on the mean forgets, at the slowest rate of 2%.
+    """
     slots, rows = SlotMemory(WIDTH, slots=4), torch.randn(60, WIDTH)
     for n, row in enumerate(rows, start=1):
         slots.learn(lesson(addresses[:1], row[None]))
@@ -62,7 +68,9 @@ def test_one_address_that_comes_twice_in_a_step_takes_one_slot(addresses):
     slots = SlotMemory(WIDTH, slots=8)
     slots.learn(lesson(addresses[[0, 1, 0, 1, 2]], torch.arange(5.0)[:, None].expand(-1, WIDTH)), most=3)
     assert (slots.reads > 0).sum() == 3
-    torch.testing.assert_close(ask(slots, addresses[:3])[:, 0], torch.tensor([0.0, 1.0, 4.0]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        ask(slots, addresses[:3])[:, 0], torch.tensor([0.0, 1.0, 4.0]), rtol=0, atol=1e-6
+    )
 
 
 def test_each_address_has_its_own_slot(addresses):
@@ -140,7 +148,8 @@ def test_quality_is_the_mean_of_what_was_observed_and_starts_at_zero(addresses):
 
 
 def planted(classes: int = 4, each: int = 50) -> tuple[Tensor, Tensor, Tensor]:
-    """Classes that differ in the last four directions, under noise that fills the others: the noise is ten times as wide."""
+    """Classes that differ in the last four directions, under noise that fills the others: the noise is ten
+    times as wide."""
     centres = torch.zeros(classes, WIDTH)
     centres[:, -classes:] = torch.eye(classes)
     noise = torch.randn(classes * each, WIDTH) * torch.cat([torch.ones(WIDTH - 4), torch.full((4,), 0.1)])
@@ -149,7 +158,8 @@ def planted(classes: int = 4, each: int = 50) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_the_learned_metric_separates_classes_that_the_plain_one_confuses():
-    """Slots that know the noise from their classes' centres tell classes by one example each; in the plain metric the noise of the examples wins."""
+    """Slots that know the noise from their classes' centres tell classes by one example each; in the plain
+    metric the noise of the examples wins."""
     centres, address, label = planted()
     slots = SlotMemory(WIDTH, slots=4, radius=100.0)
     slots.keys.copy_(centres)
@@ -164,7 +174,8 @@ def test_the_learned_metric_separates_classes_that_the_plain_one_confuses():
 
 
 def test_unrelated_addresses_are_about_two_apart_whatever_they_have_in_common():
-    """The unit of distance is the mean square of an address about the mean of all: scale and a common part cancel."""
+    """The unit of distance is the mean square of an address about the mean of all: scale and a common part
+    cancel."""
     slots = SlotMemory(WIDTH, slots=64, radius=1e-3)
     for _ in range(400):
         slots.learn(lesson(7.0 + 3.0 * torch.randn(32, WIDTH), read=False))
@@ -315,7 +326,9 @@ def test_keys_that_take_the_place_of_others_are_not_taken_for_them(addresses):
     for seed in range(20):
         keys = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(seed))
         found = torch.func.functional_call(_Distance(slots), {"slots.keys": keys}, (addresses,))
-        torch.testing.assert_close(found, ((addresses[:, None] - keys) @ slots.whiten).square().mean(-1), **EXACT)
+        torch.testing.assert_close(
+            found, ((addresses[:, None] - keys) @ slots.whiten).square().mean(-1), **EXACT
+        )
 
 
 class _Distance(torch.nn.Module):

@@ -1,4 +1,5 @@
-"""The surprise trace: flags a familiar key bound to another value, clears it when it is bound back, and sees strictly earlier bindings only."""
+"""The surprise trace: flags a familiar key bound to another value, clears it when it is bound back, and
+sees strictly earlier bindings only."""
 
 import pytest
 import torch
@@ -28,12 +29,15 @@ def trace() -> SurpriseTrace:
 
 
 def asked(slots: SlotMemory, keys: list[int]) -> SemanticRead:
-    """What semantic memory says at the addresses of some keys; beyond SLOTS, at addresses that it does not know."""
+    """What semantic memory says at the addresses of some keys; beyond SLOTS, at addresses that it does not
+    know."""
     address = WIDTH * torch.eye(WIDTH)[keys]
     return slots(address, address)
 
 
-def follow(trace: SurpriseTrace, slots: SlotMemory, keys: list[int], values: Tensor, state: Tensor | None = None) -> Trace:
+def follow(
+    trace: SurpriseTrace, slots: SlotMemory, keys: list[int], values: Tensor, state: Tensor | None = None
+) -> Trace:
     """One sequence in which every step binds a key to a value."""
     state = trace.init_state(1) if state is None else state
     return trace.follow(state, torch.ones(1, len(keys), dtype=torch.bool), asked(slots, keys), values)
@@ -46,7 +50,9 @@ def veto(result: Trace, slots: SlotMemory, step: int, key: int) -> float:
 
 
 def test_a_familiar_key_bound_to_another_value_is_flagged_and_bound_back_is_cleared(trace, slots):
-    result = follow(trace, slots, [1, 2, 1], slots.values[[1, 2, 1]] * torch.tensor([-1.0, 1.0, 1.0])[:, None])
+    result = follow(
+        trace, slots, [1, 2, 1], slots.values[[1, 2, 1]] * torch.tensor([-1.0, 1.0, 1.0])[:, None]
+    )
     assert result.before[0, :, 1].tolist() == pytest.approx([0.0, 1.0, 1.0, 0.0], abs=1e-3)
     assert result.surprise[0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-3)
     others = [slot for slot in range(SLOTS) if slot != 1]

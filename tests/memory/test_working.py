@@ -43,13 +43,24 @@ def test_forward_is_piece_by_piece(kind, pieces):
 def test_computed_a_few_sequences_at_once_it_is_the_same(monkeypatch):
     """Values, states and gradients, with and without a horizon and a mask."""
     memory, (x, gap, horizon) = live(TimeAwareSSM(8, state_size=6)), stream()
-    x, gap, horizon, mask = x.repeat(3, 1, 1).requires_grad_(), gap.repeat(3, 1), horizon.repeat(3, 1), torch.rand(6, 9) < 0.7
+    x, gap, horizon, mask = (
+        x.repeat(3, 1, 1).requires_grad_(),
+        gap.repeat(3, 1),
+        horizon.repeat(3, 1),
+        torch.rand(6, 9) < 0.7,
+    )
     for more in ((), (horizon,), (horizon, mask)):
         results = []
         for limit in (2**22, 4 * 9 * 30):
             monkeypatch.setattr("torchcram.memory.working.AT_ONCE", limit)
             output, state = memory(x, gap, memory.init_state(6), *more)
-            results.append((output, state, *torch.autograd.grad(output.square().sum() + state.sum(), [x, *memory.parameters()])))
+            results.append(
+                (
+                    output,
+                    state,
+                    *torch.autograd.grad(output.square().sum() + state.sum(), [x, *memory.parameters()]),
+                )
+            )
         for whole, few in zip(*results, strict=True):
             torch.testing.assert_close(few, whole, **EXACT)
 
@@ -70,7 +81,9 @@ def test_without_input_the_state_turns_and_decays_as_stated():
     x, gap = torch.randn(2, 1, 8), 3 * torch.rand(2, 1)
     exponent = torch.complex(-softplus(memory.rate(x[:, 0])), memory.frequency.expand(2, 6)) * gap
     expected = torch.view_as_complex(state) * exponent.exp()
-    torch.testing.assert_close(torch.view_as_complex(memory(x, gap, state)[1].contiguous()), expected, **EXACT)
+    torch.testing.assert_close(
+        torch.view_as_complex(memory(x, gap, state)[1].contiguous()), expected, **EXACT
+    )
 
 
 @pytest.mark.usefixtures("float64")
@@ -81,7 +94,8 @@ def test_no_gap_no_decay():
 
 @pytest.mark.usefixtures("float64")
 def test_the_horizon_shows_the_state_as_it_will_be():
-    """Gate open and nothing projected, a step over a horizon shows what a later step without input finds, beside the present."""
+    """Gate open and nothing projected, a step over a horizon shows what a later step without input finds,
+    beside the present."""
     features = TimeAwareSSM(8, state_size=6).out.in_features
     memory, state = silent_ssm(width=features), torch.randn(2, 6, 2)
     with torch.no_grad():
@@ -100,12 +114,15 @@ def test_the_horizon_shows_the_state_as_it_will_be():
 
 @pytest.mark.usefixtures("float64")
 def test_the_gate_sees_magnitudes_and_no_phases():
-    """Turning the whole state changes what is read, but not by which gate: with a readout of magnitudes alone, nothing."""
+    """Turning the whole state changes what is read, but not by which gate: with a readout of magnitudes
+    alone, nothing."""
     memory, state = silent_ssm(), 1e3 * torch.randn(2, 6, 2)
     with torch.no_grad():
         memory.out.weight[:, : 4 * 6] = 0
     x, still = torch.randn(2, 1, 8), torch.zeros(2, 1)
-    turned = torch.view_as_real(torch.view_as_complex(state) * torch.polar(torch.tensor(1.0), torch.tensor(0.7)))
+    turned = torch.view_as_real(
+        torch.view_as_complex(state) * torch.polar(torch.tensor(1.0), torch.tensor(0.7))
+    )
     torch.testing.assert_close(memory(x, still, turned)[0], memory(x, still, state)[0], **EXACT)
     other = state * torch.tensor([100.0, 1, 1, 1, 1, 1])[:, None]
     assert (memory(x, still, other)[0] - memory(x, still, state)[0]).abs().max() > 1e-3
@@ -129,7 +146,9 @@ def test_no_gap_is_too_long_for_a_gradient(kind):
         x = torch.randn(1, 8, 8, requires_grad=True)
         output, _ = memory(x, torch.full((1, 8), gap), memory.init_state(1), torch.full((1, 8), gap))
         output.square().sum().backward()
-        assert all(tensor.grad.isfinite().all() for tensor in (x, *memory.parameters()) if tensor.grad is not None), gap
+        assert all(
+            tensor.grad.isfinite().all() for tensor in (x, *memory.parameters()) if tensor.grad is not None
+        ), gap
 
 
 def test_the_recurrence_stays_in_fp32_under_autocast():
@@ -143,7 +162,9 @@ def test_the_recurrence_stays_in_fp32_under_autocast():
     assert output.dtype == torch.bfloat16
     assert end.dtype == torch.float32
     # softplus(0) = 0.6931 in bf16 is off by less than 0.4%.
-    torch.testing.assert_close(end.norm(dim=-1), state.norm(dim=-1) * torch.exp(torch.tensor(-1.0)), rtol=5e-3, atol=0)
+    torch.testing.assert_close(
+        end.norm(dim=-1), state.norm(dim=-1) * torch.exp(torch.tensor(-1.0)), rtol=5e-3, atol=0
+    )
 
 
 def test_the_integration_stays_in_fp32_under_autocast():

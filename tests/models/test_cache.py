@@ -1,4 +1,5 @@
-"""The cache: rows are chosen, repeated and reordered with all that they carry; nothing is taken back; what was read is counted."""
+"""The cache: rows are chosen, repeated and reordered with all that they carry; nothing is taken back; what
+was read is counted."""
 
 import pytest
 import torch
@@ -58,7 +59,9 @@ def test_a_cache_starts_afresh(cram, cache):
 
 def test_what_a_recurrence_has_taken_in_cannot_be_taken_out(cache):
     cache.crop(0)
-    with pytest.raises(ValueError, match=r"cannot remove 2 tokens: a recurrent state has no way back. Keep a copy"):
+    with pytest.raises(
+        ValueError, match=r"cannot remove 2 tokens: a recurrent state has no way back. Keep a copy"
+    ):
         cache.crop(2)
 
 
@@ -78,7 +81,8 @@ def test_the_meter_counts_tokens_and_reads(cache):
 
 
 def test_a_bounded_buffer_stays_bounded():
-    """Sixty tokens with a window of three: memory for a few windows, and the latest entries are the ones that are left."""
+    """Sixty tokens with a window of three: memory for a few windows, and the latest entries are the ones
+    that are left."""
     model = language_model(options={"window": 3})
     cache = DynamicCache(config=model.config)
     for t in range(60):

@@ -23,7 +23,11 @@ def batch(**changes: object) -> Batch:
         gap=torch.ones(2, 5),
         horizon=torch.zeros(2, 5),
         mask=torch.tensor([[True] * 5, [True] * 3 + [False] * 2]),
-        targets={"kind": torch.tensor([[0, 1, 2, -100, 0]] * 2), "value": torch.full((2, 5, 2), float("nan")), "whole": torch.tensor([1, -100])},
+        targets={
+            "kind": torch.tensor([[0, 1, 2, -100, 0]] * 2),
+            "value": torch.full((2, 5, 2), float("nan")),
+            "whole": torch.tensor([1, -100]),
+        },
     )
     return replace(good, **changes)
 
@@ -47,16 +51,31 @@ def test_a_good_batch_passes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gap": at(torch.ones(2, 5), (1, 2), -0.25)}, r"gap \[1, 2\] is -0.25: times must be finite and at least 0: sort the steps by time"),
+        (
+            {"gap": at(torch.ones(2, 5), (1, 2), -0.25)},
+            r"gap \[1, 2\] is -0.25: times must be finite and at least 0: sort the steps by time",
+        ),
         ({"gap": at(torch.ones(2, 5), (0, 4), float("nan"))}, r"gap \[0, 4\] is nan"),
         ({"gap": at(torch.ones(2, 5), (0, 4), float("inf"))}, r"gap \[0, 4\] is inf"),
         ({"horizon": at(torch.ones(2, 5), (0, 1), -1.0)}, r"horizon \[0, 1\] is -1.0"),
-        ({"inputs": at(torch.ones(2, 5, 4), (1, 4, 3), float("nan"))}, r"inputs \[1, 4, 3\] is nan: inputs must be finite, on padding, too: put 0"),
+        (
+            {"inputs": at(torch.ones(2, 5, 4), (1, 4, 3), float("nan"))},
+            r"inputs \[1, 4, 3\] is nan: inputs must be finite, on padding, too: put 0",
+        ),
         ({"inputs": at(torch.ones(2, 5, 4), (0, 0, 0), float("-inf"))}, r"inputs \[0, 0, 0\] is -inf"),
-        ({"inputs": torch.ones(2, 5, 3)}, r"inputs are torch.float32 of shape \(2, 5, 3\): this model takes 4 real numbers a step"),
-        ({"inputs": torch.ones(2, 5, dtype=torch.long)}, r"inputs are torch.int64 of shape \(2, 5\): this model takes 4 real numbers"),
+        (
+            {"inputs": torch.ones(2, 5, 3)},
+            r"inputs are torch.float32 of shape \(2, 5, 3\): this model takes 4 real numbers a step",
+        ),
+        (
+            {"inputs": torch.ones(2, 5, dtype=torch.long)},
+            r"inputs are torch.int64 of shape \(2, 5\): this model takes 4 real numbers",
+        ),
         ({"mask": torch.tensor([[True] * 5, [False] * 5])}, r"mask \[1, 0\] is False: the sequence is empty"),
-        ({"mask": torch.tensor([[True] * 5, [True, False, True, True, False]])}, r"mask \[1, 2\] is True: the step before is padding"),
+        (
+            {"mask": torch.tensor([[True] * 5, [True, False, True, True, False]])},
+            r"mask \[1, 2\] is True: the step before is padding",
+        ),
     ],
 )
 def test_the_culprit_is_named(changes, message):
@@ -67,7 +86,10 @@ def test_the_culprit_is_named(changes, message):
 @pytest.mark.parametrize(("size", "steps"), [(2, 0), (0, 5)])
 def test_an_empty_batch_is_named(size, steps):
     empty = Batch(inputs=torch.ones(size, steps, 4), gap=torch.ones(size, steps))
-    with pytest.raises(ValueError, match=f"the batch is empty: it has {size} sequences of {steps} steps, at least one of each is needed"):
+    with pytest.raises(
+        ValueError,
+        match=f"the batch is empty: it has {size} sequences of {steps} steps, at least one of each is needed",
+    ):
         check(empty)
 
 
@@ -96,13 +118,33 @@ def test_features_are_no_symbols():
 @pytest.mark.parametrize(
     ("name", "target", "message"),
     [
-        ("kind", torch.zeros(2, 4, dtype=torch.long), r"target 'kind' has shape \(2, 4\), its head \(per step\) needs \(2, 5\)"),
+        (
+            "kind",
+            torch.zeros(2, 4, dtype=torch.long),
+            r"target 'kind' has shape \(2, 4\), its head \(per step\) needs \(2, 5\)",
+        ),
         ("kind", torch.zeros(2, 5), "target 'kind' is torch.float32: classification needs integers"),
-        ("kind", at(torch.zeros(2, 5, dtype=torch.long), (1, 1), 3), r"target 'kind' \[1, 1\] is 3: classes go from 0 to 2; -100 is not scored"),
+        (
+            "kind",
+            at(torch.zeros(2, 5, dtype=torch.long), (1, 1), 3),
+            r"target 'kind' \[1, 1\] is 3: classes go from 0 to 2; -100 is not scored",
+        ),
         ("kind", at(torch.zeros(2, 5, dtype=torch.long), (0, 2), -1), r"target 'kind' \[0, 2\] is -1"),
-        ("value", torch.zeros(2, 5), r"target 'value' has shape \(2, 5\), its head \(per step\) needs \(2, 5, 2\)"),
-        ("value", torch.zeros(2, 5, 2, dtype=torch.long), "target 'value' is torch.int64: regression needs real numbers"),
-        ("value", at(torch.zeros(2, 5, 2), (1, 0, 1), float("inf")), r"target 'value' \[1, 0, 1\] is inf: regressed values must be finite; NaN is not scored"),
+        (
+            "value",
+            torch.zeros(2, 5),
+            r"target 'value' has shape \(2, 5\), its head \(per step\) needs \(2, 5, 2\)",
+        ),
+        (
+            "value",
+            torch.zeros(2, 5, 2, dtype=torch.long),
+            "target 'value' is torch.int64: regression needs real numbers",
+        ),
+        (
+            "value",
+            at(torch.zeros(2, 5, 2), (1, 0, 1), float("inf")),
+            r"target 'value' \[1, 0, 1\] is inf: regressed values must be finite; NaN is not scored",
+        ),
         ("whole", torch.zeros(2, 5, dtype=torch.long), r"its head \(per sequence\) needs \(2,\)"),
     ],
 )

@@ -31,7 +31,9 @@ def test_a_value_of_the_wrong_type_is_refused():
 
 
 def test_what_is_saved_comes_back(tmp_path):
-    config = tiny_config(options={"window": 5}, max_position_embeddings=99, threshold_shift=0.5, eos_token_id=3)
+    config = tiny_config(
+        options={"window": 5}, max_position_embeddings=99, threshold_shift=0.5, eos_token_id=3
+    )
     config.save_pretrained(tmp_path)
     loaded = CRAMConfig.from_pretrained(tmp_path)
     assert loaded.to_dict() == config.to_dict()

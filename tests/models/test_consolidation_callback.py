@@ -5,17 +5,32 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from tiny_language_models import VOCABULARY, tiny_config, tokens
 from torchcram.memory.consolidation import ControllerConfig
 from torchcram.models.consolidation_callback import ConsolidationCallback
 from torchcram.models.modeling_cram import CRAMForCausalLM
 
-RULES = {"acquire_steps": 2, "shortest_acquisition": 0, "reference_every": 2, "caution_start": 0.0, "exploration": 0.1}
+RULES = {
+    "acquire_steps": 2,
+    "shortest_acquisition": 0,
+    "reference_every": 2,
+    "caution_start": 0.0,
+    "exploration": 0.1,
+}
 
 
-def trained(folder: Path, *, resume: str | None = None, mixer: str = "cram", restore: bool = True) -> tuple[CRAMForCausalLM, ConsolidationCallback]:
+def trained(
+    folder: Path, *, resume: str | None = None, mixer: str = "cram", restore: bool = True
+) -> tuple[CRAMForCausalLM, ConsolidationCallback]:
     """Five steps of two batches each; a checkpoint after three."""
     torch.manual_seed(0)
     model = CRAMForCausalLM(tiny_config(mixer))
@@ -34,9 +49,19 @@ def trained(folder: Path, *, resume: str | None = None, mixer: str = "cram", res
         restore_callback_states_from_checkpoint=restore,
     )
     optimizer = torch.optim.AdamW(model.parameter_groups(learning_rate=1e-3))
-    trainer = Trainer(model=model, args=arguments, train_dataset=data, callbacks=[ConsolidationCallback(RULES)], optimizers=(optimizer, None))
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        callbacks=[ConsolidationCallback(RULES)],
+        optimizers=(optimizer, None),
+    )
     trainer.train(resume_from_checkpoint=resume)
-    (callback,) = (callback for callback in trainer.callback_handler.callbacks if isinstance(callback, ConsolidationCallback))
+    (callback,) = (
+        callback
+        for callback in trainer.callback_handler.callbacks
+        if isinstance(callback, ConsolidationCallback)
+    )
     return model, callback
 
 
@@ -48,14 +73,27 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CRAMForCausal
 
 def test_the_controller_leads_and_slots_learn(whole):
     _, model, callback = whole
-    assert [record["phase"] for record in callback.history] == ["acquire", "acquire", "consolidate", "consolidate", "consolidate"]
+    assert [record["phase"] for record in callback.history] == [
+        "acquire",
+        "acquire",
+        "consolidate",
+        "consolidate",
+        "consolidate",
+    ]
     assert [record["step"] for record in callback.history] == [0, 1, 2, 3, 4]
     assert callback.controller.acquired_at == 2
     assert callback.controller.dense_loss is not None
-    assert (callback.controller.price, callback.history[0]["price"]) == (pytest.approx(RULES_PRICE, rel=0.1), 0.0)
+    assert (callback.controller.price, callback.history[0]["price"]) == (
+        pytest.approx(RULES_PRICE, rel=0.1),
+        0.0,
+    )
     assert model.model.mixers[0].semantic.reads.sum() > 0
     assert all(abs(record["task_loss"] - 3.5) < 1.5 for record in callback.history)
-    assert all(0 <= rate <= record["read_rate"] <= 1 for record in callback.history for rate in record["layer_read_rates"])
+    assert all(
+        0 <= rate <= record["read_rate"] <= 1
+        for record in callback.history
+        for rate in record["layer_read_rates"]
+    )
     assert model.config.reads == "routed"
 
 
@@ -69,8 +107,16 @@ def test_the_model_is_left_to_itself_afterwards(whole):
 
 def test_trainer_evaluates_the_language_models_loss_alone(whole, tmp_path):
     _, model, _ = whole
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, dataloader_pin_memory=False, disable_tqdm=True, per_device_eval_batch_size=4)
-    found = Trainer(model=model, args=arguments, eval_dataset=[{"input_ids": row, "labels": row} for row in tokens(4, 8)]).evaluate()
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        per_device_eval_batch_size=4,
+    )
+    found = Trainer(
+        model=model, args=arguments, eval_dataset=[{"input_ids": row, "labels": row} for row in tokens(4, 8)]
+    ).evaluate()
     with torch.no_grad():
         expected = model.eval()(tokens(4, 8), labels=tokens(4, 8)).losses["task"]
     assert found["eval_loss"] == pytest.approx(float(expected))
@@ -78,7 +124,9 @@ def test_trainer_evaluates_the_language_models_loss_alone(whole, tmp_path):
 
 def test_a_resumed_training_equals_an_uninterrupted_one(whole, tmp_path):
     folder, model, callback = whole
-    saved = json.loads((folder / "checkpoint-3" / "trainer_state.json").read_text())["stateful_callbacks"]["ConsolidationCallback"]
+    saved = json.loads((folder / "checkpoint-3" / "trainer_state.json").read_text())["stateful_callbacks"][
+        "ConsolidationCallback"
+    ]
     assert saved["attributes"]["progress"]["phase"] == "consolidate"
     again, resumed = trained(tmp_path, resume=str(folder / "checkpoint-3"))
     for name, weight in model.state_dict().items():
@@ -101,8 +149,17 @@ def test_a_model_without_a_router_is_not_led(tmp_path):
 
 
 def test_other_models_are_refused(tmp_path):
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": VOCABULARY}
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "vocab_size": VOCABULARY,
+    }
     with pytest.raises(ValueError, match="leads a CRAMForCausalLM, not a LlamaForCausalLM"):
         ConsolidationCallback().on_train_begin(
-            TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerState(), TrainerControl(), model=LlamaForCausalLM(LlamaConfig(**sizes))
+            TrainingArguments(output_dir=str(tmp_path), use_cpu=True),
+            TrainerState(),
+            TrainerControl(),
+            model=LlamaForCausalLM(LlamaConfig(**sizes)),
         )

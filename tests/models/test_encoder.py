@@ -1,4 +1,5 @@
-"""A model around an encoder keeps the promises of the whole model: an output for each head, padding that is nothing, gradients for all."""
+"""A model around an encoder keeps the promises of the whole model: an output for each head, padding that
+is nothing, gradients for all."""
 
 from dataclasses import replace
 
@@ -36,14 +37,20 @@ def batch(*, seed: int = 0, flags: bool = True, time: int = TIME) -> Batch:
 
 
 def model_of(encoder: str, *, flags: bool = True) -> EncoderModel:
-    return live(EncoderModel(HEADS, input_size=VARIABLES * (1 + flags), flags=flags, d_model=WIDTH, encoder=encoder))
+    return live(
+        EncoderModel(HEADS, input_size=VARIABLES * (1 + flags), flags=flags, d_model=WIDTH, encoder=encoder)
+    )
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("flags", [True, False])
 def test_each_head_gives_an_output_of_its_size(encoder, flags):
     outputs = model_of(encoder, flags=flags)(batch(flags=flags)).outputs
-    assert {name: tuple(output.shape) for name, output in outputs.items()} == {"class": (BATCH, TIME, 5), "kind": (BATCH, 3), "level": (BATCH, 1)}
+    assert {name: tuple(output.shape) for name, output in outputs.items()} == {
+        "class": (BATCH, TIME, 5),
+        "kind": (BATCH, 3),
+        "level": (BATCH, 1),
+    }
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -53,13 +60,17 @@ def test_padding_changes_nothing_and_rows_do_not_meet(encoder):
 
     def joined(ours, theirs):
         room = torch.zeros(BATCH, 3, *ours.shape[2:], dtype=ours.dtype)
-        return torch.where(mask.view(*mask.shape, *[1] * (ours.dim() - 2)), torch.cat([ours, room], 1), 9 * theirs.abs())
+        return torch.where(
+            mask.view(*mask.shape, *[1] * (ours.dim() - 2)), torch.cat([ours, room], 1), 9 * theirs.abs()
+        )
 
     padded = Batch(inputs=joined(given.inputs, rubbish.inputs), gap=joined(given.gap, rubbish.gap), mask=mask)
     found = model(padded).outputs
     for row, length in enumerate((TIME, 5, 1)):
         alone = given.rows(row, row + 1)
-        alone = model(replace(alone, inputs=alone.inputs[:, :length], gap=alone.gap[:, :length], mask=None)).outputs
+        alone = model(
+            replace(alone, inputs=alone.inputs[:, :length], gap=alone.gap[:, :length], mask=None)
+        ).outputs
         torch.testing.assert_close(found["class"][row, :length], alone["class"][0])
         for name in ("kind", "level"):
             torch.testing.assert_close(found[name][row], alone[name][0])
@@ -69,7 +80,11 @@ def test_padding_changes_nothing_and_rows_do_not_meet(encoder):
 def test_every_parameter_gets_a_gradient(encoder):
     model, given = model_of(encoder), batch()
     sum(model.task_losses(model(given).outputs, given).values()).backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()] == []
+    assert [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ] == []
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
     (group,) = model.parameter_groups(fast_factor=5.0)
     assert len(group["params"]) == len(list(model.parameters()))
@@ -107,7 +122,9 @@ def test_it_reads_at_no_step_whatever_it_may(encoder):
 def test_what_cannot_be_is_refused_by_name():
     with pytest.raises(ValueError, match=r"unknown encoder 'gru': did you mean 'grud'\?"):
         EncoderModel(HEADS, input_size=4, flags=False, encoder="gru")
-    with pytest.raises(ValueError, match=r"unknown option 'reference' of encoder 'mtand': did you mean 'references'\?"):
+    with pytest.raises(
+        ValueError, match=r"unknown option 'reference' of encoder 'mtand': did you mean 'references'\?"
+    ):
         EncoderModel(HEADS, input_size=4, flags=False, encoder="mtand", options={"reference": 3})
     with pytest.raises(ValueError, match="input_size 5 is odd"):
         EncoderModel(HEADS, input_size=5, flags=True)

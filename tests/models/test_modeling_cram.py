@@ -1,4 +1,5 @@
-"""The language model's laws: padding and packing are nothing, a cache changes nothing, whatever the mixer; and what it refuses, it refuses clearly."""
+"""The language model's laws: padding and packing are nothing, a cache changes nothing, whatever the mixer;
+and what it refuses, it refuses clearly."""
 
 import copy
 import shutil
@@ -16,7 +17,11 @@ from torchcram.models.cache import read_meter
 from torchcram.models.modeling_cram import CRAMForCausalLM
 from torchcram.types import Route, RoutingControl
 
-CASES = {**{name: (name, {}) for name in MIXERS}, "cram, window": ("cram", {"window": 3}), "transformer, window": ("transformer", {"window": 2})}
+CASES = {
+    **{name: (name, {}) for name in MIXERS},
+    "cram, window": ("cram", {"window": 3}),
+    "transformer, window": ("transformer", {"window": 2}),
+}
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": PAD}
 
@@ -41,7 +46,9 @@ def test_padding_on_either_side_changes_nothing(model):
     _, mask = left_padded(real, lengths, more=2)
     for side in (mask, mask.flip(1)):
         rubbish = torch.full(side.shape, 5)
-        ids = rubbish.masked_scatter(side.bool(), torch.cat([real[row, :length] for row, length in enumerate(lengths)]))
+        ids = rubbish.masked_scatter(
+            side.bool(), torch.cat([real[row, :length] for row, length in enumerate(lengths)])
+        )
         logits = model(ids, attention_mask=side).logits
         for row, expected in enumerate(alone):
             torch.testing.assert_close(logits[row][side[row].bool()], expected, **EXACT)
@@ -62,7 +69,8 @@ def test_packed_sequences_do_not_see_each_other(model):
 
 @pytest.mark.parametrize("pieces", [[1] * 9, [4, 5], [1, 6, 2]], ids=["tokens", "halves", "uneven"])
 def test_cached_equals_uncached(model, pieces):
-    """With left padding of different lengths, piece by piece; the last piece of some rows holds a token more than padding."""
+    """With left padding of different lengths, piece by piece; the last piece of some rows holds a token
+    more than padding."""
     ids, mask = left_padded(tokens(3), [9, 6, 2])
     cache, found, start = DynamicCache(config=model.config), [], 0
     for length in pieces:
@@ -79,12 +87,15 @@ def test_cached_equals_uncached(model, pieces):
 
 
 def test_generation_is_the_same_however_it_is_cached(model):
-    """Greedy and by beams; without a cache, with one that grows, and with one of fixed size; padded and not."""
+    """Greedy and by beams; without a cache, with one that grows, and with one of fixed size; padded and
+    not."""
     ids, mask = left_padded(tokens(2, 6), [6, 3])
     for beams in (1, 3):
         plain = model.generate(ids, attention_mask=mask, num_beams=beams, use_cache=False, **GREEDY)
         for cache in ({}, {"cache_implementation": "static"}):
-            assert torch.equal(model.generate(ids, attention_mask=mask, num_beams=beams, **cache, **GREEDY), plain)
+            assert torch.equal(
+                model.generate(ids, attention_mask=mask, num_beams=beams, **cache, **GREEDY), plain
+            )
     short = model.generate(tokens(2, 6)[1:, :3], **GREEDY)
     assert torch.equal(model.generate(ids, attention_mask=mask, **GREEDY)[1:, 3:], short)
 
@@ -96,7 +107,9 @@ def test_resumed_generation_equals_an_uninterrupted_one(cram):
     first = cram.generate(ids, past_key_values=cache, **GREEDY)
     kept = copy.deepcopy(cache)
     for held in (cache, kept):
-        assert torch.equal(cram.generate(first, past_key_values=held, **{**GREEDY, "max_new_tokens": 3}), once)
+        assert torch.equal(
+            cram.generate(first, past_key_values=held, **{**GREEDY, "max_new_tokens": 3}), once
+        )
 
 
 def test_sampling_can_be_repeated(cram):
@@ -128,7 +141,9 @@ def test_decoding_reads_only_the_rows_whose_token_is_routed_there(cram, monkeypa
 
     seen = []
     attend = rows.scaled_dot_product_attention
-    monkeypatch.setattr(rows, "scaled_dot_product_attention", lambda q, k, v, **how: seen.append(k) or attend(q, k, v, **how))
+    monkeypatch.setattr(
+        rows, "scaled_dot_product_attention", lambda q, k, v, **how: seen.append(k) or attend(q, k, v, **how)
+    )
     cache = DynamicCache(config=cram.config)
     cram(tokens(6), past_key_values=cache)
     output = cram(tokens(6, 1, seed=5), past_key_values=cache, output_routing=True)
@@ -152,7 +167,8 @@ def test_what_the_configuration_lets_it_read(cram, monkeypatch):
 
 
 def test_a_checkpointed_pass_takes_the_same_routes_again():
-    """Exploration draws its noise once, outside of the layers: the recomputation explores the same tokens, and gradients agree."""
+    """Exploration draws its noise once, outside of the layers: the recomputation explores the same tokens,
+    and gradients agree."""
     found = []
     for checkpointed in (False, True):
         model = language_model().train().requires_grad_()
@@ -160,14 +176,21 @@ def test_a_checkpointed_pass_takes_the_same_routes_again():
             mixer.semantic.requires_grad_(False)
         if checkpointed:
             model.activation_checkpointing_enable()
-        model.lead(RoutingControl(exploration=0.3, price=0.1, consolidate=True), torch.Generator().manual_seed(2))
+        model.lead(
+            RoutingControl(exploration=0.3, price=0.1, consolidate=True), torch.Generator().manual_seed(2)
+        )
         output = model(tokens(3), labels=tokens(3))
         output.loss.backward()
         assert output.blocks[0].decision.explored.any()
-        gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        gradients = {
+            name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None
+        }
         found.append((output, gradients))
     (plain, ours), (again, theirs) = found
-    assert all(torch.equal(one.decision.computed, other.decision.computed) for one, other in zip(plain.blocks, again.blocks, strict=True))
+    assert all(
+        torch.equal(one.decision.computed, other.decision.computed)
+        for one, other in zip(plain.blocks, again.blocks, strict=True)
+    )
     assert set(ours) == set(theirs)
     for name, gradient in ours.items():
         torch.testing.assert_close(gradient, theirs[name], **EXACT)
@@ -179,14 +202,17 @@ def test_the_loss_is_the_sum_of_its_named_parts():
     output = model(tokens(3), labels=tokens(3))
     weights = {"task": 1.0, "consolidation": 0.5, "familiarity": 1.0, "surprise": 0.1, "price": 0.1}
     assert set(output.losses) == set(weights)
-    torch.testing.assert_close(output.loss, sum(weights[name] * value for name, value in output.losses.items()))
+    torch.testing.assert_close(
+        output.loss, sum(weights[name] * value for name, value in output.losses.items())
+    )
     model.eval()
     judged = model(tokens(3), labels=tokens(3))
     assert torch.equal(judged.loss, judged.losses["task"])
 
 
 def test_two_halves_of_a_batch_add_up_to_the_whole():
-    """With ``num_items_in_batch``, as Trainer accumulates gradients: losses of equal halves sum to the loss of the whole."""
+    """With ``num_items_in_batch``, as Trainer accumulates gradients: losses of equal halves sum to the
+    loss of the whole."""
     model, ids = language_model("transformer").train(), tokens(4)
     whole = model(ids, labels=ids, num_items_in_batch=torch.tensor(32)).loss
     halves = sum(model(part, labels=part, num_items_in_batch=torch.tensor(32)).loss for part in ids.chunk(2))
@@ -204,7 +230,9 @@ def test_the_fast_parameters_are_a_group_of_their_own():
     model = CRAMForCausalLM(tiny_config())
     trunk, fast = model.parameter_groups(learning_rate=1e-3)
     assert (trunk["lr"], fast["lr"]) == (1e-3, 5e-3)
-    assert len(trunk["params"]) + len(fast["params"]) == sum(weight.requires_grad for weight in model.parameters())
+    assert len(trunk["params"]) + len(fast["params"]) == sum(
+        weight.requires_grad for weight in model.parameters()
+    )
     assert len(CRAMForCausalLM(tiny_config("transformer")).parameter_groups(learning_rate=1e-3)) == 1
 
 
@@ -226,7 +254,8 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 
 def test_a_fresh_model_starts_as_its_mixers_start():
-    """Queries equal keys, small projections into the stream, an open router: Transformers' own initialisation would undo all of it."""
+    """Queries equal keys, small projections into the stream, an open router: Transformers' own
+    initialisation would undo all of it."""
     mixer = CRAMForCausalLM(tiny_config()).model.mixers[1]
     assert torch.equal(mixer.episodic.query.weight, mixer.episodic.key.weight)
     assert (mixer.router.net[2].bias == 2.0).all()
@@ -238,7 +267,10 @@ def test_it_runs_in_half_precision():
     ids, mask = left_padded(tokens(), [9, 4])
     whole = model(ids, attention_mask=mask, use_cache=False).logits
     cache = DynamicCache(config=model.config)
-    found = [model(ids[:, :5], attention_mask=mask[:, :5], past_key_values=cache).logits, model(ids[:, 5:], attention_mask=mask, past_key_values=cache).logits]
+    found = [
+        model(ids[:, :5], attention_mask=mask[:, :5], past_key_values=cache).logits,
+        model(ids[:, 5:], attention_mask=mask, past_key_values=cache).logits,
+    ]
     assert whole.dtype == torch.bfloat16
     torch.testing.assert_close(torch.cat(found, 1)[mask.bool()], whole[mask.bool()], rtol=0.1, atol=0.1)
 
@@ -246,7 +278,16 @@ def test_it_runs_in_half_precision():
 # export
 
 
-@pytest.mark.parametrize(("mixer", "options"), [("cram", {}), ("cram", {"window": 3}), ("transformer", {}), ("cram_paper", {}), ("cram_no_consolidation", {})])
+@pytest.mark.parametrize(
+    ("mixer", "options"),
+    [
+        ("cram", {}),
+        ("cram", {"window": 3}),
+        ("transformer", {}),
+        ("cram_paper", {}),
+        ("cram_no_consolidation", {}),
+    ],
+)
 def test_dense_routing_computes_the_same(mixer, options, monkeypatch):
     model, (ids, mask) = language_model(mixer, options=options), left_padded(tokens(3), [9, 5, 2])
     sparse = model(ids, attention_mask=mask, output_routing=True)
@@ -259,22 +300,37 @@ def test_dense_routing_computes_the_same(mixer, options, monkeypatch):
 EXPORT = """
 import torch
 from torchcram import CRAMConfig, CRAMForCausalLM
-config = CRAMConfig(vocab_size=23, hidden_size=16, num_hidden_layers=1, mixer_options={"slots": 8}, routing="dense")
+sizes = {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 1, "mixer_options": {"slots": 8}}
+config = CRAMConfig(**sizes, routing="dense")
 model, ids = CRAMForCausalLM(config).eval(), torch.randint(23, (2, 4))
 mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])
 with torch.no_grad():
-    expected = model(ids, attention_mask=mask, use_cache=False).logits
-    compiled = torch.compile(model, backend=BACKEND, fullgraph=True)(ids, attention_mask=mask, use_cache=False).logits
-    exported = torch.export.export(model, (ids,), {"attention_mask": mask, "use_cache": False}).module()(ids, attention_mask=mask, use_cache=False).logits
+    rest = {"attention_mask": mask, "use_cache": False}
+    expected = model(ids, **rest).logits
+    compiled = torch.compile(model, backend=BACKEND, fullgraph=True)(ids, **rest).logits
+    exported = torch.export.export(model, (ids,), rest).module()(ids, **rest).logits
 torch.testing.assert_close(compiled, expected)
 torch.testing.assert_close(exported, expected)
 """
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler"))])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "eager",
+        pytest.param(
+            "inductor", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+        ),
+    ],
+)
 def test_with_dense_routing_it_compiles_whole_and_exports(backend):
     """In a process of its own: the checks of shapes that run here cannot be traced."""
-    result = subprocess.run([sys.executable, "-c", EXPORT.replace("BACKEND", repr(backend))], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", EXPORT.replace("BACKEND", repr(backend))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -286,13 +342,31 @@ def test_with_dense_routing_it_compiles_whole_and_exports(backend):
     [
         ({"input_ids": torch.ones(0, 4, dtype=torch.long)}, r"the batch is empty: it has shape \(0, 4\)"),
         ({"input_ids": tokens(), "attention_mask": torch.zeros(2, 9)}, "attention_mask is zero everywhere"),
-        ({"input_ids": tokens(), "attention_mask": torch.ones(2, 8)}, r"attention_mask is \(2, 8\): 2 sequences of 0 \+ 9 tokens need \(2, 9\)"),
-        ({"input_ids": tokens(), "attention_mask": torch.ones(2, 1, 9, 9)}, "packed sequences are told by position_ids"),
-        ({"input_ids": tokens(), "position_ids": torch.arange(4)[None]}, "position_ids are for 4 tokens, the batch has 9"),
-        ({"input_ids": tokens(), "position_ids": torch.arange(3).repeat(3)[None], "use_cache": True}, "packed sequences have no cache"),
+        (
+            {"input_ids": tokens(), "attention_mask": torch.ones(2, 8)},
+            r"attention_mask is \(2, 8\): 2 sequences of 0 \+ 9 tokens need \(2, 9\)",
+        ),
+        (
+            {"input_ids": tokens(), "attention_mask": torch.ones(2, 1, 9, 9)},
+            "packed sequences are told by position_ids",
+        ),
+        (
+            {"input_ids": tokens(), "position_ids": torch.arange(4)[None]},
+            "position_ids are for 4 tokens, the batch has 9",
+        ),
+        (
+            {"input_ids": tokens(), "position_ids": torch.arange(3).repeat(3)[None], "use_cache": True},
+            "packed sequences have no cache",
+        ),
         ({}, "either input_ids or inputs_embeds"),
-        ({"inputs_embeds": torch.zeros(2, 3, WIDTH, dtype=torch.float32)}, r"inputs_embeds are torch.float32, the model is torch.float64"),
-        ({"input_ids": tokens(), "control": RoutingControl(consolidate=True), "use_cache": True}, "does not consolidate through a cache"),
+        (
+            {"inputs_embeds": torch.zeros(2, 3, WIDTH, dtype=torch.float32)},
+            r"inputs_embeds are torch.float32, the model is torch.float64",
+        ),
+        (
+            {"input_ids": tokens(), "control": RoutingControl(consolidate=True), "use_cache": True},
+            "does not consolidate through a cache",
+        ),
         (
             {"input_ids": tokens(), "attention_mask": torch.ones(2, 9, device="meta")},
             r"attention_mask is on meta, the tokens are on cpu: move it with .to\('cpu'\)",
@@ -310,7 +384,9 @@ def test_a_cache_filled_in_inference_mode_goes_on_without_it(cram):
     with torch.inference_mode():
         cache = cram(ids[:, :6], use_cache=True).past_key_values
     with torch.no_grad():
-        torch.testing.assert_close(cram(ids[:, 6:], past_key_values=cache).logits, cram(ids).logits[:, 6:], **EXACT)
+        torch.testing.assert_close(
+            cram(ids[:, 6:], past_key_values=cache).logits, cram(ids).logits[:, 6:], **EXACT
+        )
 
 
 def test_a_row_of_padding_alone_is_harmless(cram):
@@ -336,13 +412,33 @@ def test_caches_that_do_not_fit_are_refused(cram):
 
     own = filled(cram)
     for cache, ids, options, message in (
-        (filled(language_model(options={"window": 4})), tokens(), {}, "the cache was filled by another configuration"),
-        (filled(live(CRAMForCausalLM(cram.config)).eval()), tokens(), {}, r"the cache is in torch.float32, the model in torch.float64"),
+        (
+            filled(language_model(options={"window": 4})),
+            tokens(),
+            {},
+            "the cache was filled by another configuration",
+        ),
+        (
+            filled(live(CRAMForCausalLM(cram.config)).eval()),
+            tokens(),
+            {},
+            r"the cache is in torch.float32, the model in torch.float64",
+        ),
         (own, tokens(3), {}, "the cache holds 2 sequences, the batch 3: use batch_repeat_interleave"),
-        (own, tokens(), {"position_ids": torch.arange(9)[None]}, "position_ids of row 0 go on with 0, but the cache holds 9 tokens of it: pass 9"),
+        (
+            own,
+            tokens(),
+            {"position_ids": torch.arange(9)[None]},
+            "position_ids of row 0 go on with 0, but the cache holds 9 tokens of it: pass 9",
+        ),
         (own, tokens(), {"attention_mask": torch.ones(2, 11)}, r"need \(2, 18\)"),
         (DynamicCache(), tokens(), {}, r"pass DynamicCache\(config=model.config\)"),
-        (StaticCache(config=cram.config, max_cache_len=5), tokens(), {}, "9 tokens do not fit a static cache of max_cache_len 5"),
+        (
+            StaticCache(config=cram.config, max_cache_len=5),
+            tokens(),
+            {},
+            "9 tokens do not fit a static cache of max_cache_len 5",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             cram(ids, past_key_values=cache, **options)

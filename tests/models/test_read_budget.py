@@ -1,4 +1,5 @@
-"""Budgets of a language model: kept in prompt and continuation, the same with a cache and without, restored when they end."""
+"""Budgets of a language model: kept in prompt and continuation, the same with a cache and without,
+restored when they end."""
 
 from dataclasses import replace
 
@@ -23,17 +24,31 @@ def cram() -> CRAMForCausalLM:
 
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
 def test_a_budget_is_never_exceeded_in_any_layer_at_any_token(cram, budget):
-    """Padding earns nothing; prompt and continuation share one budget; without a cache the same tokens read."""
+    """Padding earns nothing; prompt and continuation share one budget; without a cache the same tokens
+    read."""
     ids, mask = left_padded(tokens(3, 12), [12, 7, 3])
     cache = DynamicCache(config=cram.config)
     with cram.set_read_budget(budget):
         whole = cram(ids, attention_mask=mask, output_routing=True)
-        found = [cram(ids[:, :5], attention_mask=mask[:, :5], past_key_values=cache), cram(ids[:, 5:], attention_mask=mask, past_key_values=cache)]
-    torch.testing.assert_close(torch.cat([part.logits for part in found], 1)[mask.bool()], whole.logits[mask.bool()], rtol=1e-9, atol=1e-9)
-    bound = allowance(ReadBudget(tokens=budget) if isinstance(budget, int) else ReadBudget(ratio=budget), mask.cumsum(1))
+        found = [
+            cram(ids[:, :5], attention_mask=mask[:, :5], past_key_values=cache),
+            cram(ids[:, 5:], attention_mask=mask, past_key_values=cache),
+        ]
+    torch.testing.assert_close(
+        torch.cat([part.logits for part in found], 1)[mask.bool()],
+        whole.logits[mask.bool()],
+        rtol=1e-9,
+        atol=1e-9,
+    )
+    bound = allowance(
+        ReadBudget(tokens=budget) if isinstance(budget, int) else ReadBudget(ratio=budget), mask.cumsum(1)
+    )
     for routes in whole.routes:
         assert ((routes == Route.EPISODIC).cumsum(1) <= bound).all()
-    assert (torch.stack([(routes == Route.EPISODIC).sum(1) for routes in whole.routes]) == read_meter(cache).reads.T).all()
+    assert (
+        torch.stack([(routes == Route.EPISODIC).sum(1) for routes in whole.routes])
+        == read_meter(cache).reads.T
+    ).all()
 
 
 def test_generate_keeps_a_budget_for_one_call(cram):
@@ -60,11 +75,15 @@ def test_the_former_budget_is_restored_even_after_an_error(cram):
 
 
 def test_a_risk_tolerance_needs_a_calibration_and_then_moves_the_thresholds(cram):
-    with pytest.raises(ValueError, match=r"risk_tolerance 0.3 needs a calibration: call model.calibrate_reads"):
+    with pytest.raises(
+        ValueError, match=r"risk_tolerance 0.3 needs a calibration: call model.calibrate_reads"
+    ):
         cram.set_read_budget(ReadBudget(risk_tolerance=0.3))
     ids, mask = left_padded(tokens(4, 12), [12, 12, 9, 5])
     cram.train()
-    curve = cram.calibrate_reads([{"input_ids": ids, "attention_mask": mask}, tokens(8, 12, seed=4)], shifts=(8.0, 0.0, -8.0))
+    curve = cram.calibrate_reads(
+        [{"input_ids": ids, "attention_mask": mask}, tokens(8, 12, seed=4)], shifts=(8.0, 0.0, -8.0)
+    )
     assert cram.training
     cram.eval()
     assert curve.losses.shape == (12, 3)
@@ -83,7 +102,10 @@ def test_a_risk_tolerance_needs_a_calibration_and_then_moves_the_thresholds(cram
 
 @pytest.mark.parametrize(
     ("mixer", "message"),
-    [("transformer", "TransformerBlock has no router that could keep a read budget"), ("cram_paper", "quality 'observed' needs the reads")],
+    [
+        ("transformer", "TransformerBlock has no router that could keep a read budget"),
+        ("cram_paper", "quality 'observed' needs the reads"),
+    ],
 )
 def test_budgets_are_refused_where_they_could_not_be_kept(mixer, message):
     with pytest.raises(ValueError, match=message):

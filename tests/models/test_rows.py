@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from torchcram.models.rows import lay_out
 
-masks = st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=4).filter(lambda rows: any(map(any, rows)))
+masks = st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=4).filter(
+    lambda rows: any(map(any, rows))
+)
 
 
 @given(masks, st.booleans())
@@ -26,11 +28,16 @@ def test_padding_is_moved_behind_and_back(mask, fixed):
 def test_packed_sequences_get_a_row_each(lengths, padding):
     """Two rows of the batch hold the same sequences, and padding before them."""
     real = torch.cat([torch.zeros(padding), torch.ones(sum(lengths))]).bool().expand(2, -1)
-    positions = torch.cat([torch.zeros(padding, dtype=torch.long), *(torch.arange(length) for length in lengths)]).expand(2, -1)
+    positions = torch.cat(
+        [torch.zeros(padding, dtype=torch.long), *(torch.arange(length) for length in lengths)]
+    ).expand(2, -1)
     rows = lay_out(*real.shape, real, positions)
     assert rows.lengths.tolist() == lengths * 2
     values = torch.arange(real.numel()).view(real.shape) + 1
-    assert torch.equal(rows.put_back(rows.gathered(values)), torch.where(real, values, 0) if rows.mask is not None else values)
+    assert torch.equal(
+        rows.put_back(rows.gathered(values)),
+        torch.where(real, values, 0) if rows.mask is not None else values,
+    )
 
 
 def test_a_batch_without_holes_is_left_alone():

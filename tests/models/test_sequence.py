@@ -1,4 +1,5 @@
-"""The whole model: inputs of both kinds, irregular times, a loss for each head over the scored targets, state carried from piece to piece."""
+"""The whole model: inputs of both kinds, irregular times, a loss for each head over the scored targets,
+state carried from piece to piece."""
 
 from dataclasses import replace
 
@@ -26,7 +27,11 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def batch(*, symbols: bool = False, seed: int = 0, **changed) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randint(7, (BATCH, TIME), generator=generator) if symbols else torch.randn(BATCH, TIME, 5, generator=generator)
+    inputs = (
+        torch.randint(7, (BATCH, TIME), generator=generator)
+        if symbols
+        else torch.randn(BATCH, TIME, 5, generator=generator)
+    )
     gap, horizon = torch.rand(2, BATCH, TIME, generator=generator)
     targets = {
         "class": torch.randint(4, (BATCH, TIME), generator=generator),
@@ -43,14 +48,25 @@ def model(*, symbols: bool = False, **options) -> SequenceModel:
 
 
 def steps(given: Batch, start: int, stop: int) -> Batch:
-    return replace(given, inputs=given.inputs[:, start:stop], gap=given.gap[:, start:stop], horizon=given.horizon[:, start:stop], targets={})
+    return replace(
+        given,
+        inputs=given.inputs[:, start:stop],
+        gap=given.gap[:, start:stop],
+        horizon=given.horizon[:, start:stop],
+        targets={},
+    )
 
 
 @pytest.mark.parametrize("symbols", [False, True], ids=["continuous", "symbols"])
 def test_each_head_gives_an_output_of_its_size(symbols):
     outputs = model(symbols=symbols)(batch(symbols=symbols)).outputs
     sizes = {name: tuple(output.shape) for name, output in outputs.items()}
-    assert sizes == {"class": (BATCH, TIME, 4), "value": (BATCH, TIME, 2), "kind": (BATCH, 3), "level": (BATCH, 1)}
+    assert sizes == {
+        "class": (BATCH, TIME, 4),
+        "value": (BATCH, TIME, 2),
+        "kind": (BATCH, 3),
+        "level": (BATCH, 1),
+    }
 
 
 @pytest.mark.parametrize("symbols", [False, True], ids=["continuous", "symbols"])
@@ -58,9 +74,15 @@ def test_every_input_counts(symbols):
     """Another symbol or feature, another gap, another horizon: each changes the output of its step."""
     lived, given = model(symbols=symbols), batch(symbols=symbols)
     before = lived(given).outputs["class"]
-    others = {"inputs": (given.inputs + 1) % 7 if symbols else given.inputs + 1, "gap": given.gap + 1, "horizon": given.horizon + 1}
+    others = {
+        "inputs": (given.inputs + 1) % 7 if symbols else given.inputs + 1,
+        "gap": given.gap + 1,
+        "horizon": given.horizon + 1,
+    }
     for name, other in others.items():
-        assert (lived(replace(given, **{name: other})).outputs["class"] - before).abs().amax(-1).min() > 1e-3, name
+        assert (lived(replace(given, **{name: other})).outputs["class"] - before).abs().amax(
+            -1
+        ).min() > 1e-3, name
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
@@ -71,7 +93,12 @@ def test_pieces_with_carried_states_are_the_whole(mixer):
         pieces.append(lived(steps(given, start, stop), states, control=ROUTED))
         states = pieces[-1].states
     assert len(states) == 3
-    torch.testing.assert_close(torch.cat([piece.outputs["class"] for piece in pieces], 1), whole.outputs["class"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        torch.cat([piece.outputs["class"] for piece in pieces], 1),
+        whole.outputs["class"],
+        rtol=1e-9,
+        atol=1e-9,
+    )
     torch.testing.assert_close(pieces[-1].outputs["kind"], whole.outputs["kind"], rtol=1e-9, atol=1e-9)
     for ours, theirs in zip(states, whole.states, strict=True):
         assert_same(state_tensors(ours), state_tensors(theirs))
@@ -80,12 +107,25 @@ def test_pieces_with_carried_states_are_the_whole(mixer):
 def test_nothing_that_a_later_step_brings_reaches_an_earlier_one():
     lived, given, noise = model(), batch(), torch.rand(BATCH, TIME, 2, 4)
     other = batch(seed=1)
-    mixed = replace(given, **{name: torch.cat([getattr(given, name)[:, :5], getattr(other, name)[:, 5:]], 1) for name in ("inputs", "gap", "horizon")})
+    mixed = replace(
+        given,
+        **{
+            name: torch.cat([getattr(given, name)[:, :5], getattr(other, name)[:, 5:]], 1)
+            for name in ("inputs", "gap", "horizon")
+        },
+    )
     for control, drawn in ((ROUTED, None), (TRAINING, noise)):
         before, after = (lived(one, control=control, noise=drawn) for one in (given, mixed))
-        torch.testing.assert_close(before.outputs["value"][:, :5], after.outputs["value"][:, :5], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            before.outputs["value"][:, :5], after.outputs["value"][:, :5], rtol=1e-9, atol=1e-9
+        )
         for ours, theirs in zip(before.blocks, after.blocks, strict=True):
-            assert_same(*({name: values[:, :5] for name, values in tensors(block).items()} for block in (ours, theirs)))
+            assert_same(
+                *(
+                    {name: values[:, :5] for name, values in tensors(block).items()}
+                    for block in (ours, theirs)
+                )
+            )
 
 
 def test_each_layer_has_noise_of_its_own():
@@ -120,14 +160,20 @@ def test_losses_are_means_over_all_targets_where_all_are_scored():
     losses = model().task_losses(outputs, given)
     assert list(losses) == [head.name for head in HEADS]
     for name, width in (("class", 4), ("kind", 3)):
-        torch.testing.assert_close(losses[name], cross_entropy(outputs[name].view(-1, width), given.targets[name].view(-1)))
+        torch.testing.assert_close(
+            losses[name], cross_entropy(outputs[name].view(-1, width), given.targets[name].view(-1))
+        )
     for name in ("value", "level"):
         torch.testing.assert_close(losses[name], (outputs[name] - given.targets[name]).square().mean())
 
 
 def test_targets_that_are_not_scored_count_nowhere():
     given, keep = batch(), torch.rand(BATCH, TIME) < 0.5
-    targets = {**given.targets, "class": torch.where(keep, given.targets["class"], -100), "value": torch.where(keep[..., None], given.targets["value"], NAN)}
+    targets = {
+        **given.targets,
+        "class": torch.where(keep, given.targets["class"], -100),
+        "value": torch.where(keep[..., None], given.targets["value"], NAN),
+    }
     targets["value"][0, :, 1] = NAN
     given = replace(given, targets=targets)
     outputs = outputs_for(given)
@@ -151,7 +197,9 @@ def test_padding_is_not_scored_at_steps_and_does_not_matter_for_sequences():
 
 
 def test_without_a_scored_target_a_loss_is_zero_and_so_is_its_gradient():
-    given = batch(targets={"class": torch.full((BATCH, TIME), -100), "value": torch.full((BATCH, TIME, 2), NAN)})
+    given = batch(
+        targets={"class": torch.full((BATCH, TIME), -100), "value": torch.full((BATCH, TIME, 2), NAN)}
+    )
     outputs = outputs_for(given)
     for head in HEADS[:2]:
         loss = head_loss(head, outputs[head.name], given)
@@ -163,8 +211,18 @@ def test_without_a_scored_target_a_loss_is_zero_and_so_is_its_gradient():
 def test_losses_of_low_precision_outputs_are_computed_in_fp32():
     given = batch()
     for head in HEADS[:2]:
-        targets = {name: target.float() if target.is_floating_point() else target for name, target in given.targets.items()}
-        assert head_loss(head, torch.randn(BATCH, TIME, head.size, dtype=torch.bfloat16), replace(given, targets=targets)).dtype == torch.float32
+        targets = {
+            name: target.float() if target.is_floating_point() else target
+            for name, target in given.targets.items()
+        }
+        assert (
+            head_loss(
+                head,
+                torch.randn(BATCH, TIME, head.size, dtype=torch.bfloat16),
+                replace(given, targets=targets),
+            ).dtype
+            == torch.float32
+        )
 
 
 # construction
@@ -175,8 +233,12 @@ def test_parameter_groups_hold_every_parameter_once():
     trunk, fast = cram.parameter_groups(fast_factor=5.0)
     assert (trunk["factor"], fast["factor"]) == (1.0, 5.0)
     assert sorted(map(id, trunk["params"] + fast["params"])) == sorted(map(id, cram.parameters()))
-    assert {id(parameter) for parameter in fast["params"]} >= {id(parameter) for block in cram.blocks for parameter in block.router.parameters()}
-    assert not {id(parameter) for parameter in fast["params"]} & {id(parameter) for parameter in cram.blocks[0].episodic.parameters()}
+    assert {id(parameter) for parameter in fast["params"]} >= {
+        id(parameter) for block in cram.blocks for parameter in block.router.parameters()
+    }
+    assert not {id(parameter) for parameter in fast["params"]} & {
+        id(parameter) for parameter in cram.blocks[0].episodic.parameters()
+    }
     assert [group["factor"] for group in dense.parameter_groups(fast_factor=5.0)] == [1.0]
 
 

@@ -55,9 +55,13 @@ def test_the_mean_of_nothing_is_zero():
 
 
 def test_in_two_processes_both_count(tmp_path: Path):
-    """The average over processes of a mean, and of its gradient, is that over all rows: 16 over 4, although one process has three quarters of them."""
+    """The average over processes of a mean, and of its gradient, is that over all rows: 16 over 4,
+    although one process has three quarters of them."""
     command = [sys.executable, "-c", TWO]
-    processes = [subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stderr=subprocess.PIPE, text=True) for rank in (0, 1)]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors

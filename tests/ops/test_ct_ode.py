@@ -33,12 +33,16 @@ def test_without_recurrence_it_is_exact():
 def test_one_step_is_the_formula_of_the_paper():
     state, drive, gate, recurrent = problem()
     by_hand = state + gate.sigmoid() * torch.tanh(torch.einsum("ij,bj->bi", recurrent, state) + drive)
-    torch.testing.assert_close(ct_ode_step(state, drive, gate, recurrent, steps=1), by_hand, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        ct_ode_step(state, drive, gate, recurrent, steps=1), by_hand, rtol=0, atol=1e-12
+    )
 
 
 def test_a_closed_gate_keeps_the_state():
     state, drive, gate, recurrent = problem()
-    torch.testing.assert_close(ct_ode_step(state, drive, torch.full_like(gate, -50.0), recurrent, steps=4), state, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        ct_ode_step(state, drive, torch.full_like(gate, -50.0), recurrent, steps=4), state, rtol=0, atol=1e-12
+    )
 
 
 def test_gradients_are_those_of_finite_differences():

@@ -15,12 +15,19 @@ EXACT = {"rtol": 1e-9, "atol": 1e-9}
 def problem(shape: tuple[int, ...], *, size: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x, above = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
-    return (size * x).requires_grad_(), torch.rand(shape[-1], generator=generator, dtype=torch.float64).requires_grad_(), above
+    return (
+        (size * x).requires_grad_(),
+        torch.rand(shape[-1], generator=generator, dtype=torch.float64).requires_grad_(),
+        above,
+    )
 
 
 def results(norm, x: Tensor, weight: Tensor | None, above: Tensor) -> list[Tensor]:
     output = norm(x, weight)
-    return [output, *torch.autograd.grad(output, [tensor for tensor in (x, weight) if tensor is not None], above)]
+    return [
+        output,
+        *torch.autograd.grad(output, [tensor for tensor in (x, weight) if tensor is not None], above),
+    ]
 
 
 @pytest.fixture
@@ -37,7 +44,9 @@ def fast(monkeypatch):
 def test_values_and_gradients_are_those_of_the_reference(shape, weighted, fast):
     x, weight, above = problem(shape)
     weight = weight if weighted else None
-    for mine, theirs in zip(results(rms_norm, x, weight, above), results(rms_norm_reference, x, weight, above), strict=True):
+    for mine, theirs in zip(
+        results(rms_norm, x, weight, above), results(rms_norm_reference, x, weight, above), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, **EXACT)
     assert fast
 
@@ -45,7 +54,9 @@ def test_values_and_gradients_are_those_of_the_reference(shape, weighted, fast):
 @given(size=st.floats(1e-12, 1e12), seed=st.integers(0, 99))
 def test_however_large_or_small_the_input(size, seed):
     x, weight, above = problem((3, 4), size=size, seed=seed)
-    for mine, theirs in zip(results(rms_norm, x, weight, above), results(rms_norm_reference, x, weight, above), strict=True):
+    for mine, theirs in zip(
+        results(rms_norm, x, weight, above), results(rms_norm_reference, x, weight, above), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=0.0 if size < 1 else 1e-9)
 
 
@@ -100,7 +111,9 @@ def test_it_can_be_transformed_like_any_function():
     def loss(norm):
         return lambda row: norm(row, weight).pow(3).sum()
 
-    mine, theirs = (torch.func.vmap(torch.func.grad(loss(norm)))(x.detach()) for norm in (rms_norm, rms_norm_reference))
+    mine, theirs = (
+        torch.func.vmap(torch.func.grad(loss(norm)))(x.detach()) for norm in (rms_norm, rms_norm_reference)
+    )
     torch.testing.assert_close(mine, theirs, **EXACT)
 
 

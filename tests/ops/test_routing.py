@@ -1,4 +1,5 @@
-"""Straight-through mixing is hard forwards and soft backwards, and skipping values leaves its gradient right on average."""
+"""Straight-through mixing is hard forwards and soft backwards, and skipping values leaves its gradient
+right on average."""
 
 import pytest
 import torch
@@ -6,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchcram.ops.routing import gumbel_noise, logistic_noise, priced, straight_through_mix, straight_through_mix_reference
+from torchcram.ops.routing import (
+    gumbel_noise,
+    logistic_noise,
+    priced,
+    straight_through_mix,
+    straight_through_mix_reference,
+)
 
 SHAPE = (3, 5)
 
@@ -35,7 +42,9 @@ def test_backwards_a_chosen_value_gets_the_gradient_and_another_none():
 def test_backwards_a_probability_gets_the_weighted_product_of_gradient_and_value():
     value, chosen, probability, above = problem()
     weight = torch.linspace(0, 2, 15, dtype=torch.float64).view(SHAPE)
-    (gradient,) = torch.autograd.grad(straight_through_mix(value, chosen, probability, weight), probability, above)
+    (gradient,) = torch.autograd.grad(
+        straight_through_mix(value, chosen, probability, weight), probability, above
+    )
     torch.testing.assert_close(gradient, (above * value).sum(-1) * weight, rtol=1e-12, atol=1e-12)
 
 
@@ -43,12 +52,17 @@ def test_backwards_a_probability_gets_the_weighted_product_of_gradient_and_value
 def test_values_and_gradients_are_those_of_the_reference(weighs):
     value, chosen, probability, above = problem()
     weight = torch.linspace(0, 2, 15, dtype=torch.float64).view(SHAPE) * weighs
-    both = (_mixed(mix, value, chosen, probability, weight, above) for mix in (straight_through_mix, straight_through_mix_reference))
+    both = (
+        _mixed(mix, value, chosen, probability, weight, above)
+        for mix in (straight_through_mix, straight_through_mix_reference)
+    )
     for mine, theirs in zip(*both, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
-def _mixed(mix, value: Tensor, chosen: Tensor, probability: Tensor, weight: Tensor, above: Tensor) -> list[Tensor]:
+def _mixed(
+    mix, value: Tensor, chosen: Tensor, probability: Tensor, weight: Tensor, above: Tensor
+) -> list[Tensor]:
     mixed = mix(value, chosen, probability, weight)
     return [mixed, *torch.autograd.grad(mixed, (value, probability), above)]
 
@@ -58,7 +72,11 @@ def test_second_derivatives_are_those_of_the_reference():
     weight = torch.linspace(0, 2, 15, dtype=torch.float64).view(SHAPE)
 
     def twice(mix) -> list[Tensor]:
-        first = torch.autograd.grad((mix(value, chosen, probability, weight) * above).square().sum(), (value, probability), create_graph=True)
+        first = torch.autograd.grad(
+            (mix(value, chosen, probability, weight) * above).square().sum(),
+            (value, probability),
+            create_graph=True,
+        )
         return list(torch.autograd.grad(sum(part.square().sum() for part in first), value))
 
     for mine, theirs in zip(twice(straight_through_mix), twice(straight_through_mix_reference), strict=True):
@@ -69,7 +87,9 @@ def test_it_can_be_transformed_like_any_function():
     value, chosen, probability, _ = (tensor.detach() for tensor in problem())
 
     def loss(mix):
-        return lambda value, chosen, probability: mix(value[None], chosen[None], probability[None], probability[None].detach()).pow(3).sum()
+        return lambda value, chosen, probability: (
+            mix(value[None], chosen[None], probability[None], probability[None].detach()).pow(3).sum()
+        )
 
     both = [
         torch.func.vmap(torch.func.grad(loss(mix), argnums=(0, 2)))(value, chosen, probability)
@@ -91,15 +111,23 @@ def test_a_probability_that_learns_nothing_costs_nothing_and_one_of_lower_precis
 
 @pytest.mark.parametrize("rate", [0.02, 0.2])
 def test_exploration_leaves_the_expected_gradient_as_if_everything_had_been_read(rate):
-    """Values of skipped tokens are seen at the exploration rate and counted with its inverse: unbiased, to 5 standard errors."""
+    """Values of skipped tokens are seen at the exploration rate and counted with its inverse: unbiased, to
+    5 standard errors."""
     value, chosen, probability, above = problem()
     dense = (above * value).sum(-1).detach()
-    generator, total, squares, draws = torch.Generator().manual_seed(1), torch.zeros_like(dense), torch.zeros_like(dense), 1500
+    generator, total, squares, draws = (
+        torch.Generator().manual_seed(1),
+        torch.zeros_like(dense),
+        torch.zeros_like(dense),
+        1500,
+    )
     for _ in range(draws):
         explored = ~chosen & (torch.rand(SHAPE, generator=generator) < rate)
         weight = chosen + explored.double() / rate
         computed = torch.where((chosen | explored)[..., None], value, 0.0)
-        (gradient,) = torch.autograd.grad(straight_through_mix(computed, chosen, probability, weight), probability, above)
+        (gradient,) = torch.autograd.grad(
+            straight_through_mix(computed, chosen, probability, weight), probability, above
+        )
         total, squares = total + gradient, squares + gradient.square()
     mean = total / draws
     error = ((squares / draws - mean.square()).clamp_min(0) / draws).sqrt()
@@ -118,7 +146,8 @@ def test_a_steady_price_is_charged_on_the_probability_and_pulls_a_logit_with_it(
 
 @given(start=st.floats(-12, 12))
 def test_a_steady_price_moves_a_router_that_is_sure(start):
-    """In single precision, and to the balance: the pull of a gain ``g`` on a read, ``g p (1 - p)``, equals that of the price at ``p = 1 - price / g``."""
+    """In single precision, and to the balance: the pull of a gain ``g`` on a read, ``g p (1 - p)``, equals
+    that of the price at ``p = 1 - price / g``."""
     logit = torch.tensor(float(start), requires_grad=True)
     optimizer = torch.optim.Adam([logit], lr=0.1)
     for _ in range(400):
@@ -152,7 +181,9 @@ def test_logistic_noise_follows_the_logistic_law(uniform):
     noise = logistic_noise(uniform)
     for bound in (-2.0, 0.0, 1.0):
         expected = torch.sigmoid(torch.tensor(bound)).item()
-        assert (noise < bound).double().mean().item() == pytest.approx(expected, abs=5 * (0.25 / 40_000) ** 0.5)
+        assert (noise < bound).double().mean().item() == pytest.approx(
+            expected, abs=5 * (0.25 / 40_000) ** 0.5
+        )
 
 
 def test_gumbel_noise_chooses_in_proportion_to_the_softmax(seeded):

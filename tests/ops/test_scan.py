@@ -1,4 +1,5 @@
-"""The fast scan is the slow one: values, final state and every gradient, for every length around the chunk size, real and complex."""
+"""The fast scan is the slow one: values, final state and every gradient, for every length around the chunk
+size, real and complex."""
 
 import pytest
 import torch
@@ -14,14 +15,22 @@ LENGTHS = [1, 2, 3, 7, 63, 64, 65, 257]
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
-def problem(time: int, *, dtype: torch.dtype = torch.float64, batch: int = 2, size: int = 3, seed: int = 0) -> list[Tensor]:
+def problem(
+    time: int, *, dtype: torch.dtype = torch.float64, batch: int = 2, size: int = 3, seed: int = 0
+) -> list[Tensor]:
     """Decays of modulus 0 to 1, both ends included; inputs; an initial state."""
     generator = torch.Generator().manual_seed(seed)
     decay = torch.rand(batch, time, size, generator=generator, dtype=torch.float64)
     decay = torch.where(decay < 0.1, 0.0, torch.where(decay > 0.8, 1.0, decay)).to(dtype)
     if dtype.is_complex:
-        decay = decay * torch.polar(torch.ones(decay.shape, dtype=torch.float64), 6.3 * torch.rand(decay.shape, generator=generator, dtype=torch.float64))
-    inputs, initial = (torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((batch, time, size), (batch, size)))
+        decay = decay * torch.polar(
+            torch.ones(decay.shape, dtype=torch.float64),
+            6.3 * torch.rand(decay.shape, generator=generator, dtype=torch.float64),
+        )
+    inputs, initial = (
+        torch.randn(*shape, generator=generator, dtype=dtype)
+        for shape in ((batch, time, size), (batch, size))
+    )
     return [tensor.requires_grad_() for tensor in (decay, inputs, initial)]
 
 
@@ -43,7 +52,9 @@ def test_states_and_gradients_are_those_of_the_reference(time, dtype):
 def test_backwards_is_forwards_seen_from_the_other_end(time):
     decay, inputs, initial = (tensor.detach() for tensor in problem(time))
     (backwards,) = chunked.run((decay,), (inputs,), (initial,), backwards=True)
-    torch.testing.assert_close(backwards, scan_reference(decay.flip(1), inputs.flip(1), initial).flip(1), **EXACT)
+    torch.testing.assert_close(
+        backwards, scan_reference(decay.flip(1), inputs.flip(1), initial).flip(1), **EXACT
+    )
 
 
 @given(time=st.integers(1, 40), batch=st.integers(0, 3), size=st.integers(1, 3), seed=st.integers(0, 9))
@@ -75,7 +86,9 @@ def test_the_arguments_are_left_as_they_were(time):
 
 def test_it_is_the_recurrence():
     """By hand: 2, then 0.5 * 2 + 1 = 2, then 0 * 2 + 3 = 3, then 1 * 3 - 1 = 2."""
-    decay, inputs = (torch.tensor(values)[None, :, None] for values in ([0.25, 0.5, 0.0, 1.0], [0.0, 1.0, 3.0, -1.0]))
+    decay, inputs = (
+        torch.tensor(values)[None, :, None] for values in ([0.25, 0.5, 0.0, 1.0], [0.0, 1.0, 3.0, -1.0])
+    )
     assert scan(decay, inputs, torch.tensor([[8.0]])).flatten().tolist() == [2.0, 2.0, 3.0, 2.0]
     assert scan_reference(decay, inputs, torch.tensor([[8.0]])).flatten().tolist() == [2.0, 2.0, 3.0, 2.0]
 
@@ -88,7 +101,10 @@ def test_no_gap_is_too_short_or_too_long_in_single_precision(rate):
     turn = torch.polar(torch.ones_like(gap), 3.0 * gap)
 
     def run(function):
-        return gradients(lambda rates, inputs: function(torch.exp(-rates * gap) * turn, inputs, inputs[:, 0]), [rates, inputs])
+        return gradients(
+            lambda rates, inputs: function(torch.exp(-rates * gap) * turn, inputs, inputs[:, 0]),
+            [rates, inputs],
+        )
 
     for fast, slow in zip(run(scan), run(scan_reference), strict=True):
         assert fast.isfinite().all()
@@ -105,8 +121,16 @@ class Allocated(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operation, and count results that are not views of what went in."""
         result = func(*args, **(kwargs or {}))
-        given = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
-        made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given]
+        given = {
+            tensor.untyped_storage().data_ptr()
+            for tensor in tree_leaves((args, kwargs))
+            if isinstance(tensor, Tensor)
+        }
+        made = [
+            tensor
+            for tensor in tree_leaves(result)
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given
+        ]
         self.total += sum(tensor.untyped_storage().nbytes() for tensor in made)
         return result
 
@@ -124,6 +148,8 @@ def test_memory_is_linear_in_the_length():
 
 def test_what_counts_memory_sees_a_square():
     def square(decay, inputs, initial):
-        return torch.ones(inputs.shape[1], inputs.shape[1], dtype=inputs.dtype) @ (decay * inputs)[0] + initial
+        return (
+            torch.ones(inputs.shape[1], inputs.shape[1], dtype=inputs.dtype) @ (decay * inputs)[0] + initial
+        )
 
     assert allocated(square, 2048) / allocated(square, 256) > 16

@@ -9,7 +9,9 @@ from torchcram.ops.silu_gate import silu_gate, silu_gate_reference
 
 def problem() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    value, gate, above = (3 * torch.randn(2, 5, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    value, gate, above = (
+        3 * torch.randn(2, 5, 4, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
     return value.requires_grad_(), gate.requires_grad_(), above
 
 
@@ -30,14 +32,20 @@ def test_its_inputs_and_the_gradient_from_above_stay_as_they_are():
     output = silu_gate(value, gate)
     for _ in range(2):
         output.backward(above, retain_graph=True)
-    assert all(torch.equal(tensor.detach(), old) for tensor, old in zip((value, gate, above), before, strict=True))
-    torch.testing.assert_close(value.grad, 2 * torch.autograd.grad(silu_gate_reference(value, gate), value, above)[0])
+    assert all(
+        torch.equal(tensor.detach(), old) for tensor, old in zip((value, gate, above), before, strict=True)
+    )
+    torch.testing.assert_close(
+        value.grad, 2 * torch.autograd.grad(silu_gate_reference(value, gate), value, above)[0]
+    )
 
 
 def test_it_keeps_nothing_but_its_inputs():
     kept: list[Tensor] = []
     value, gate, _ = problem()
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor
+    ):
         silu_gate(value, gate)
     assert [tensor.data_ptr() for tensor in kept] == [value.data_ptr(), gate.data_ptr()]
 

@@ -22,7 +22,10 @@ def batch(seeded: Callable[[int], torch.Generator]) -> Batch:
 def marks(axes: Axes, prefix: str) -> dict[int, tuple[float, str]]:
     """Return moment and colour of each mark by its step."""
     found = [line for line in axes.lines if (line.get_gid() or "").startswith(prefix)]
-    return {int(line.get_gid().split("-")[1]): (float(line.get_xdata()[0]), to_hex(line.get_color()).upper()) for line in found}
+    return {
+        int(line.get_gid().split("-")[1]): (float(line.get_xdata()[0]), to_hex(line.get_color()).upper())
+        for line in found
+    }
 
 
 def test_observations_stand_at_their_moments(batch: Batch):
@@ -61,7 +64,9 @@ def test_an_arrow_leads_from_each_answerable_query_to_its_binding(batch: Batch):
         # The value at both ends is the one that the binding shows.
         shown = int(batch.inputs[0, source, -16:].argmax())
         assert int(batch.targets["answer"][0, step]) == shown
-        assert {str(shown)} == {text.get_text() for text in events.texts if text.arrow_patch is None and text.xy[0] == time[step]}
+        assert {str(shown)} == {
+            text.get_text() for text in events.texts if text.arrow_patch is None and text.xy[0] == time[step]
+        }
 
 
 def test_only_the_first_steps_are_drawn(batch: Batch):
@@ -71,8 +76,14 @@ def test_only_the_first_steps_are_drawn(batch: Batch):
 
 
 def test_other_sequences_are_refused(batch: Batch):
-    with pytest.raises(ValueError, match=r"only sequences of SRCD can be drawn: this batch lacks distance, query"):
-        draw_sequence(replace(batch, slices={"binding": batch.slices["binding"]}, info={"pattern": batch.info["pattern"]}))
+    with pytest.raises(
+        ValueError, match=r"only sequences of SRCD can be drawn: this batch lacks distance, query"
+    ):
+        draw_sequence(
+            replace(
+                batch, slices={"binding": batch.slices["binding"]}, info={"pattern": batch.info["pattern"]}
+            )
+        )
 
 
 def test_time_is_real_time(batch: Batch):

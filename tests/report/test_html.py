@@ -37,7 +37,13 @@ def test_the_page_needs_nothing_else(run_dir: Path):
 
 def test_the_page_tells_the_story_the_figures_and_their_origin(run_dir: Path):
     page = unescape(write_report(run_dir).read_text())
-    for text in [*story(read_run(run_dir)), "floor 1.41%, 1.08x the floor", '"d_model": 64', '"threads": 2', "seed 3"]:
+    for text in [
+        *story(read_run(run_dir)),
+        "floor 1.41%, 1.08x the floor",
+        '"d_model": 64',
+        '"threads": 2',
+        "seed 3",
+    ]:
         assert text in page
     assert "This run is unfinished" not in page
 
@@ -58,18 +64,38 @@ def test_an_unfinished_run_is_reported_as_far_as_it_got(run_dir: Path, rewrite):
 
 def test_a_run_on_ones_own_data_has_only_what_it_recorded(run_dir: Path, rewrite):
     kept = ("kind", "step", "task_loss", "any_layer_read_rate")
-    rewrite(run_dir, lambda line: None if line["kind"] == "exposures" else {key: line[key] for key in kept if key in line})
+    rewrite(
+        run_dir,
+        lambda line: None if line["kind"] == "exposures" else {key: line[key] for key in kept if key in line},
+    )
     for name in ("calibration.json", "route_map.json"):
         (run_dir / name).unlink()
-    (run_dir / "summary.json").write_text(json.dumps({"any_layer_read_rate": 0.1, "activity_accuracy": 0.8, "seed": 0}))
+    (run_dir / "summary.json").write_text(
+        json.dumps({"any_layer_read_rate": 0.1, "activity_accuracy": 0.8, "seed": 0})
+    )
     page = write_report(run_dir).read_text()
     assert headings(page) == ["read_rate", "summary", "terms", "details"]
     assert "activity accuracy" in page
 
 
 def test_a_baseline_without_routes_is_reported(run_dir: Path, rewrite):
-    routed = {"phase", "any_layer_read_rate", "read_rate_by_layer", "attention_share", "quality", "familiarity", "routes_by_slice"}
-    rewrite(run_dir, lambda line: None if line["kind"] == "exposures" else {key: value for key, value in line.items() if key not in routed})
+    routed = {
+        "phase",
+        "any_layer_read_rate",
+        "read_rate_by_layer",
+        "attention_share",
+        "quality",
+        "familiarity",
+        "routes_by_slice",
+    }
+    rewrite(
+        run_dir,
+        lambda line: (
+            None
+            if line["kind"] == "exposures"
+            else {key: value for key, value in line.items() if key not in routed}
+        ),
+    )
     for name in ("calibration.json", "route_map.json"):
         (run_dir / name).unlink()
     (run_dir / "summary.json").write_text(json.dumps({"retrieval_accuracy": 0.99, "dynamics_mse": 0.03}))

@@ -16,11 +16,16 @@ def test_the_route_map_shows_every_step_of_every_layer_in_its_colour(run_dir: Pa
     (image,) = axes.images
     routes = json.loads((run_dir / "route_map.json").read_text())["routes"]
     assert np.array_equal(image.get_array(), routes)
-    assert [to_hex(image.to_rgba(np.array([[int(route)]]))[0, 0]).upper() for route in Route] == list(ROUTE_COLOURS.values())
+    assert [to_hex(image.to_rgba(np.array([[int(route)]]))[0, 0]).upper() for route in Route] == list(
+        ROUTE_COLOURS.values()
+    )
     known, needed = (line.get_xdata() - 0.5 for line in axes.lines)
     assert list(needed) == [59, 119, 179, 239]
     assert list(known) == [19, 39, 79, 99, 139, 159, 199, 219]
-    assert axes.get_title(loc="left") == "5 of 256 steps read: 4 of the 4 queries that need it, 1 of the 8 known by heart"
+    assert (
+        axes.get_title(loc="left")
+        == "5 of 256 steps read: 4 of the 4 queries that need it, 1 of the 8 known by heart"
+    )
 
 
 def test_a_long_sequence_is_wrapped_without_loss(run_dir: Path):
@@ -39,9 +44,14 @@ def test_a_long_sequence_is_wrapped_without_loss(run_dir: Path):
 def test_shares_by_slice_are_stacked_to_one(run_dir: Path):
     (axes,) = routes_by_slice_figure(read_run(run_dir)).axes
     widths = np.array([[bar.get_width() for bar in bars] for bars in axes.containers])
-    assert pytest.approx(np.array([[0.02, 0.66, 0.32], [0.03, 0.94, 0.03], [0.002, 0.003, 0.995]])) == widths.T
+    assert (
+        pytest.approx(np.array([[0.02, 0.66, 0.32], [0.03, 0.94, 0.03], [0.002, 0.003, 0.995]])) == widths.T
+    )
     assert [bars[1].get_x() for bars in axes.containers] == pytest.approx([0, 0.03, 0.97])
-    assert axes.get_title(loc="left") == "Answered without a read: 97% of the recurring queries, 0.5% of the novel ones"
+    assert (
+        axes.get_title(loc="left")
+        == "Answered without a read: 97% of the recurring queries, 0.5% of the novel ones"
+    )
 
 
 def test_runs_without_routes_have_no_maps(run_dir: Path, rewrite):

@@ -37,4 +37,4 @@ def test_words_are_escaped_and_what_is_missing_is_an_error():
     with pytest.raises(UndefinedError):
         render("{{ words }}")
     with pytest.raises(UndefinedError):
-        render_file("series.html.jinja", title="t")
+        render_file("torchcram.pretrained.analysis", "checkpoints.html.jinja", title="t")

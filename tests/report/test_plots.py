@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from torchcram.report.plots import accuracy_figure, calibration_figure, exposure_figure, quality_figure, read_rate_figure, smooth
+from torchcram.report.plots import (
+    accuracy_figure,
+    calibration_figure,
+    exposure_figure,
+    quality_figure,
+    read_rate_figure,
+    smooth,
+)
 from torchcram.report.records import read_run
 
 
@@ -33,7 +40,15 @@ def test_read_rates_are_drawn_over_training_with_floor_phases_and_transition(run
     assert line(bottom, "floor")[:, 1] == pytest.approx(0.0080)
     assert line(top, "sharpest fall")[:, 0] == pytest.approx(900)
     assert "Reads fell from 100% to 1.52% of the steps" in words(top)
-    for text in ("acquire", "consolidate", "mature", "any layer 1.52%", "floor 1.41%", "layer 2 0%", "sharpest fall: step 900"):
+    for text in (
+        "acquire",
+        "consolidate",
+        "mature",
+        "any layer 1.52%",
+        "floor 1.41%",
+        "layer 2 0%",
+        "sharpest fall: step 900",
+    ):
         assert text in words(top)
     spans = sorted((patch.get_x(), patch.get_x() + patch.get_width()) for patch in bottom.patches)
     assert spans == [(0, 750), (750, 1600), (1600, 2400)]
@@ -50,21 +65,31 @@ def test_what_a_read_rate_figure_lacks_is_left_out(run_dir: Path, rewrite):
 
 def test_reads_that_did_not_fall_are_not_praised(run_dir: Path, rewrite):
     (run_dir / "summary.json").unlink()
-    rewrite(run_dir, lambda line: {**line, "any_layer_read_rate": 1.0} if "any_layer_read_rate" in line else line)
+    rewrite(
+        run_dir, lambda line: {**line, "any_layer_read_rate": 1.0} if "any_layer_read_rate" in line else line
+    )
     top = read_rate_figure(read_run(run_dir)).axes[0]
     assert "Reads did not fall: 100% of the steps" in words(top)
     assert "sharpest fall" not in words(top)
 
 
 def test_a_length_curriculum_is_marked(run_dir: Path, rewrite):
-    rewrite(run_dir, lambda line: {**line, "length": 2048} if line["kind"] == "train" and line["step"] >= 800 else line)
+    rewrite(
+        run_dir,
+        lambda line: {**line, "length": 2048} if line["kind"] == "train" and line["step"] >= 800 else line,
+    )
     top = read_rate_figure(read_run(run_dir)).axes[0]
     assert line(top, "length")[:, 0] == pytest.approx(800)
     assert "length 2,048" in words(top)
 
 
 def test_accuracy_has_a_line_for_every_slice_also_of_ones_own_task(run_dir: Path, rewrite):
-    rewrite(run_dir, lambda line: {**line, "accuracy": {**line["accuracy"], "walking": 0.5}} if line["kind"] == "eval" else line)
+    rewrite(
+        run_dir,
+        lambda line: (
+            {**line, "accuracy": {**line["accuracy"], "walking": 0.5}} if line["kind"] == "eval" else line
+        ),
+    )
     (axes,) = accuracy_figure(read_run(run_dir)).axes
     assert line(axes, "novel")[1] == pytest.approx([400, 0.06 + 0.935 / (1 + np.exp(80 / 60))])
     assert line(axes, "walking")[:, 1] == pytest.approx(0.5)
@@ -73,7 +98,12 @@ def test_accuracy_has_a_line_for_every_slice_also_of_ones_own_task(run_dir: Path
 
 
 def test_all_is_not_drawn_over_the_queries_but_where_it_stands_alone(run_dir: Path, rewrite):
-    rewrite(run_dir, lambda line: {**line, "accuracy": {"all": 0.5, **line["accuracy"]}} if line["kind"] == "eval" else line)
+    rewrite(
+        run_dir,
+        lambda line: (
+            {**line, "accuracy": {"all": 0.5, **line["accuracy"]}} if line["kind"] == "eval" else line
+        ),
+    )
     assert "all" not in {line.get_label() for line in accuracy_figure(read_run(run_dir)).axes[0].lines}
     rewrite(run_dir, lambda line: {**line, "accuracy": {"all": 0.5}} if line["kind"] == "eval" else line)
     assert line(accuracy_figure(read_run(run_dir)).axes[0], "all")[:, 1] == pytest.approx(0.5)
@@ -89,7 +119,9 @@ def test_the_training_of_a_baseline_is_no_phase(run_dir: Path, rewrite):
 def test_quality_and_familiarity_are_drawn_apart(run_dir: Path):
     quality, familiarity = quality_figure(read_run(run_dir)).axes
     assert line(quality, "novel")[-1] == pytest.approx([890, 0.2])
-    assert line(familiarity, "recurring")[:-4, 1] == pytest.approx(0.7 * (1 - np.exp(-np.arange(0, 2361, 10) / 600)), abs=0.01)
+    assert line(familiarity, "recurring")[:-4, 1] == pytest.approx(
+        0.7 * (1 - np.exp(-np.arange(0, 2361, 10) / 600)), abs=0.01
+    )
     assert line(familiarity, "novel")[-1, 0] == 2400
 
 
@@ -122,7 +154,14 @@ def test_calibration_shows_risk_skipped_share_and_what_was_chosen(run_dir: Path)
     ],
 )
 def test_a_figure_without_data_is_none(run_dir: Path, rewrite, draw: Callable, kind: str, field: str | None):
-    rewrite(run_dir, lambda line: line if line["kind"] != kind else field and {key: value for key, value in line.items() if key != field})
+    rewrite(
+        run_dir,
+        lambda line: (
+            line
+            if line["kind"] != kind
+            else field and {key: value for key, value in line.items() if key != field}
+        ),
+    )
     assert draw(read_run(run_dir)) is None
 
 

@@ -8,7 +8,12 @@ from torchcram.report.records import read_run, series
 
 def test_every_file_is_read(run_dir: Path):
     record = read_run(run_dir)
-    assert (len(record.train), len(record.evaluations), record.last_step, record.torn) == (241, 12, 2400, False)
+    assert (len(record.train), len(record.evaluations), record.last_step, record.torn) == (
+        241,
+        12,
+        2400,
+        False,
+    )
     assert record.config["name"] == "demo"
     assert record.environment["device"] == "cpu"
     assert record.summary is not None
@@ -23,8 +28,16 @@ def test_phases_are_contiguous_and_end_with_the_run(run_dir: Path):
 
 
 def test_a_phase_that_comes_back_is_a_stretch_of_its_own(run_dir: Path, rewrite):
-    rewrite(run_dir, lambda line: {**line, "phase": "consolidate"} if line["step"] >= 2000 and line["kind"] == "train" else line)
-    assert [(phase.name, phase.start) for phase in read_run(run_dir).phases][-2:] == [("mature", 1600), ("consolidate", 2000)]
+    rewrite(
+        run_dir,
+        lambda line: (
+            {**line, "phase": "consolidate"} if line["step"] >= 2000 and line["kind"] == "train" else line
+        ),
+    )
+    assert [(phase.name, phase.start) for phase in read_run(run_dir).phases][-2:] == [
+        ("mature", 1600),
+        ("consolidate", 2000),
+    ]
 
 
 def test_a_series_leaves_out_what_was_not_observed(run_dir: Path):
@@ -39,7 +52,9 @@ def test_a_series_leaves_out_what_was_not_observed(run_dir: Path):
 def test_final_figures_come_from_the_summary_and_else_from_the_last_evaluation(run_dir: Path):
     assert read_run(run_dir).final("retrieval_accuracy", "accuracy", "query") == 0.9985
     (run_dir / "summary.json").unlink()
-    assert read_run(run_dir).final("retrieval_accuracy", "accuracy", "query") == pytest.approx(0.7 * 0.9999 + 0.3 * 0.995)
+    assert read_run(run_dir).final("retrieval_accuracy", "accuracy", "query") == pytest.approx(
+        0.7 * 0.9999 + 0.3 * 0.995
+    )
     assert read_run(run_dir).final("seconds") is None
 
 
@@ -68,7 +83,10 @@ def test_of_a_step_repeated_after_a_resume_the_last_one_counts(run_dir: Path):
 
 @pytest.mark.parametrize(
     ("missing", "message"),
-    [("config.json", r"is no run: config\.json is missing"), ("metrics.jsonl", r"has recorded nothing yet: metrics\.jsonl is missing")],
+    [
+        ("config.json", r"is no run: config\.json is missing"),
+        ("metrics.jsonl", r"has recorded nothing yet: metrics\.jsonl is missing"),
+    ],
 )
 def test_a_directory_that_is_no_run_is_told_what_it_lacks(run_dir: Path, missing: str, message: str):
     (run_dir / missing).unlink()
@@ -81,7 +99,9 @@ def test_a_missing_directory_is_an_error(tmp_path: Path):
         read_run(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(("content", "message"), [('{"half": ', "is damaged"), ("[1, 2]", "holds a list, not an object")])
+@pytest.mark.parametrize(
+    ("content", "message"), [('{"half": ', "is damaged"), ("[1, 2]", "holds a list, not an object")]
+)
 def test_a_damaged_file_is_named(run_dir: Path, content: str, message: str):
     (run_dir / "summary.json").write_text(content)
     with pytest.raises(ValueError, match=rf"summary\.json.*{message}"):

@@ -8,7 +8,16 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from torchcram.report.style import OTHER_COLOURS, ROUTE_COLOURS, SLICE_COLOURS, end_labels, png, rate_axis, slice_colour, styled
+from torchcram.report.style import (
+    OTHER_COLOURS,
+    ROUTE_COLOURS,
+    SLICE_COLOURS,
+    end_labels,
+    png,
+    rate_axis,
+    slice_colour,
+    styled,
+)
 
 
 def test_the_style_leaves_no_trace_not_even_after_an_error():
@@ -37,7 +46,10 @@ def test_a_users_settings_do_not_change_a_figure():
 
 
 def test_pyplot_is_never_touched():
-    code = "import sys, torchcram.report.html, torchcram.report.headline, torchcram.report.drawing; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = (
+        "import sys, torchcram.report.html, torchcram.reproduce.headline, torchcram.report.drawing; "
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -52,9 +64,14 @@ BLINDNESS = {
 
 
 @pytest.mark.parametrize("matrix", BLINDNESS.values(), ids=BLINDNESS.keys())
-@pytest.mark.parametrize("colours", [ROUTE_COLOURS, {name: SLICE_COLOURS[name] for name in SRCD}], ids=["routes", "slices"])
+@pytest.mark.parametrize(
+    "colours", [ROUTE_COLOURS, {name: SLICE_COLOURS[name] for name in SRCD}], ids=["routes", "slices"]
+)
 def test_colours_stay_apart_for_colour_blind_readers(colours: dict, matrix: np.ndarray):
-    seen = {name: np.clip(matrix @ np.array(to_rgb(colour)) ** 2.2, 0, 1) ** (1 / 2.2) for name, colour in colours.items()}
+    seen = {
+        name: np.clip(matrix @ np.array(to_rgb(colour)) ** 2.2, 0, 1) ** (1 / 2.2)
+        for name, colour in colours.items()
+    }
     for first, second in combinations(seen, 2):
         assert np.linalg.norm(seen[first] - seen[second]) > 0.25, (first, second)
 
@@ -84,7 +101,15 @@ def test_labels_at_the_ends_of_lines_are_pushed_apart_as_little_as_needed():
 def test_the_rate_axis_is_logarithmic_and_still_shows_zero():
     axes = Figure().subplots()
     rate_axis(axes, label="reads")
-    zero, thousandth, hundredth, tenth = (axes.transData.transform((0, share))[1] for share in (0.0, 0.001, 0.01, 0.1))
+    zero, thousandth, hundredth, tenth = (
+        axes.transData.transform((0, share))[1] for share in (0.0, 0.001, 0.01, 0.1)
+    )
     assert zero < thousandth
     assert hundredth - thousandth == pytest.approx(tenth - hundredth, rel=1e-6)
-    assert [axes.yaxis.get_major_formatter()(tick, 0) for tick in axes.get_yticks()] == ["0%", "0.1%", "1%", "10%", "100%"]
+    assert [axes.yaxis.get_major_formatter()(tick, 0) for tick in axes.get_yticks()] == [
+        "0%",
+        "0.1%",
+        "1%",
+        "10%",
+        "100%",
+    ]

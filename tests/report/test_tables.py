@@ -21,8 +21,25 @@ def test_figures_stand_beside_their_floors(summary: dict):
 
 
 def test_every_scalar_of_the_summary_is_shown_somewhere(summary: dict):
-    text = " ".join(f"{row.value} {row.note}" for row in summary_rows({**summary, "overridden_accuracy": 0.9871}))
-    for figure in ("98.71%", "99.99%", "99.51%", "116x", "1,310", "0.0274", "0.0262", "0.0201", "21.4%", "18.7%", "41.2%", "148,122", "2,400", "4f0c2a91be77"):
+    text = " ".join(
+        f"{row.value} {row.note}" for row in summary_rows({**summary, "overridden_accuracy": 0.9871})
+    )
+    for figure in (
+        "98.71%",
+        "99.99%",
+        "99.51%",
+        "116x",
+        "1,310",
+        "0.0274",
+        "0.0262",
+        "0.0201",
+        "21.4%",
+        "18.7%",
+        "41.2%",
+        "148,122",
+        "2,400",
+        "4f0c2a91be77",
+    ):
         assert figure in text
 
 
@@ -33,8 +50,15 @@ def test_a_row_whose_figure_is_absent_is_left_out():
 
 
 def test_figures_of_tasks_of_ones_own_are_not_hidden():
-    rows = [row for row in summary_rows({"activity_mse": 0.123456, "accuracy": {"activity": 0.75}, "curve": [1, 2]}) if row.group == "Other figures"]
-    assert [(row.label, row.value) for row in rows] == [("activity mse", "0.1235"), ("accuracy activity", "0.75")]
+    rows = [
+        row
+        for row in summary_rows({"activity_mse": 0.123456, "accuracy": {"activity": 0.75}, "curve": [1, 2]})
+        if row.group == "Other figures"
+    ]
+    assert [(row.label, row.value) for row in rows] == [
+        ("activity mse", "0.1235"),
+        ("accuracy activity", "0.75"),
+    ]
 
 
 def test_the_printed_table_has_every_row_once(summary: dict):
@@ -42,7 +66,9 @@ def test_the_printed_table_has_every_row_once(summary: dict):
     print_summary({**summary, "config_hash": "[bold]x"}, console)
     text = console.file.getvalue()
     for row in summary_rows(summary)[:-1]:
-        assert any(row.label in line and row.value in line and row.note in line for line in text.splitlines()), row
+        assert any(
+            row.label in line and row.value in line and row.note in line for line in text.splitlines()
+        ), row
     # Brackets in a value are text, not markup.
     assert "[bold]x" in text
     assert text.count("Honest costs") == 1
@@ -52,4 +78,8 @@ def test_statistics_stand_beside_the_specification():
     console = Console(file=io.StringIO(), width=100)
     print_statistics({"share of queries": (0.04688, 0.05), "mean gap": (0.2871, None)}, console)
     lines = [line.split() for line in console.file.getvalue().splitlines()]
-    assert lines == [["statistic", "measured", "specified"], ["share", "of", "queries", "0.04688", "0.05"], ["mean", "gap", "0.2871"]]
+    assert lines == [
+        ["statistic", "measured", "specified"],
+        ["share", "of", "queries", "0.04688", "0.05"],
+        ["mean", "gap", "0.2871"],
+    ]

@@ -8,7 +8,11 @@ from torchcram.types import Route
 
 
 def test_tokens_stand_in_their_colours_and_are_escaped():
-    page = text_page("Routes & reads", "Orange is a read.", [Passage(heading="1990-Bush-1", tokens=[("the", 0), (" <b>", 2), (" Union", 1)])])
+    page = text_page(
+        "Routes & reads",
+        "Orange is a read.",
+        [Passage(heading="1990-Bush-1", tokens=[("the", 0), (" <b>", 2), (" Union", 1)])],
+    )
     found = re.findall(r'<span class="(\w+)">(.*?)</span>', page.split("<pre>")[1])
     assert found == [("WORKING", "the"), ("EPISODIC", " &lt;b&gt;"), ("SEMANTIC", " Union")]
     assert "Routes &amp; reads" in page

@@ -5,7 +5,15 @@ from torchcram.report.wording import count, duration, factor, percent, times
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(1.0, "100%"), (0.99996, "> 99.99%"), (0.9984, "99.84%"), (0.0141, "1.41%"), (0.5, "50%"), (0.00001, "< 0.01%"), (0.0, "0%")],
+    [
+        (1.0, "100%"),
+        (0.99996, "> 99.99%"),
+        (0.9984, "99.84%"),
+        (0.0141, "1.41%"),
+        (0.5, "50%"),
+        (0.00001, "< 0.01%"),
+        (0.0, "0%"),
+    ],
 )
 def test_a_percentage_never_rounds_a_miss_away(share: float, text: str):
     assert percent(share) == text

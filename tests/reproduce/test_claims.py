@@ -14,7 +14,9 @@ from torchcram.training.presets import PRESETS
 from torchcram.training.trainer import build_model, build_task
 
 
-@pytest.mark.parametrize(("claim", "scale"), [(claim, scale) for claim in CLAIMS.values() for scale in claim.scales])
+@pytest.mark.parametrize(
+    ("claim", "scale"), [(claim, scale) for claim in CLAIMS.values() for scale in claim.scales]
+)
 def test_every_method_is_a_run_of_its_own_at_every_scale(claim, scale):
     digests = [method.config(PRESETS[scale](), seed=0).digest() for method in claim.methods]
     assert len(set(digests)) == len(digests) == len({method.name for method in claim.methods})
@@ -30,12 +32,16 @@ def test_every_model_of_a_claim_can_be_built(claim):
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
 def test_goals_and_pictures_speak_of_methods_that_are_trained(claim):
     trained = {method.name for method in claim.methods}
-    assert {goal.method for goal in claim.goals} | {name for goal in claim.goals for name in goal.than} | set(claim.picture.methods) <= trained
+    assert {goal.method for goal in claim.goals} | {name for goal in claim.goals for name in goal.than} | set(
+        claim.picture.methods
+    ) <= trained
     assert {method.rival for method in claim.methods} - {""} <= trained
     assert {goal.figure for goal in claim.goals} <= set(claim.figures)
 
 
-@pytest.mark.parametrize(("claim", "scale"), [(claim, scale) for claim in CLAIMS.values() for scale in claim.headline])
+@pytest.mark.parametrize(
+    ("claim", "scale"), [(claim, scale) for claim in CLAIMS.values() for scale in claim.headline]
+)
 def test_a_headline_names_methods_of_its_claim_and_leaves_goals_to_judge_it_by(claim, scale):
     assert scale in claim.scales
     assert {method.name for method in claim.methods_at(scale)} == set(claim.headline[scale])
@@ -65,7 +71,11 @@ def test_an_unknown_claim_gets_the_nearest():
 def test_fields_that_bound_each_other_may_be_changed_in_any_order():
     changes = {"controller.price_most": 0.0, "training.steps": 700, "controller.price_start": 0.0}
     config = Method(name="free", title="free", changes=changes).config(PRESETS["mini"](), seed=0)
-    assert (config.controller.price_start, config.controller.price_most, config.training.steps) == (0.0, 0.0, 700)
+    assert (config.controller.price_start, config.controller.price_most, config.training.steps) == (
+        0.0,
+        0.0,
+        700,
+    )
     for wrong in (
         {"controller.price_most": 0.0},
         {"controller.price_most": -1.0, "controller.price_start": -1.0},
@@ -79,17 +89,32 @@ def test_a_method_with_a_base_names_the_run_that_it_starts_from():
     method = CLAIMS["04_transfer"].method("readout_frozen")
     for seed in (0, 1):
         config = method.config(PRESETS["mini"](), seed=seed)
-        assert config.start_from == CLAIMS["04_transfer"].method("cram").config(PRESETS["mini"](), seed=seed).digest()
-        assert (config.task.kind, config.task.unseen, config.training.frozen) == ("transfer", "readout", ("trunk", "semantic", "router"))
+        assert (
+            config.start_from
+            == CLAIMS["04_transfer"].method("cram").config(PRESETS["mini"](), seed=seed).digest()
+        )
+        assert (config.task.kind, config.task.unseen, config.training.frozen) == (
+            "transfer",
+            "readout",
+            ("trunk", "semantic", "router"),
+        )
 
 
 def test_shares_of_the_steps_follow_the_scale():
-    method = Method(name="late", title="late", changes={"task.drift_at": Share(0.5), "training.steps": Share(2.0)})
+    method = Method(
+        name="late", title="late", changes={"task.drift_at": Share(0.5), "training.steps": Share(2.0)}
+    )
     for scale in ("mini", "demo"):
         preset = PRESETS[scale]()
         config = method.config(preset, seed=3)
-        assert (config.task.drift_at, config.training.steps, config.seed) == (preset.training.steps // 2, 2 * preset.training.steps, 3)
-    assert Method(name="same", title="same", changes={}).config(PRESETS["demo"](), seed=0) == PRESETS["demo"]()
+        assert (config.task.drift_at, config.training.steps, config.seed) == (
+            preset.training.steps // 2,
+            2 * preset.training.steps,
+            3,
+        )
+    assert (
+        Method(name="same", title="same", changes={}).config(PRESETS["demo"](), seed=0) == PRESETS["demo"]()
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,7 +124,11 @@ def test_shares_of_the_steps_follow_the_scale():
         (Goal(method="a", figure="x", sign="<=", number=0.5), "<= 0.5", False),
         (Goal(method="a", figure="x", sign="<=", of="floor", times=2.0), "<= 2 x its floor", True),
         (Goal(method="a", figure="x", sign="<=", of="floor", plus=0.1), "<= its floor + 0.1", False),
-        (Goal(method="a", figure="x", sign=">=", than=("b", "c"), plus=-0.1), ">= the mean of b, c - 0.1", True),
+        (
+            Goal(method="a", figure="x", sign=">=", than=("b", "c"), plus=-0.1),
+            ">= the mean of b, c - 0.1",
+            True,
+        ),
         (Goal(method="a", figure="x", sign=">=", than=("b", "c")), ">= the mean of b, c", False),
         (Goal(method="a", figure="x", sign=">=", than=("b", "d")), ">= the mean of b, d", False),
         (Goal(method="a", figure="y", sign=">=", number=0.0), ">= 0", False),
@@ -129,7 +158,16 @@ def test_a_price_is_steady_for_every_method_that_has_one(scale):
 def trial_rows() -> tuple[list[str], list[dict[str, Any]]]:
     """One row for each of CRAM's trials, all alike."""
     names = list(trials(UNTUNED["cram"]))
-    return names, [{"method": name, "seed": 100, "retrieval_accuracy": 0.99, "any_layer_read_rate": 0.5, "dynamics_mse": 0.03} for name in names]
+    return names, [
+        {
+            "method": name,
+            "seed": 100,
+            "retrieval_accuracy": 0.99,
+            "any_layer_read_rate": 0.5,
+            "dynamics_mse": 0.03,
+        }
+        for name in names
+    ]
 
 
 def test_of_the_trials_about_as_accurate_as_the_best_the_one_with_the_fewest_reads_is_chosen():

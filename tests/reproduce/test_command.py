@@ -7,12 +7,12 @@ import pytest
 
 from fake_runs import fake_run
 from torchcram.cli import main
-from torchcram.report.results_page import OVERVIEW
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
 from torchcram.reproduce.progress import core_hours
+from torchcram.reproduce.results_page import OVERVIEW
+from torchcram.runs.source import source_hash
 from torchcram.training.presets import PRESETS
-from torchcram.training.source import source_hash
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,10 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 def test_a_dry_run_shows_what_is_to_do_and_writes_nothing(monkeypatch, capsys, tmp_path):
-    jobs = [run.job for run in plan([CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=tmp_path, source=source_hash())]
+    jobs = [
+        run.job
+        for run in plan([CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=tmp_path, source=source_hash())
+    ]
     assert run(monkeypatch, "07_recurrence", "--seeds", "1", "--dry-run") == 0
     said = capsys.readouterr().out
     steps = 6 * PRESETS["mini"]().training.steps
@@ -46,7 +49,9 @@ def test_one_method_alone_can_be_trained(monkeypatch, capsys):
 
 
 def test_a_finished_claim_is_only_written_down(monkeypatch, capsys):
-    for planned in plan([CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=Path("runs/reproduce"), source=source_hash()):
+    for planned in plan(
+        [CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=Path("runs/reproduce"), source=source_hash()
+    ):
         fake_run(planned.job.folder, planned.job)
     Path("README.md").write_text("\n".join(OVERVIEW))
     assert run(monkeypatch, "07_recurrence", "--seeds", "1") == 0
@@ -61,7 +66,10 @@ def test_a_finished_claim_is_only_written_down(monkeypatch, capsys):
         (["07_recurence"], "unknown claim '07_recurence': did you mean '07_recurrence'?"),
         (["all", "--scale", "deno"], "unknown scale 'deno': did you mean 'demo'?"),
         (["00_tuning", "--scale", "demo"], "claim '00_tuning' is trained at scale mini alone, not at demo"),
-        (["07_recurrence", "--only", "recurence50"], "unknown method 'recurence50': did you mean 'recurrence50'?"),
+        (
+            ["07_recurrence", "--only", "recurence50"],
+            "unknown method 'recurence50': did you mean 'recurrence50'?",
+        ),
         (["all", "--seeds", "0"], "seeds 0 must be at least 1"),
         (["all", "--jobs", "0"], "jobs 0 must be above 0"),
         (["all", "--executor", "slurm"], "unknown executor 'slurm': valid: local, ray"),
@@ -76,5 +84,8 @@ def test_what_cannot_be_asked_is_one_line(monkeypatch, capsys, tmp_path, argumen
 def test_a_missing_extra_is_one_line_that_names_it_and_nothing_is_written(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run(monkeypatch, "07_recurrence", "--seeds", "1", "--executor", "ray") == 2
-    assert "error: this needs ray, which is not installed: pip install 'torchcram[ray]'" in capsys.readouterr().err
+    assert (
+        "error: this needs ray, which is not installed: pip install 'torchcram[ray]'"
+        in capsys.readouterr().err
+    )
     assert list(tmp_path.iterdir()) == []

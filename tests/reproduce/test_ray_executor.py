@@ -1,4 +1,5 @@
-"""Runs on a local Ray of two workers: what a sweep trains there, what it leaves when asked to stop, and what a lost task looks like."""
+"""Runs on a local Ray of two workers: what a sweep trains there, what it leaves when asked to stop, and
+what a lost task looks like."""
 
 import signal
 import time
@@ -10,9 +11,9 @@ from torchcram.reproduce.plan import Job
 from torchcram.reproduce.progress import SweepProgress
 from torchcram.reproduce.ray_executor import LOST, RayProcess, ray_cluster
 from torchcram.reproduce.sweep import sweep
+from torchcram.runs.source import source_hash
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.loop import train
-from torchcram.training.source import source_hash
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'torchcram[ray]'")
 
@@ -32,8 +33,16 @@ def test_a_sweep_on_two_workers_trains_what_one_process_trains(tmp_path, monkeyp
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.chdir(tmp_path)
     configs = [tiny_config(controller__price_start=price) for price in (0.01, 0.02)]
-    shared = Job(config=acquisition_of(configs[0]), runs=tmp_path / "runs", source=source_hash(), acquires=True)
-    jobs = [shared, *(Job(config=config, runs=tmp_path / "runs", source=source_hash(), start=shared) for config in configs)]
+    shared = Job(
+        config=acquisition_of(configs[0]), runs=tmp_path / "runs", source=source_hash(), acquires=True
+    )
+    jobs = [
+        shared,
+        *(
+            Job(config=config, runs=tmp_path / "runs", source=source_hash(), start=shared)
+            for config in configs
+        ),
+    ]
     with ray_cluster() as (start, workers), SweepProgress(jobs, titles={}, show=False) as progress:
         assert workers == 2
         sweep(jobs, workers=workers, progress=progress, start=start, pause=0.1)

@@ -1,4 +1,5 @@
-"""Rows and verdicts: what a finished run says, what is kept of others, and that results of different code are never mixed."""
+"""Rows and verdicts: what a finished run says, what is kept of others, and that results of different code
+are never mixed."""
 
 import json
 from dataclasses import replace
@@ -26,7 +27,9 @@ def trained(folder, *, seeds=2, source=SOURCE, **figures):
 
 def test_there_is_one_row_a_run_with_the_fields_of_its_summary(tmp_path):
     rows = rows_of(trained(tmp_path))
-    assert [(row["method"], row["seed"], row["scale"]) for row in rows] == [(name, seed, "mini") for seed in (0, 1) for name in ("cram", "cheap", "dense")]
+    assert [(row["method"], row["seed"], row["scale"]) for row in rows] == [
+        (name, seed, "mini") for seed in (0, 1) for name in ("cram", "cheap", "dense")
+    ]
     assert rows[0]["retrieval_accuracy"] == 0.995
     assert rows[0]["source"] == SOURCE
     assert "run_dir" not in rows[0]
@@ -46,25 +49,40 @@ def test_rows_of_other_scales_and_seeds_are_kept_and_those_of_other_configuratio
     for run in demo:
         fake_run(run.job.folder, run.job)
     old = [*rows_of(trained(tmp_path / "a", seeds=2)), *rows_of(demo)]
-    gone = [{**old[0], "method": "gone"}, {**old[1], "config_hash": "000000000000"}, {**old[2], "scale": "huge"}]
+    gone = [
+        {**old[0], "method": "gone"},
+        {**old[1], "config_hash": "000000000000"},
+        {**old[2], "scale": "huge"},
+    ]
     new = rows_of(trained(tmp_path / "b", seeds=1, retrieval_accuracy=0.5))
     both = merged([*gone, *old], new, claim=TOY, source=SOURCE)
     assert [(row["scale"], row["method"], row["seed"]) for row in both] == [
         *(("demo", name, 0) for name in ("cram", "cheap", "dense")),
         *(("mini", name, seed) for name in ("cram", "cheap", "dense") for seed in (0, 1)),
     ]
-    assert [row["retrieval_accuracy"] for row in both if row["scale"] == "mini" and row["seed"] == 0] == [0.5] * 3
+    assert [row["retrieval_accuracy"] for row in both if row["scale"] == "mini" and row["seed"] == 0] == [
+        0.5
+    ] * 3
 
 
 def test_a_claim_is_reproduced_if_every_seed_meets_every_goal(tmp_path):
     groups = grouped(rows_of(trained(tmp_path)), scale="mini", source=SOURCE)
-    assert [(verdict.met, verdict.seeds) for verdict in verdicts(TOY, groups, scale="mini")] == [(2, 2), (2, 2)]
+    assert [(verdict.met, verdict.seeds) for verdict in verdicts(TOY, groups, scale="mini")] == [
+        (2, 2),
+        (2, 2),
+    ]
     assert status_of(TOY, groups, scale="mini", seeds=2) == "reproduced"
     assert status_of(TOY, groups, scale="mini", seeds=3) == "partly"
     assert status_of(replace(TOY, goals=()), groups, scale="mini", seeds=2) == "measured"
 
 
-@pytest.mark.parametrize(("figures", "status"), [({"retrieval_accuracy": 0.98}, "partly"), ({"retrieval_accuracy": 0.98, "any_layer_read_rate": 0.5}, "not")])
+@pytest.mark.parametrize(
+    ("figures", "status"),
+    [
+        ({"retrieval_accuracy": 0.98}, "partly"),
+        ({"retrieval_accuracy": 0.98, "any_layer_read_rate": 0.5}, "not"),
+    ],
+)
 def test_one_seed_that_misses_a_goal_is_enough_to_miss_it(tmp_path, figures, status):
     runs = trained(tmp_path, seeds=1)
     miss = toys(tmp_path, seeds=2)[3]
@@ -81,7 +99,12 @@ def test_results_of_different_code_are_never_averaged(tmp_path):
     assert {row["source"] for row in fresh} == {SOURCE}
     groups = grouped(merged(old, fresh, claim=TOY, source=SOURCE), scale="mini", source=SOURCE)
     assert [len(group.rows) for group in groups.values()] == [1, 1, 1]
-    assert groups["cram"].spread("retrieval_accuracy") == {"mean": 0.995, "least": 0.995, "greatest": 0.995, "runs": 1}
+    assert groups["cram"].spread("retrieval_accuracy") == {
+        "mean": 0.995,
+        "least": 0.995,
+        "greatest": 0.995,
+        "runs": 1,
+    }
 
 
 def test_stale_results_alone_are_marked_and_meet_no_goal(tmp_path):
@@ -95,9 +118,21 @@ def test_stale_results_alone_are_marked_and_meet_no_goal(tmp_path):
 
 def test_the_status_is_that_of_the_largest_scale_measured(tmp_path):
     record = scale_record(TOY, rows_of(trained(tmp_path)), scale="mini", source=SOURCE)
-    assert record["figures"]["cram"]["retrieval_accuracy"] == {"mean": 0.995, "least": 0.995, "greatest": 0.995, "runs": 2}
+    assert record["figures"]["cram"]["retrieval_accuracy"] == {
+        "mean": 0.995,
+        "least": 0.995,
+        "greatest": 0.995,
+        "runs": 2,
+    }
     assert "transition_step" not in record["figures"]["cram"]
-    whole = status_record(TOY, {"demo": {**record, "status": "partly"}, "mini": record, "full": {**record, "figures": {}, "status": "not"}})
+    whole = status_record(
+        TOY,
+        {
+            "demo": {**record, "status": "partly"},
+            "mini": record,
+            "full": {**record, "figures": {}, "status": "not"},
+        },
+    )
     assert (whole["claim"], whole["status"], list(whole["scales"])) == ("99_toy", "partly", ["mini", "demo"])
     json.dumps(whole, allow_nan=False)
 
@@ -142,12 +177,21 @@ def test_the_consolidation_curve_is_fitted_to_late_patterns_alone(tmp_path):
 def test_differences_are_taken_seed_by_seed_of_fresh_rows_alone(tmp_path):
     rows = rows_of(trained(tmp_path))
     for row in rows:
-        row["retrieval_accuracy"] = {"cram": 0.99, "cheap": 0.9 + 0.01 * row["seed"], "dense": 1.0}[row["method"]]
+        row["retrieval_accuracy"] = {"cram": 0.99, "cheap": 0.9 + 0.01 * row["seed"], "dense": 1.0}[
+            row["method"]
+        ]
     pair = Pair(ours="cram", theirs=("cheap",), figures=("retrieval_accuracy", "transition_step"))
-    assert paired(pair, "cheap", grouped(rows, scale="mini", source=SOURCE)) == {"retrieval_accuracy": pytest.approx([0.09, 0.08]), "transition_step": []}
+    assert paired(pair, "cheap", grouped(rows, scale="mini", source=SOURCE)) == {
+        "retrieval_accuracy": pytest.approx([0.09, 0.08]),
+        "transition_step": [],
+    }
     only = [row for row in rows if row["method"] == "cram" or row["seed"] == 1]
-    assert paired(pair, "cheap", grouped(only, scale="mini", source=SOURCE))["retrieval_accuracy"] == pytest.approx([0.08])
-    assert paired(pair, "cheap", grouped(rows, scale="mini", source="otherothero1"))["retrieval_accuracy"] == []
+    assert paired(pair, "cheap", grouped(only, scale="mini", source=SOURCE))[
+        "retrieval_accuracy"
+    ] == pytest.approx([0.08])
+    assert (
+        paired(pair, "cheap", grouped(rows, scale="mini", source="otherothero1"))["retrieval_accuracy"] == []
+    )
 
 
 def test_every_run_of_srcd_is_held_against_the_bound_on_static_routing(tmp_path):
@@ -168,7 +212,9 @@ def transferred(folder, *, levels, source=SOURCE):
             {"kind": "eval", "step": 20 * index, "accuracy": {"query": accuracy}, "keys_computed": keys}
             for index, (accuracy, keys) in enumerate(levels[run.method.name])
         ]
-        (run.job.folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        (run.job.folder / "metrics.jsonl").write_text(
+            "".join(json.dumps(record) + "\n" for record in records)
+        )
     return runs
 
 
@@ -180,8 +226,12 @@ SCRATCH = [(0.5, 100), (0.89, 200), (0.892, 400), (0.9, 800)]
     ("frozen", "keys", "share"),
     [([(0.895, 40), (0.9, 80)], 40, 0.9), ([(0.6, 40), (0.95, 600)], 600, -0.5), ([(0.6, 40)], None, None)],
 )
-def test_a_transferred_run_is_measured_by_the_keys_until_the_accuracy_from_scratch(tmp_path, frozen, keys, share):
-    ours, theirs = rows_of(transferred(tmp_path, levels={"readout_frozen": frozen, "readout_scratch": SCRATCH}))
+def test_a_transferred_run_is_measured_by_the_keys_until_the_accuracy_from_scratch(
+    tmp_path, frozen, keys, share
+):
+    ours, theirs = rows_of(
+        transferred(tmp_path, levels={"readout_frozen": frozen, "readout_scratch": SCRATCH})
+    )
     assert (ours["keys_to_match"], ours["keys_of_rival"]) == (keys, 400)
     assert ours["keys_saved"] == (None if share is None else pytest.approx(share))
     assert ours["reads_saved"] == 0.0

@@ -1,4 +1,5 @@
-"""Plans and sweeps, with processes that are none: what is skipped, shared, resumed, given up, and how many run at once."""
+"""Plans and sweeps, with processes that are none: what is skipped, shared, resumed, given up, and how many
+run at once."""
 
 import json
 import os
@@ -44,7 +45,13 @@ def test_what_others_start_from_must_still_have_its_weights(tmp_path):
     drift = runs[0].job
     assert drift.start in jobs_to_do(runs, refresh=False)
     fake_run(drift.start.folder, drift.start)
-    with pytest.raises(ValueError, match=r"is finished, but its model.safetensors is gone, and other runs start from it: delete the folder"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"is finished, but its model.safetensors is gone, and other runs start from it: delete "
+            r"the folder"
+        ),
+    ):
         jobs_to_do(runs, refresh=False)
     (drift.start.folder / "model.safetensors").touch()
     assert jobs_to_do(runs, refresh=False) == [drift]
@@ -78,12 +85,18 @@ def test_what_was_interrupted_goes_on_and_nothing_else_is_trained(tmp_path):
     first.folder.mkdir()
     (first.folder / "config.json").write_text("{}")
     assert first.state == "started"
-    assert [job.name for job in jobs_to_do(planned(tmp_path), refresh=False)] == [first.start.name, first.name]
+    assert [job.name for job in jobs_to_do(planned(tmp_path), refresh=False)] == [
+        first.start.name,
+        first.name,
+    ]
 
 
 def test_a_failed_run_leaves_its_reason_and_the_others_go_on(tmp_path):
     runs = planned(tmp_path)
-    worked(jobs_to_do(runs, refresh=False), start=lambda job: fail(job) if job.config.model.mixer == "transformer" else finish_at_once(job))
+    worked(
+        jobs_to_do(runs, refresh=False),
+        start=lambda job: fail(job) if job.config.model.mixer == "transformer" else finish_at_once(job),
+    )
     assert [run.job.state for run in runs] == ["finished", "finished", "failed"]
     assert runs[2].job.failure == "training stopped at step 7: the loss is not finite"
     assert [job.name for job in jobs_to_do(runs, refresh=False)] == [runs[2].job.name]
@@ -91,9 +104,13 @@ def test_a_failed_run_leaves_its_reason_and_the_others_go_on(tmp_path):
 
 def test_runs_whose_acquisition_failed_are_given_up_with_its_reason(tmp_path):
     runs = planned(tmp_path)
-    started = worked(jobs_to_do(runs, refresh=False), start=lambda job: fail(job) if job.acquires else finish_at_once(job))
+    started = worked(
+        jobs_to_do(runs, refresh=False), start=lambda job: fail(job) if job.acquires else finish_at_once(job)
+    )
     assert [job.config.model.mixer for job in started if not job.acquires] == ["transformer"]
-    assert runs[0].job.failure.startswith("the acquisition that it starts from failed: training stopped at step 7")
+    assert runs[0].job.failure.startswith(
+        "the acquisition that it starts from failed: training stopped at step 7"
+    )
 
 
 def test_a_process_that_was_killed_leaves_a_reason_too(tmp_path):
@@ -156,7 +173,13 @@ def test_an_interruption_asks_each_process_once_to_save_and_waits_for_it(tmp_pat
     ignored = signal.signal(number, signal.SIG_IGN)
     try:
         with pytest.raises(KeyboardInterrupt):
-            sweep(jobs, workers=2, progress=Interrupted(jobs, titles={}, show=False), start=lambda job: Running(), pause=5.0)
+            sweep(
+                jobs,
+                workers=2,
+                progress=Interrupted(jobs, titles={}, show=False),
+                start=lambda job: Running(),
+                pause=5.0,
+            )
         assert signal.getsignal(number) == signal.SIG_IGN
     finally:
         signal.signal(number, ignored)
@@ -177,7 +200,9 @@ def test_a_run_that_starts_from_another_comes_after_it_and_says_so_in_its_comman
 
 
 def test_a_base_shares_its_acquisition_with_the_others_and_a_failed_one_takes_its_heirs_along(tmp_path):
-    runs = plan([replace(TOY, methods=(TOY.methods[0], HEIR))], scale="mini", seeds=1, runs=tmp_path, source=SOURCE)
+    runs = plan(
+        [replace(TOY, methods=(TOY.methods[0], HEIR))], scale="mini", seeds=1, runs=tmp_path, source=SOURCE
+    )
     jobs = jobs_to_do(runs, refresh=False)
     assert [job.acquires for job in jobs] == [True, False, False, False]
     assert [before.name for before in runs[1].job.before] == [jobs[0].name, runs[1].job.start.name]
@@ -218,7 +243,10 @@ def test_progress_counts_the_steps_that_are_left(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"scale": "minni"}, "unknown scale 'minni': did you mean 'mini'"), ({"seeds": 0}, "seeds 0 must be at least 1")],
+    [
+        ({"scale": "minni"}, "unknown scale 'minni': did you mean 'mini'"),
+        ({"seeds": 0}, "seeds 0 must be at least 1"),
+    ],
 )
 def test_impossible_plans_are_errors(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,5 @@
-"""The process of a run: it trains, goes on, starts from a shared acquisition, and says in one line what went wrong."""
+"""The process of a run: it trains, goes on, starts from a shared acquisition, and says in one line what
+went wrong."""
 
 import os
 import signal
@@ -12,9 +13,9 @@ from tiny_runs import lasting, tiny_config
 from torchcram.reproduce.plan import Job
 from torchcram.reproduce.sweep import launch
 from torchcram.reproduce.worker import alone, work
+from torchcram.runs.source import source_hash
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.loop import train
-from torchcram.training.source import source_hash
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,11 @@ def test_a_run_started_where_ctrl_c_is_blocked_can_be_stopped_and_saves(tmp_path
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         deadline = time.monotonic() + 240
-        while not (job.folder / "checkpoint").exists() and process.poll() is None and time.monotonic() < deadline:
+        while (
+            not (job.folder / "checkpoint").exists()
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130, job.log.read_text()
@@ -57,7 +62,13 @@ def test_a_run_started_where_ctrl_c_is_blocked_can_be_stopped_and_saves(tmp_path
 
 def test_code_that_has_changed_since_the_plan_is_not_mixed_in(tmp_path):
     job = Job(config=tiny_config(), runs=tmp_path, source="0123456789ab")
-    with pytest.raises(ValueError, match=r"the code has changed since this run was planned \(it is [0-9a-f]{12}, planned was 0123456789ab\)"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"the code has changed since this run was planned \(it is [0-9a-f]{12}, planned was "
+            r"0123456789ab\)"
+        ),
+    ):
         work([str(tmp_path / "config.json"), str(job.folder), job.source])
     assert not job.folder.exists()
 
@@ -73,7 +84,14 @@ def test_two_processes_never_write_the_same_run(tmp_path):
 
 
 def test_what_went_wrong_is_the_last_line(tmp_path):
-    command = [sys.executable, "-m", "torchcram.reproduce.worker", str(tmp_path / "no.json"), str(tmp_path / "run"), source_hash()]
+    command = [
+        sys.executable,
+        "-m",
+        "torchcram.reproduce.worker",
+        str(tmp_path / "no.json"),
+        str(tmp_path / "run"),
+        source_hash(),
+    ]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: ")

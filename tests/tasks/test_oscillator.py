@@ -1,4 +1,5 @@
-"""The oscillator is exact over any gap, and nobody who sees the same observations predicts better than its Kalman filter.
+"""The oscillator is exact over any gap, and nobody who sees the same observations predicts better than its
+Kalman filter.
 
 Statistical checks allow five standard errors, computed from the number of draws.
 """
@@ -19,16 +20,36 @@ DRAWS = 20_000
 gaps = st.floats(0.0, 20.0)
 
 
-def oscillator(batch: int = 1, *, frequency: float = 1.3, damping: float = 0.05, phase: float = 0.4, rest: float = 0.7, error: float = 0.1) -> Oscillator:
+def oscillator(
+    batch: int = 1,
+    *,
+    frequency: float = 1.3,
+    damping: float = 0.05,
+    phase: float = 0.4,
+    rest: float = 0.7,
+    error: float = 0.1,
+) -> Oscillator:
     def fill(value: float) -> Tensor:
         return torch.full((batch,), value, dtype=torch.float64)
 
-    return Oscillator(frequency=fill(frequency), damping=fill(damping), phase=fill(phase), stationary_std=rest, observation_std=error)
+    return Oscillator(
+        frequency=fill(frequency),
+        damping=fill(damping),
+        phase=fill(phase),
+        stationary_std=rest,
+        observation_std=error,
+    )
 
 
 def varied(batch: int, *, rest: float = 0.7, error: float = 0.1) -> Oscillator:
     draws = torch.rand(3, batch, dtype=torch.float64)
-    return Oscillator(frequency=0.5 + 1.5 * draws[0], damping=0.01 + 0.3 * draws[1], phase=2 * torch.pi * draws[2], stationary_std=rest, observation_std=error)
+    return Oscillator(
+        frequency=0.5 + 1.5 * draws[0],
+        damping=0.01 + 0.3 * draws[1],
+        phase=2 * torch.pi * draws[2],
+        stationary_std=rest,
+        observation_std=error,
+    )
 
 
 def column(*values: float) -> Tensor:
@@ -44,7 +65,12 @@ def test_advance_is_the_matrix_exponential(frequency, damping, gap):
     process = oscillator(frequency=frequency, damping=damping)
     matrix = torch.tensor([[-damping, -frequency], [frequency, -damping]], dtype=torch.float64)
     state = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
-    torch.testing.assert_close(process.advance(state, column(gap)), state @ torch.linalg.matrix_exp(matrix * gap).T, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        process.advance(state, column(gap)),
+        state @ torch.linalg.matrix_exp(matrix * gap).T,
+        rtol=0,
+        atol=1e-10,
+    )
 
 
 @given(gap=st.floats(1e-3, 20.0), damping=st.floats(1e-3, 1.0))
@@ -60,9 +86,16 @@ def test_noise_variance_is_the_integral_of_the_decayed_noise(gap, damping):
 def test_two_gaps_are_one_gap_in_mean_and_in_variance(first, second, damping):
     process, state = oscillator(damping=damping), torch.tensor([[0.3, -1.2]], dtype=torch.float64)
     whole = column(first + second)
-    torch.testing.assert_close(process.advance(process.advance(state, column(first)), column(second)), process.advance(state, whole), rtol=0, atol=EXACT)
+    torch.testing.assert_close(
+        process.advance(process.advance(state, column(first)), column(second)),
+        process.advance(state, whole),
+        rtol=0,
+        atol=EXACT,
+    )
     carried = torch.exp(-2 * damping * column(second)) * process.noise_variance(column(first))
-    torch.testing.assert_close(carried + process.noise_variance(column(second)), process.noise_variance(whole), rtol=0, atol=EXACT)
+    torch.testing.assert_close(
+        carried + process.noise_variance(column(second)), process.noise_variance(whole), rtol=0, atol=EXACT
+    )
 
 
 def test_no_time_no_change_and_for_ever_means_rest():
@@ -81,24 +114,32 @@ def test_the_start_lies_on_the_unit_circle_at_the_phase():
 
 
 def test_a_positive_frequency_turns_counter_clockwise():
-    quarter = oscillator(frequency=1.0, damping=0.0, phase=0.0).advance(column(1.0, 0.0)[None], column(torch.pi / 2))
+    quarter = oscillator(frequency=1.0, damping=0.0, phase=0.0).advance(
+        column(1.0, 0.0)[None], column(torch.pi / 2)
+    )
     torch.testing.assert_close(quarter, column(0.0, 1.0)[None], rtol=0, atol=EXACT)
 
 
 def test_the_variance_along_a_path_is_that_of_its_gaps():
     process, path = varied(3), path_of_gaps(3, 5)
     for t in range(5):
-        torch.testing.assert_close(process.noise_variance_over(path)[:, t], process.noise_variance(path[:, t]), rtol=0, atol=EXACT)
+        torch.testing.assert_close(
+            process.noise_variance_over(path)[:, t], process.noise_variance(path[:, t]), rtol=0, atol=EXACT
+        )
 
 
 def test_without_noise_a_simulation_is_the_mean(seeded):
     process, path = varied(4, rest=0.0, error=0.0), path_of_gaps(4, 9)
     observations = process.simulate(path, generator=seeded(1))
     for t, time in enumerate(path.cumsum(1).unbind(1)):
-        torch.testing.assert_close(observations[:, t], process.advance(process.start(), time), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            observations[:, t], process.advance(process.start(), time), rtol=0, atol=1e-6
+        )
 
 
-@pytest.mark.parametrize("steps", [[2.0], [1.0, 1.0], [0.0, 0.3, 1.7]], ids=["one gap", "two half gaps", "uneven gaps"])
+@pytest.mark.parametrize(
+    "steps", [[2.0], [1.0, 1.0], [0.0, 0.3, 1.7]], ids=["one gap", "two half gaps", "uneven gaps"]
+)
 def test_simulated_moments_are_those_of_one_gap(steps, seeded):
     process = oscillator(DRAWS, error=0.2)
     last = process.simulate(column(*steps).expand(DRAWS, -1).contiguous(), generator=seeded(2))[:, -1]
@@ -111,10 +152,13 @@ def test_simulated_moments_are_those_of_one_gap(steps, seeded):
 
 
 def test_observation_errors_do_not_enter_the_process(seeded):
-    """With damping 0 there is no process noise: two observations differ from the mean by independent errors of the stated size."""
+    """With damping 0 there is no process noise: two observations differ from the mean by independent
+    errors of the stated size."""
     process = oscillator(DRAWS, damping=0.0, error=0.3)
     path = torch.ones(DRAWS, 2, dtype=torch.float64)
-    mean = torch.stack([process.advance(process.start(), path[:, 0]), process.advance(process.start(), 2 * path[:, 0])], 1)
+    mean = torch.stack(
+        [process.advance(process.start(), path[:, 0]), process.advance(process.start(), 2 * path[:, 0])], 1
+    )
     errors = process.simulate(path, generator=seeded(3)) - mean
     assert (errors.var(0) - 0.09).abs().max() < 5 * 0.09 * (2 / DRAWS) ** 0.5
     assert torch.corrcoef(errors[..., 0].T)[0, 1].abs() < 5 / DRAWS**0.5
@@ -130,7 +174,10 @@ def test_the_generator_is_the_only_source_of_randomness(seeded):
 
 
 def conditional_means(process: Oscillator, observations: Tensor, gaps: Tensor, horizons: Tensor) -> Tensor:
-    """What Gaussian conditioning on all observations so far predicts, by brute force. In the complex plane the process has circular noise."""
+    """What Gaussian conditioning on all observations so far predicts, by brute force.
+
+    In the complex plane the process has circular noise.
+    """
     times, start = gaps.cumsum(1), torch.view_as_complex(process.start())
     rate = torch.complex(-process.damping, process.frequency)[:, None]
     predictions = []
@@ -139,11 +186,17 @@ def conditional_means(process: Oscillator, observations: Tensor, gaps: Tensor, h
         mean = start[:, None] * torch.exp(rate * moments)
         lag = moments[:, :, None] - moments[:, None, :]
         earlier = torch.minimum(moments[:, :, None], moments[:, None, :])
-        turn = torch.exp(torch.complex(-process.damping[:, None, None] * lag.abs(), process.frequency[:, None, None] * lag))
-        covariance = process.stationary_std**2 * -torch.expm1(-2 * process.damping[:, None, None] * earlier) * turn
+        turn = torch.exp(
+            torch.complex(-process.damping[:, None, None] * lag.abs(), process.frequency[:, None, None] * lag)
+        )
+        covariance = (
+            process.stationary_std**2 * -torch.expm1(-2 * process.damping[:, None, None] * earlier) * turn
+        )
         seen = covariance[:, :-1, :-1] + process.observation_std**2 * torch.eye(t + 1, dtype=torch.float64)
         surprise = torch.view_as_complex(observations[:, : t + 1].contiguous()) - mean[:, :-1]
-        predictions.append(mean[:, -1] + (covariance[:, -1:, :-1] @ torch.linalg.solve(seen, surprise[..., None]))[:, 0, 0])
+        predictions.append(
+            mean[:, -1] + (covariance[:, -1:, :-1] @ torch.linalg.solve(seen, surprise[..., None]))[:, 0, 0]
+        )
     return torch.view_as_real(torch.stack(predictions, 1))
 
 
@@ -153,22 +206,30 @@ def test_kalman_is_the_conditional_mean(seeded):
     observations = process.simulate(path, generator=seeded(7)).double()
     gaps, horizons = path[:, :-1], path[:, 1:]
     expected = conditional_means(process, observations[:, :-1], gaps, horizons)
-    torch.testing.assert_close(kalman_predictions(process, observations[:, :-1], gaps, horizons), expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        kalman_predictions(process, observations[:, :-1], gaps, horizons), expected, rtol=0, atol=1e-9
+    )
 
 
 def predicted_variance(process: Oscillator, gaps: Tensor, horizons: Tensor) -> Tensor:
-    """The variance that the filter expects of its own prediction error, per coordinate, in information form."""
+    """The variance that the filter expects of its own prediction error, per coordinate, in information
+    form."""
     variance, expected = torch.zeros_like(process.damping), []
     for gap, horizon in zip(gaps.unbind(1), horizons.unbind(1), strict=True):
         variance = torch.exp(-2 * process.damping * gap) * variance + process.noise_variance(gap)
         variance = 1 / (1 / variance + 1 / process.observation_std**2)
-        expected.append(torch.exp(-2 * process.damping * horizon) * variance + process.noise_variance(horizon) + process.observation_std**2)
+        expected.append(
+            torch.exp(-2 * process.damping * horizon) * variance
+            + process.noise_variance(horizon)
+            + process.observation_std**2
+        )
     return torch.stack(expected, 1)
 
 
 @pytest.fixture(scope="module")
 def forecast() -> tuple[Oscillator, Tensor, Tensor, Tensor]:
-    """Many sequences with the same gaps: the process, the gaps, the observations, and the Kalman prediction errors."""
+    """Many sequences with the same gaps: the process, the gaps, the observations, and the Kalman
+    prediction errors."""
     process, generator = oscillator(DRAWS, damping=0.1), torch.Generator().manual_seed(8)
     path = column(0.0, 0.5, 0.2, 3.0, 0.1, 1.0, 0.4).expand(DRAWS, -1).contiguous()
     observations = process.simulate(path, generator=generator).double()
@@ -185,7 +246,8 @@ def test_the_error_of_kalman_is_the_variance_it_predicts(forecast):
 
 
 def test_what_was_seen_says_nothing_about_the_error_of_kalman(forecast):
-    """Orthogonality: the error is uncorrelated with every observation up to the prediction, so nothing is left to be used."""
+    """Orthogonality: the error is uncorrelated with every observation up to the prediction, so nothing is
+    left to be used."""
     _, _, observations, errors = forecast
     time = errors.shape[1]
     for t in range(time):
@@ -214,9 +276,19 @@ def test_kalman_with_a_wrong_belief_predicts_worse(changed, forecast):
 def test_simple_predictors_are_worse(forecast):
     process, path, observations, errors = forecast
     target, floor = observations[:, 1:], errors.square().mean()
-    rotated = torch.stack([process.advance(observations[:, t], path[:, t + 1]) for t in range(target.shape[1])], 1)
-    from_start = torch.stack([process.advance(process.start(), time) for time in path.cumsum(1)[:, 1:].unbind(1)], 1)
-    for predictions in (observations[:, :-1], rotated, from_start, 0.97 * (errors + target), 1.03 * (errors + target)):
+    rotated = torch.stack(
+        [process.advance(observations[:, t], path[:, t + 1]) for t in range(target.shape[1])], 1
+    )
+    from_start = torch.stack(
+        [process.advance(process.start(), time) for time in path.cumsum(1)[:, 1:].unbind(1)], 1
+    )
+    for predictions in (
+        observations[:, :-1],
+        rotated,
+        from_start,
+        0.97 * (errors + target),
+        1.03 * (errors + target),
+    ):
         assert (predictions - target).square().mean() > floor
 
 
@@ -225,7 +297,9 @@ def test_kalman_does_not_look_ahead(seeded):
     observations = process.simulate(path, generator=seeded(9)).double()
     changed = observations.clone()
     changed[:, 5] += 1.0
-    before, after = (kalman_predictions(process, seen, path, torch.ones_like(path)) for seen in (observations, changed))
+    before, after = (
+        kalman_predictions(process, seen, path, torch.ones_like(path)) for seen in (observations, changed)
+    )
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.equal(before[:, 5], after[:, 5])
 
@@ -236,7 +310,9 @@ def test_kalman_without_observation_noise_believes_the_last_observation(rest, se
     path[:, 0] = 0.0
     observations = process.simulate(path, generator=seeded(10)).double()
     predictions = kalman_predictions(process, observations, path, torch.ones_like(path))
-    expected = torch.stack([process.advance(observations[:, t], torch.ones(3, dtype=torch.float64)) for t in range(5)], 1)
+    expected = torch.stack(
+        [process.advance(observations[:, t], torch.ones(3, dtype=torch.float64)) for t in range(5)], 1
+    )
     torch.testing.assert_close(predictions, expected, rtol=0, atol=1e-6)
 
 

@@ -1,7 +1,8 @@
 """SRCD is what its configuration says, and every answer follows from the inputs.
 
-:class:`Diary` re-derives answers, slices and distances of a sequence in plain Python from nothing but the inputs and the task's table of patterns;
-the vectorised generator must agree with it. Statistical checks allow five standard errors, computed from the number of draws.
+:class:`Diary` re-derives answers, slices and distances of a sequence in plain Python from nothing but the
+inputs and the task's table of patterns; the vectorised generator must agree with it. Statistical checks allow
+five standard errors, computed from the number of draws.
 """
 
 import pytest
@@ -64,7 +65,11 @@ def test_slices_and_facts_follow_from_the_inputs(config, seed):
             elif pattern < 0:
                 assert slices == {"query", "novel", "needs_read"}
             else:
-                assert slices == ({"query", "recurring"} if step["value"] == own[pattern] else {"query", "overridden", "needs_read"})
+                assert slices == (
+                    {"query", "recurring"}
+                    if step["value"] == own[pattern]
+                    else {"query", "overridden", "needs_read"}
+                )
             assert batch.info["distance"][row, time] == step.get("distance", 0)
 
 
@@ -99,13 +104,18 @@ def test_the_same_generator_gives_the_same_batch_and_another_another(config):
 @given(st.integers(0, 5))
 def test_one_generator_goes_on(seed):
     generator, task = torch.Generator().manual_seed(seed), SRCD(config())
-    assert not torch.equal(task.batch(4, generator=generator).inputs, task.batch(4, generator=generator).inputs)
+    assert not torch.equal(
+        task.batch(4, generator=generator).inputs, task.batch(4, generator=generator).inputs
+    )
 
 
 def test_it_is_a_task():
     task = SRCD(config())
     assert isinstance(task, Task)
-    assert [(head.name, head.kind, head.size) for head in task.heads] == [("answer", "classification", 16), ("next_observation", "regression", 2)]
+    assert [(head.name, head.kind, head.size) for head in task.heads] == [
+        ("answer", "classification", 16),
+        ("next_observation", "regression", 2),
+    ]
     assert task.input_size == 2 + 2 + 16 + 16
 
 
@@ -134,9 +144,14 @@ def test_patterns_recur_with_their_values_in_every_batch_and_novel_keys_never():
             known.setdefault(tuple(key), set()).add(value)
     assert len(known) == 12
     assert all(len(values) == 1 for values in known.values())
-    novel = [keys_of(batch, config(), batch.slices["binding"] & (batch.info["pattern"] < 0)) for batch in (first, second)]
+    novel = [
+        keys_of(batch, config(), batch.slices["binding"] & (batch.info["pattern"] < 0))
+        for batch in (first, second)
+    ]
     assert novel[0].isdisjoint(novel[1])
-    assert sum(map(len, novel)) == sum((batch.slices["binding"] & (batch.info["pattern"] < 0)).sum().item() for batch in (first, second))
+    assert sum(map(len, novel)) == sum(
+        (batch.slices["binding"] & (batch.info["pattern"] < 0)).sum().item() for batch in (first, second)
+    )
 
 
 def test_the_seed_of_the_configuration_fixes_the_patterns():
@@ -148,19 +163,24 @@ def test_the_seed_of_the_configuration_fixes_the_patterns():
 
 
 def test_novel_values_are_unpredictable():
-    """Every value is equally likely at novel bindings: chi-square with 15 degrees of freedom stays below its 99.999% point."""
+    """Every value is equally likely at novel bindings: chi-square with 15 degrees of freedom stays below
+    its 99.999% point."""
     batch = draw(config(recurrence=0.0), size=100)
     counts = parts(batch, config())[2][batch.slices["binding"]].sum(0)
     expected = counts.sum() / 16
     assert ((counts - expected).square() / expected).sum() < 51.6
 
 
-@pytest.mark.parametrize(("recurrence", "present", "absent"), [(0.0, "novel", "recurring"), (1.0, "recurring", "novel")])
+@pytest.mark.parametrize(
+    ("recurrence", "present", "absent"), [(0.0, "novel", "recurring"), (1.0, "recurring", "novel")]
+)
 def test_recurrence_at_its_ends(recurrence, present, absent):
     batch = draw(config(recurrence=recurrence))
     assert torch.equal(batch.slices[present], batch.slices["query"])
     assert not batch.slices[absent].any()
-    assert ((batch.info["pattern"] >= 0) == (batch.slices["query"] | batch.slices["binding"]) * recurrence).all()
+    assert (
+        (batch.info["pattern"] >= 0) == (batch.slices["query"] | batch.slices["binding"]) * recurrence
+    ).all()
 
 
 def test_without_patterns_all_is_novel():
@@ -182,7 +202,8 @@ def test_shares_at_full_scale(full):
     assert (full.slices["query"].sum(1) == 102).all()
     recurring = full.info["pattern"] >= 0
     assert_share(recurring[full.slices["query"]], 0.7)
-    # The first two bindings are one recurring and one novel one, so that every query has something to ask for.
+    # The first two bindings are one recurring and one novel one, so that every query has something to ask
+    # for.
     events = [row[flag] for row, flag in zip(recurring, full.slices["binding"], strict=True)]
     assert all(row[0] != row[1] for row in events)
     assert_share(torch.stack([row[2:] for row in events]), 0.7)
@@ -204,7 +225,9 @@ def test_gaps_obey_the_pareto_law(full):
     assert_share(gaps == 10.0, (0.1 / 10.0) ** 1.5)
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("frequency", 0.5, 2.0), ("damping", 0.01, 0.05), ("phase", 0.0, 2 * torch.pi)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("frequency", 0.5, 2.0), ("damping", 0.01, 0.05), ("phase", 0.0, 2 * torch.pi)]
+)
 def test_each_sequence_draws_its_oscillator_uniformly(name, low, high):
     drawn = draw(config(), size=2000).info[name].sort().values
     uniform = (drawn - low) / (high - low)
@@ -216,14 +239,18 @@ def test_each_sequence_draws_its_oscillator_uniformly(name, low, high):
 
 def test_what_a_sequence_draws_is_independent():
     info = draw(config(), size=2000).info
-    together = torch.corrcoef(torch.stack([info["frequency"], info["damping"], info["phase"].cos(), info["phase"].sin()]))
+    together = torch.corrcoef(
+        torch.stack([info["frequency"], info["damping"], info["phase"].cos(), info["phase"].sin()])
+    )
     assert (together - torch.eye(4)).abs().max() < 5 / 2000**0.5
 
 
 @pytest.mark.parametrize(("rest", "error"), [(0.7, 0.3), (0.0, 0.3), (0.7, 0.0)])
 def test_observations_are_those_of_the_stated_oscillator(rest, error):
     """At rest, after a long time, an observation has the variance of the process plus that of the error."""
-    batch = draw(config(gap_min=9.0, damping=(1.0, 1.0), stationary_std=rest, observation_std=error), size=200)
+    batch = draw(
+        config(gap_min=9.0, damping=(1.0, 1.0), stationary_std=rest, observation_std=error), size=200
+    )
     late, variance = batch.inputs[:, 1:, :2], rest**2 + error**2
     assert late.mean().abs() < 5 * (variance / late.numel()) ** 0.5
     assert abs(late.var().item() - variance) < 5 * variance * (2 / late.numel()) ** 0.5
@@ -231,7 +258,10 @@ def test_observations_are_those_of_the_stated_oscillator(rest, error):
 
 def pattern_counts(config: SRCDConfig, size: int = 300) -> Tensor:
     batch = draw(config, size=size)
-    return torch.bincount(batch.info["pattern"][batch.slices["binding"] & (batch.info["pattern"] >= 0)], minlength=config.patterns)
+    return torch.bincount(
+        batch.info["pattern"][batch.slices["binding"] & (batch.info["pattern"] >= 0)],
+        minlength=config.patterns,
+    )
 
 
 def test_the_uniform_law_is_uniform():
@@ -243,14 +273,21 @@ def test_the_uniform_law_is_uniform():
 
 @pytest.mark.parametrize("exponent", [0.7, 1.5])
 def test_the_zipf_law_has_its_exponent(exponent):
-    ranked = pattern_counts(config(pattern_law="zipf", zipf_exponent=exponent, recurrence=1.0), size=600).sort(descending=True).values.double()
+    ranked = (
+        pattern_counts(config(pattern_law="zipf", zipf_exponent=exponent, recurrence=1.0), size=600)
+        .sort(descending=True)
+        .values.double()
+    )
     rank = torch.arange(1, 13, dtype=torch.float64).log()
     centred = rank - rank.mean()
-    assert (-(centred * ranked.log()).sum() / centred.square().sum()).item() == pytest.approx(exponent, abs=0.05)
+    assert (-(centred * ranked.log()).sum() / centred.square().sum()).item() == pytest.approx(
+        exponent, abs=0.05
+    )
 
 
 def test_queries_ask_for_any_earlier_binding_alike():
-    """Among 20 sequences of novel keys, the place of the queried binding among those before it is uniform: mean 1/2, variance 1/12."""
+    """Among 20 sequences of novel keys, the place of the queried binding among those before it is uniform:
+    mean 1/2, variance 1/12."""
     places = []
     for diary in diaries(draw(config(recurrence=0.0), size=40), config(recurrence=0.0)):
         bindings = [time for time, step in enumerate(diary.steps) if step and step["kind"] == "binding"]
@@ -271,7 +308,9 @@ def test_a_curriculum_may_ask_for_another_length(length):
     assert (batch.slices["query"].sum(1) == int(0.25 * length)).all()
 
 
-@given(binding=st.floats(0.005, 0.9), query=st.floats(0.005, 0.9), recurrence=st.sampled_from([0.0, 0.5, 1.0]))
+@given(
+    binding=st.floats(0.005, 0.9), query=st.floats(0.005, 0.9), recurrence=st.sampled_from([0.0, 0.5, 1.0])
+)
 def test_the_shortest_length_is_the_shortest_that_works(binding, query, recurrence):
     if binding + query > 1:
         return
@@ -290,25 +329,59 @@ def test_shares_of_whole_numbers_are_whole_numbers(percent, hundreds):
 
 
 def test_a_batch_that_is_too_short_names_the_length_that_would_do():
-    with pytest.raises(ValueError, match="length 10 gives 0 bindings and 0 queries; at least 2 and 1 are needed: use a length of 25 or more"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            "length 10 gives 0 bindings and 0 queries; at least 2 and 1 are needed: use a length of "
+            "25 or more"
+        ),
+    ):
         draw(SRCDConfig(), length=10)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        pytest.param({"patterns": 0}, "recurrence 0.7 needs patterns, but patterns is 0", id="recurrence without patterns"),
-        pytest.param({"length": 3}, "length 3 gives 0 bindings and 0 queries; .* use a length of 7 or more", id="too short"),
-        pytest.param({"binding_share": 0.6, "query_share": 0.5}, "exceed 1 together: use at most 0.4 for queries", id="more events than steps"),
-        pytest.param({"introduce_at": ((5, 12),)}, "introduces 12 patterns, at most patterns - 1 = 11", id="all patterns late"),
+        pytest.param(
+            {"patterns": 0},
+            "recurrence 0.7 needs patterns, but patterns is 0",
+            id="recurrence without patterns",
+        ),
+        pytest.param(
+            {"length": 3},
+            "length 3 gives 0 bindings and 0 queries; .* use a length of 7 or more",
+            id="too short",
+        ),
+        pytest.param(
+            {"binding_share": 0.6, "query_share": 0.5},
+            "exceed 1 together: use at most 0.4 for queries",
+            id="more events than steps",
+        ),
+        pytest.param(
+            {"introduce_at": ((5, 12),)},
+            "introduces 12 patterns, at most patterns - 1 = 11",
+            id="all patterns late",
+        ),
         pytest.param({"introduce_at": ((5, -1),)}, "counts of at least 1", id="negative count"),
         pytest.param({"introduce_at": ((-5, 1),)}, "steps of at least 0", id="negative step"),
         pytest.param({"gap_min": 2.0, "gap_max": 1.0}, "gap_max 1.0 is below gap_min 2.0", id="gaps"),
-        pytest.param({"frequency": (2.0, 0.5)}, r"frequency range \(2.0, 0.5\) runs backwards: use \(0.5, 2.0\)", id="frequencies backwards"),
+        pytest.param(
+            {"frequency": (2.0, 0.5)},
+            r"frequency range \(2.0, 0.5\) runs backwards: use \(0.5, 2.0\)",
+            id="frequencies backwards",
+        ),
         pytest.param({"damping": (0.2, 0.1)}, r"damping range .* runs backwards", id="dampings backwards"),
         pytest.param({"damping": (-0.1, 0.1)}, "damping -0.1 is negative", id="negative damping"),
-        pytest.param({"contextual": True, "frequency": (0.0, 1.0)}, "does not tell the sense of rotation", id="context that cannot be seen"),
-        pytest.param({"recurence": 0.5}, r"unknown key 'recurence' in SRCDConfig: did you mean 'recurrence'\?", id="unknown key"),
+        pytest.param(
+            {"contextual": True, "frequency": (0.0, 1.0)},
+            "does not tell the sense of rotation",
+            id="context that cannot be seen",
+        ),
+        pytest.param(
+            {"recurence": 0.5},
+            r"unknown key 'recurence' in SRCDConfig: did you mean 'recurrence'\?",
+            id="unknown key",
+        ),
         pytest.param({"recurrence": 1.5}, "less than or equal to 1", id="more than all"),
         pytest.param({"recurrence": float("nan")}, "finite", id="not a number"),
         pytest.param({"length": "long"}, "valid integer", id="wrong type"),

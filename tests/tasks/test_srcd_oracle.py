@@ -1,4 +1,5 @@
-"""Oracles: exact retrieval is always right, the floors are counted right, and the Kalman filter is the floor of the dynamics."""
+"""Oracles: exact retrieval is always right, the floors are counted right, and the Kalman filter is the
+floor of the dynamics."""
 
 import math
 from dataclasses import replace
@@ -9,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchcram.tasks.srcd import SRCD, SRCDConfig
-from torchcram.tasks.srcd_oracle import any_layer_floor, attention_share_floor, exact_retrieval, kalman_mse, statistics
+from torchcram.tasks.srcd_oracle import (
+    any_layer_floor,
+    attention_share_floor,
+    exact_retrieval,
+    kalman_mse,
+    statistics,
+)
 from torchcram.types import Batch
 
 configs = st.builds(
@@ -32,7 +39,9 @@ def draw(config: SRCDConfig, size: int = 4, seed: int = 0) -> Batch:
 
 def planted(needs_read: list[list[int]]) -> Batch:
     flags = torch.tensor(needs_read, dtype=torch.bool)
-    return Batch(inputs=torch.zeros(*flags.shape, 1), gap=torch.zeros(flags.shape), slices={"needs_read": flags})
+    return Batch(
+        inputs=torch.zeros(*flags.shape, 1), gap=torch.zeros(flags.shape), slices={"needs_read": flags}
+    )
 
 
 @given(configs, st.integers(0, 50))
@@ -42,7 +51,8 @@ def test_exact_retrieval_is_always_right(config, seed):
 
 
 def test_guessing_is_not():
-    """The task cannot be solved by chance: a guesser and one that always says the commonest value stay near 1 / 16."""
+    """The task cannot be solved by chance: a guesser and one that always says the commonest value stay
+    near 1 / 16."""
     batch = draw(SRCDConfig(length=1024), size=64)
     answers = batch.targets["answer"][batch.slices["novel"]]
     error = (1 / 16 * 15 / 16 / len(answers)) ** 0.5
@@ -58,7 +68,8 @@ def test_exact_retrieval_looks_at_the_inputs_only():
 
 
 def test_exact_retrieval_does_not_look_ahead():
-    """Without its binding a query has no answer, even if the key is bound later; and a change of the key's last bit is another key."""
+    """Without its binding a query has no answer, even if the key is bound later; and a change of the key's
+    last bit is another key."""
     config = SRCDConfig(length=4, binding_share=0.5, query_share=0.25, recurrence=0.0, key_size=2, values=3)
     key = torch.tensor([0.6, 0.8])
     inputs = torch.zeros(1, 4, SRCD(config).input_size)
@@ -76,7 +87,9 @@ def test_a_sequence_without_bindings_has_no_answers():
     config = SRCDConfig(length=4, binding_share=0.5, query_share=0.25, recurrence=0.0, key_size=2, values=3)
     inputs = torch.zeros(1, 4, SRCD(config).input_size)
     inputs[0, 2, 4:6] = 1.0
-    assert exact_retrieval(Batch(inputs=inputs, gap=torch.zeros(1, 4)), config=config).tolist() == [[-100, -100, 3, -100]]
+    assert exact_retrieval(Batch(inputs=inputs, gap=torch.zeros(1, 4)), config=config).tolist() == [
+        [-100, -100, 3, -100]
+    ]
 
 
 def test_the_any_layer_floor_counts_steps():
@@ -85,7 +98,8 @@ def test_the_any_layer_floor_counts_steps():
 
 
 def test_the_attention_share_floor_counts_keys():
-    """Steps 1 and 3 of one sequence and 3 of the other scan 2 + 4 + 4 keys; dense attention scans 10 in each sequence and layer."""
+    """Steps 1 and 3 of one sequence and 3 of the other scan 2 + 4 + 4 keys; dense attention scans 10 in
+    each sequence and layer."""
     batch = planted([[0, 1, 0, 1], [0, 0, 0, 1]])
     assert attention_share_floor(batch, layers=1) == pytest.approx(10 / 20)
     assert attention_share_floor(batch, layers=2) == pytest.approx(10 / 40)
@@ -102,9 +116,12 @@ def test_no_layer_no_share(layers):
         attention_share_floor(planted([[1]]), layers=layers)
 
 
-@pytest.mark.parametrize(("length", "size", "steps", "keys"), [(256, 1000, 0.01406, 0.0080), (2048, 60, 0.01494, 0.0076)])
+@pytest.mark.parametrize(
+    ("length", "size", "steps", "keys"), [(256, 1000, 0.01406, 0.0080), (2048, 60, 0.01494, 0.0076)]
+)
 def test_floors_of_the_specification(length, size, steps, keys):
-    """30% of the queries, which are 12 of 256 or 102 of 2,048 steps; the keys follow from where these queries lie."""
+    """30% of the queries, which are 12 of 256 or 102 of 2,048 steps; the keys follow from where these
+    queries lie."""
     batch = draw(SRCDConfig(length=length), size=size)
     queries = batch.slices["query"].sum().item()
     error = 5 * (0.7 / 0.3 / queries) ** 0.5
@@ -115,7 +132,10 @@ def test_floors_of_the_specification(length, size, steps, keys):
 
 
 def test_overridden_and_unanswerable_queries_raise_the_floor():
-    plain, harder = (any_layer_floor(draw(SRCDConfig(length=512, **changed), size=64)) for changed in ({}, {"override": 0.5, "unanswerable": 0.2}))
+    plain, harder = (
+        any_layer_floor(draw(SRCDConfig(length=512, **changed), size=64))
+        for changed in ({}, {"override": 0.5, "unanswerable": 0.2})
+    )
     assert harder > 1.3 * plain
 
 
@@ -145,12 +165,27 @@ def test_the_kalman_floor_of_a_noiseless_oscillator_is_zero():
 
 
 def table(config: SRCDConfig, size: int = 100) -> dict[str, tuple[float, float]]:
-    return {what: (measured, specified) for what, measured, specified in statistics(draw(config, size), config=config)}
+    return {
+        what: (measured, specified)
+        for what, measured, specified in statistics(draw(config, size), config=config)
+    }
 
 
-@pytest.mark.parametrize("changed", [{}, {"gap_exponent": 1.0}, {"gap_exponent": 0.5, "recurrence": 0.4, "unanswerable": 0.25}, {"gap_max": 0.12}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"gap_exponent": 1.0},
+        {"gap_exponent": 0.5, "recurrence": 0.4, "unanswerable": 0.25},
+        {"gap_max": 0.12},
+    ],
+)
 def test_what_is_drawn_is_what_is_specified(changed):
-    rows = table(SRCDConfig(length=1000, binding_share=0.2, query_share=0.1, gap_min=0.05, **{"gap_max": 2.0, **changed}))
+    rows = table(
+        SRCDConfig(
+            length=1000, binding_share=0.2, query_share=0.1, gap_min=0.05, **{"gap_max": 2.0, **changed}
+        )
+    )
     specified = {what: pair for what, pair in rows.items() if not math.isnan(pair[1])}
     assert len(specified) == 7
     for what, (measured, expected) in specified.items():
@@ -158,7 +193,8 @@ def test_what_is_drawn_is_what_is_specified(changed):
 
 
 def test_specified_figures_of_the_paper():
-    """Half of all gaps exceed 0.1 * 2 ** (2 / 3), and the mean gap is 0.1 * (1 + 2 * (1 - 0.1)): exponent 1.5, cut at 100 times the least."""
+    """Half of all gaps exceed 0.1 * 2 ** (2 / 3), and the mean gap is 0.1 * (1 + 2 * (1 - 0.1)): exponent
+    1.5, cut at 100 times the least."""
     specified = {what: pair[1] for what, pair in table(SRCDConfig(length=256), 2).items()}
     assert specified["mean gap"] == pytest.approx(0.28)
     assert specified["median gap"] == pytest.approx(0.1587, abs=1e-4)
@@ -171,4 +207,7 @@ def test_nothing_is_specified_where_theory_is_silent():
     assert math.isnan(plain["attention-share floor, 2 layers"][1])
     assert math.isnan(overriding["any-layer floor"][1])
     assert overriding["any-layer floor"][0] > plain["any-layer floor"][0]
-    assert plain["squared error of the Kalman filter"][0] < 0.7 * plain["squared error of the last observation"][0]
+    assert (
+        plain["squared error of the Kalman filter"][0]
+        < 0.7 * plain["squared error of the last observation"][0]
+    )

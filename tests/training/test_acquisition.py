@@ -33,7 +33,10 @@ SOONER = {
 
 
 def untimed(folder):
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in RunDir(folder).metrics()]
+    return [
+        {name: value for name, value in record.items() if name != "seconds"}
+        for record in RunDir(folder).metrics()
+    ]
 
 
 @pytest.mark.parametrize("field", LATER)
@@ -47,7 +50,10 @@ def test_what_may_matter_before_keeps_them_apart(tiny, field):
 
 
 def test_budgets_of_a_static_router_share_their_acquisition(tiny):
-    runs = [tiny(model__mixer="static_router", model__options={"state_size": 8} | options) for options in ({}, {"budget": 0.1}, {"budget": 0.2})]
+    runs = [
+        tiny(model__mixer="static_router", model__options={"state_size": 8} | options)
+        for options in ({}, {"budget": 0.1}, {"budget": 0.2})
+    ]
     assert len({acquisition_of(run).digest() for run in runs}) == 1
 
 
@@ -62,7 +68,9 @@ def test_a_mixer_without_a_router_has_none(tiny):
 
 # Evaluations fall on the step that ends acquisition (5), and not on it (4).
 @pytest.mark.parametrize("every", [4, 5])
-def test_a_run_from_a_shared_acquisition_equals_one_without_bit_for_bit(tiny, tmp_path, lasting_summary, every):
+def test_a_run_from_a_shared_acquisition_equals_one_without_bit_for_bit(
+    tiny, tmp_path, lasting_summary, every
+):
     changes = {name: value for name, value in LATER.items() if name != "name"}
     config = tiny(**changes, training__evaluate_every=every, training__checkpoint_every=2)
     start = acquire(acquisition_of(config), out=tmp_path / "acquired", show_progress=False)
@@ -90,14 +98,20 @@ def test_an_interrupted_acquisition_goes_on_where_it_stopped(tiny, tmp_path, mon
     monkeypatch.undo()
     halves = acquire(shared, out=tmp_path / "halves", resume=True, show_progress=False)
     assert untimed(halves) == untimed(whole)
-    assert (halves / "checkpoint/model.safetensors").read_bytes() == (whole / "checkpoint/model.safetensors").read_bytes()
+    assert (halves / "checkpoint/model.safetensors").read_bytes() == (
+        whole / "checkpoint/model.safetensors"
+    ).read_bytes()
 
 
 def test_a_run_does_not_start_from_an_acquisition_that_it_does_not_share(tiny, tmp_path):
     start = acquire(acquisition_of(tiny()), out=tmp_path / "acquired", show_progress=False)
-    with pytest.raises(ValueError, match=r"acquired/checkpoint is the checkpoint of another run: its config_hash"):
+    with pytest.raises(
+        ValueError, match=r"acquired/checkpoint is the checkpoint of another run: its config_hash"
+    ):
         train(tiny(task__recurrence=0.5), out=tmp_path / "run", start=start, show_progress=False)
-    with pytest.raises(ValueError, match=re.escape("'tiny' does not configure an acquisition: use acquisition_of(config)")):
+    with pytest.raises(
+        ValueError, match=re.escape("'tiny' does not configure an acquisition: use acquisition_of(config)")
+    ):
         acquire(tiny(), out=tmp_path / "no", show_progress=False)
     assert not (tmp_path / "no").exists()
 

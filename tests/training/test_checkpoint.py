@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from torchcram.training import checkpoint as checkpoint_module
-from torchcram.training.checkpoint import OPTIMIZER, STATE, WEIGHTS, find_checkpoint, load_checkpoint, load_weights, save_checkpoint, save_weights
+from torchcram.training.checkpoint import (
+    OPTIMIZER,
+    STATE,
+    WEIGHTS,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.run_dir import RunDir
 from torchcram.training.trainer import Trainer, build_task
@@ -42,7 +51,10 @@ def test_going_on_equals_never_having_stopped(tiny, tmp_path, first):
     resumed = make(tiny())
     assert resumed.load(RunDir(tmp_path)) == 2.5
     assert steps(resumed, 12 - first) == expected
-    assert all(torch.equal(tensor, resumed.plain.state_dict()[name]) for name, tensor in whole.plain.state_dict().items())
+    assert all(
+        torch.equal(tensor, resumed.plain.state_dict()[name])
+        for name, tensor in whole.plain.state_dict().items()
+    )
     assert resumed.exposures.state_dict() == whole.exposures.state_dict()
     assert resumed.ledger.counts == whole.ledger.counts
 
@@ -80,10 +92,15 @@ def test_a_damaged_file_is_named(saved, tiny, name, damage):
     if damage == "missing":
         file.unlink()
     else:
-        file.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "noise": b"\xff" * 100}[damage])
+        file.write_bytes(
+            {"truncated": whole[: len(whole) // 2], "empty": b"", "noise": b"\xff" * 100}[damage]
+        )
     trainer = make(tiny())
     before = {key: tensor.clone() for key, tensor in trainer.plain.state_dict().items()}
-    with pytest.raises(ValueError, match=rf"{name} is (missing|truncated|damaged).*: restore it from a copy, or delete the run"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{name} is (missing|truncated|damaged).*: restore it from a copy, or delete the run",
+    ):
         trainer.load(RunDir(saved.parent))
     assert all(torch.equal(tensor, before[key]) for key, tensor in trainer.plain.state_dict().items())
 
@@ -154,7 +171,13 @@ def test_a_full_disk_keeps_the_older_checkpoint(saved, tiny, contents, monkeypat
     steps(trainer, 1)
     before = contents(saved.parent)
     monkeypatch.setattr(checkpoint_module, "save_file", later(written))
-    with pytest.raises(OSError, match=r"cannot write the checkpoint .*No space left on device\. An older checkpoint is kept: free some space"):
+    with pytest.raises(
+        OSError,
+        match=(
+            r"cannot write the checkpoint .*No space left on device\. An older checkpoint is kept: "
+            r"free some space"
+        ),
+    ):
         trainer.save(RunDir(saved.parent), seconds=0.0)
     assert contents(saved.parent) == before
     monkeypatch.undo()

@@ -1,4 +1,5 @@
-"""Two processes with half the batch each are one process with the whole batch: weights, slots, phases, losses."""
+"""Two processes with half the batch each are one process with the whole batch: weights, slots, phases,
+losses."""
 
 import json
 import os
@@ -23,7 +24,12 @@ TESTS = Path(__file__).parents[1]
 
 def exact_config() -> RunConfig:
     # Without caution some tokens go to semantic memory from the start, so that there is something to explore.
-    shape = {"training__steps": STEPS, "task__length": 64, "training__tokens_per_step": 512, "model__layers": 2}
+    shape = {
+        "training__steps": STEPS,
+        "task__length": 64,
+        "training__tokens_per_step": 512,
+        "model__layers": 2,
+    }
     return tiny_config(training__precision="fp64", controller__caution_start=0.0, **shape)
 
 
@@ -35,19 +41,45 @@ def learn(out: Path) -> None:
     config, accelerator = exact_config(), make_accelerator()
     trainer = Trainer(config, build_task(config), accelerator)
     records = [trainer.train_step() for _ in range(STEPS)]
-    seen = {"processes": accelerator.num_processes, "explored": sum(record["explored_rate"] for record in records)}
+    seen = {
+        "processes": accelerator.num_processes,
+        "explored": sum(record["explored_rate"] for record in records),
+    }
     if accelerator.is_main_process:
-        save_file({name: value.contiguous() for name, value in trainer.plain.state_dict().items()}, out / "model.safetensors")
-        state = {"controller": trainer.controller.state_dict(), "exposures": trainer.exposures.state_dict(), "counts": trainer.ledger.counts}
+        save_file(
+            {name: value.contiguous() for name, value in trainer.plain.state_dict().items()},
+            out / "model.safetensors",
+        )
+        state = {
+            "controller": trainer.controller.state_dict(),
+            "exposures": trainer.exposures.state_dict(),
+            "counts": trainer.ledger.counts,
+        }
         (out / "state.json").write_text(json.dumps({"records": records, **state, **seen}))
     accelerator.wait_for_everyone()
 
 
 def launched(tmp_path: Path, *arguments: str, processes: int) -> str:
-    """Run a script or module in several processes on the CPU (``accelerate launch`` starts several on GPUs only); return what they printed."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *arguments]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
-    result = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=1200)
+    """Run a script or module in several processes on the CPU (``accelerate launch`` starts several on GPUs
+    only); return what they printed."""
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        *arguments,
+    ]
+    environment = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(TESTS),
+    }
+    result = subprocess.run(
+        launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=1200
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -58,16 +90,28 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
     folders = [tmp_path_factory.mktemp(f"processes{processes}") for processes in (2, 1)]
     for processes, folder in zip((2, 1), folders, strict=True):
         launched(folder, __file__, str(folder), processes=processes)
-    two, one = ({**json.loads((folder / "state.json").read_text()), "weights": load_file(folder / "model.safetensors")} for folder in folders)
+    two, one = (
+        {
+            **json.loads((folder / "state.json").read_text()),
+            "weights": load_file(folder / "model.safetensors"),
+        }
+        for folder in folders
+    )
     return two, one
 
 
 def flat(content, path=()) -> dict[tuple, float]:
     """Every number of nested dictionaries and lists, by its path."""
     if isinstance(content, dict):
-        return {key: value for name, part in content.items() for key, value in flat(part, (*path, name)).items()}
+        return {
+            key: value for name, part in content.items() for key, value in flat(part, (*path, name)).items()
+        }
     if isinstance(content, list):
-        return {key: value for index, part in enumerate(content) for key, value in flat(part, (*path, index)).items()}
+        return {
+            key: value
+            for index, part in enumerate(content)
+            for key, value in flat(part, (*path, index)).items()
+        }
     return {path: content}
 
 
@@ -91,17 +135,42 @@ def test_losses_rates_controller_and_counts_are_equal(both, part):
     assert set(two) == set(one)
     real = {key for key, value in one.items() if isinstance(value, float)}
     assert {key: two[key] for key in set(two) - real} == {key: one[key] for key in set(one) - real}
-    assert {key: two[key] for key in real} == pytest.approx({key: one[key] for key in real}, rel=1e-9, abs=1e-9)
+    assert {key: two[key] for key in real} == pytest.approx(
+        {key: one[key] for key in real}, rel=1e-9, abs=1e-9
+    )
 
 
 def test_the_whole_run_works_in_two_processes(tmp_path):
     """Training, evaluation, summary, resuming: by the command line, as a user would."""
-    options = ["training.steps=6", "training.tokens_per_step=256", "training.evaluate_every=3", "task.length=64", "controller.acquire_steps=2"]
-    options += ["model.d_model=16", "model.options.slots=32", "evaluation.queries=12", "evaluation.sequences_midway=2", "evaluation.calibration_sequences=0"]
-    arguments = ["-m", "torchcram", "train", "demo", "--out", "run", "--quiet", *(part for option in options for part in ("--set", option))]
+    options = [
+        "training.steps=6",
+        "training.tokens_per_step=256",
+        "training.evaluate_every=3",
+        "task.length=64",
+        "controller.acquire_steps=2",
+    ]
+    options += [
+        "model.d_model=16",
+        "model.options.slots=32",
+        "evaluation.queries=12",
+        "evaluation.sequences_midway=2",
+        "evaluation.calibration_sequences=0",
+    ]
+    arguments = [
+        "-m",
+        "torchcram",
+        "train",
+        "demo",
+        "--out",
+        "run",
+        "--quiet",
+        *(part for option in options for part in ("--set", option)),
+    ]
     printed = launched(tmp_path, *arguments, processes=2)
     assert printed.count("any-layer read rate") == 1
-    kinds = [json.loads(line)["kind"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    kinds = [
+        json.loads(line)["kind"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert (kinds.count("train"), kinds.count("eval")) == (2, 2)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 6
 
@@ -147,7 +216,11 @@ def test_who_leaves_the_group_has_let_go_of_the_model_first(monkeypatch):
 
 
 def test_steps_and_seeds_have_generators_of_their_own():
-    draws = {(seed, step): float(torch.rand((), generator=step_generator(seed, step))) for seed in range(4) for step in range(4)}
+    draws = {
+        (seed, step): float(torch.rand((), generator=step_generator(seed, step)))
+        for seed in range(4)
+        for step in range(4)
+    }
     assert len(set(draws.values())) == 16
 
 

@@ -1,4 +1,5 @@
-"""An evaluation against answers that are known: perfect models, models that know nothing, sums made by hand."""
+"""An evaluation against answers that are known: perfect models, models that know nothing, sums made by
+hand."""
 
 import math
 from itertools import combinations
@@ -11,7 +12,15 @@ from torchcram.models.sequence import ModelOutput, SequenceModel
 from torchcram.tasks.base import generator_of
 from torchcram.tasks.srcd import SRCD
 from torchcram.training.distributed import local_batch, make_accelerator
-from torchcram.training.evaluate import Tally, calibrate, enough_scored, evaluate, evaluation_batch, fresh_risk_curve, route_map
+from torchcram.training.evaluate import (
+    Tally,
+    calibrate,
+    enough_scored,
+    evaluate,
+    evaluation_batch,
+    fresh_risk_curve,
+    route_map,
+)
 from torchcram.training.trainer import build_model
 from torchcram.types import Batch, Head, RoutingControl
 
@@ -27,7 +36,14 @@ def model(tiny, task) -> SequenceModel:
 
 
 def judged(model, task, **changes):
-    options = {"control": RoutingControl(reads="all"), "seed": 1, "step": 0, "enough": enough_scored(50), "sequences": 8, **changes}
+    options = {
+        "control": RoutingControl(reads="all"),
+        "seed": 1,
+        "step": 0,
+        "enough": enough_scored(50),
+        "sequences": 8,
+        **changes,
+    }
     return evaluate(model, task, **options)
 
 
@@ -40,7 +56,10 @@ class Oracle(SequenceModel):
         output = super().forward(batch, states, control=control, noise=noise)
         answer = torch.nn.functional.one_hot(batch.targets["answer"].clamp_min(0), 4).float()
         answer[: self.wrong] = answer[: self.wrong].roll(1, -1)
-        return ModelOutput(outputs={"answer": answer, "next_observation": batch.targets["next_observation"] + 0.5}, blocks=output.blocks)
+        return ModelOutput(
+            outputs={"answer": answer, "next_observation": batch.targets["next_observation"] + 0.5},
+            blocks=output.blocks,
+        )
 
 
 @pytest.mark.parametrize(("wrong", "accuracy"), [(0, 1.0), (8, 0.0), (2, 0.75)])
@@ -137,14 +156,23 @@ def test_targets_that_do_not_fit_are_named(task):
 
 @pytest.mark.parametrize("seed", [0, 1, 1073, 1074, 4294, 10_007, 1_099_508, 2**31, 2**32 - 1])
 def test_no_evaluation_draws_what_training_draws(seed):
-    """The key of a generator is cut to 32 bits: training's keys lie below 2^30 whatever the seed, those of fresh sequences above."""
-    keys = {fresh: {generator_of(seed, index, fresh=fresh).initial_seed() for index in (0, 1, 5000, 2**30, 2**30 + 7)} for fresh in (False, True)}
+    """The key of a generator is cut to 32 bits: training's keys lie below 2^30 whatever the seed, those of
+    fresh sequences above."""
+    keys = {
+        fresh: {
+            generator_of(seed, index, fresh=fresh).initial_seed() for index in (0, 1, 5000, 2**30, 2**30 + 7)
+        }
+        for fresh in (False, True)
+    }
     assert all(0 <= key < 2**30 for key in keys[False])
     assert all(2**30 <= key < 2**32 for key in keys[True])
 
 
 def test_evaluation_sequences_differ_from_training_sequences(tiny, task):
-    training = [local_batch(tiny(seed=seed), task, make_accelerator(), 0, exploring=False)[0].inputs for seed in (0, 1)]
+    training = [
+        local_batch(tiny(seed=seed), task, make_accelerator(), 0, exploring=False)[0].inputs
+        for seed in (0, 1)
+    ]
     evaluation = [evaluation_batch(task, sequences=8, seed=seed, index=0, step=0).inputs for seed in (0, 1)]
     assert not any(torch.equal(one, other) for one, other in combinations([*training, *evaluation], 2))
 
@@ -167,6 +195,8 @@ def test_a_risk_curve_is_measured_on_as_many_sequences_as_asked_for(model, task)
 
 
 def test_calibration_needs_enough_sequences(model, task):
-    with pytest.raises(ValueError, match=r"8 calibration sequences cannot certify a risk of 0\.1: at least 9 are needed"):
+    with pytest.raises(
+        ValueError, match=r"8 calibration sequences cannot certify a risk of 0\.1: at least 9 are needed"
+    ):
         calibrate(model, task, sequences=8, risk_tolerance=0.1, seed=1, step=0)
     assert calibrate(model, task, sequences=9, risk_tolerance=0.1, seed=1, step=0).sequences == 9

@@ -12,9 +12,21 @@ def asked(patterns: list[int], read: list[bool]) -> tuple[Batch, ModelOutput]:
     """One sequence of queries for the given patterns (-1: no recurring one), of which some read."""
     time = len(patterns)
     pattern, route = torch.tensor([patterns]), torch.tensor([[2 if chosen else 1 for chosen in read]])
-    batch = Batch(inputs=torch.zeros(1, time, 1), gap=torch.zeros(1, time), slices={"recurring": pattern >= 0}, info={"pattern": pattern})
+    batch = Batch(
+        inputs=torch.zeros(1, time, 1),
+        gap=torch.zeros(1, time),
+        slices={"recurring": pattern >= 0},
+        info={"pattern": pattern},
+    )
     blank = torch.zeros(1, time)
-    decision = RoutingDecision(route=route, probabilities=torch.zeros(1, time, 3), familiarity=blank, explored=blank.bool(), weight=blank, asked=blank.bool())
+    decision = RoutingDecision(
+        route=route,
+        probabilities=torch.zeros(1, time, 3),
+        familiarity=blank,
+        explored=blank.bool(),
+        weight=blank,
+        asked=blank.bool(),
+    )
     block = BlockOutput(hidden_states=torch.zeros(1, time, 4), state=MemoryState(), decision=decision)
     return batch, ModelOutput(outputs={}, blocks=(block,))
 
@@ -23,7 +35,8 @@ def test_queries_fall_into_the_bin_of_earlier_exposures():
     counter = ExposureCounter(patterns=3)
     counter.count(*asked([0, 0, 1, -1], [True, True, True, True]), routed=True)
     counter.count(*asked([0, 1, 2, 2], [False, True, True, False]), routed=True)
-    # First step: all three with none before. Second: pattern 0 with two, pattern 1 with one, pattern 2 (twice) with none.
+    # First step: all three with none before. Second: pattern 0 with two, pattern 1 with one, pattern 2
+    # (twice) with none.
     assert counter.exposures.tolist() == [3, 2, 2]
     assert [bins[:3] for bins in counter.record()["queries"]] == [[2, 0, 1], [1, 1, 0], [2, 0, 0]]
     assert [bins[:3] for bins in counter.record()["reads"]] == [[2, 0, 0], [1, 1, 0], [1, 0, 0]]

@@ -37,8 +37,15 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_a_file_changes_the_preset_that_it_names(tmp_path):
-    config = from_yaml(write(tmp_path, "preset: demo\nname: mine\ntraining: {steps: 7}\nmodel: {options: {slots: 8}}\n"))
-    expected = PRESETS["demo"]().updated("name", "mine").updated("training.steps", 7).updated("model.options", {"slots": 8})
+    config = from_yaml(
+        write(tmp_path, "preset: demo\nname: mine\ntraining: {steps: 7}\nmodel: {options: {slots: 8}}\n")
+    )
+    expected = (
+        PRESETS["demo"]()
+        .updated("name", "mine")
+        .updated("training.steps", 7)
+        .updated("model.options", {"slots": 8})
+    )
     assert config == expected
 
 
@@ -50,7 +57,10 @@ def test_a_file_without_a_preset_changes_the_defaults(tmp_path):
     ("text", "message"),
     [
         ("preset: dmo", "unknown preset 'dmo': did you mean 'demo'?"),
-        ("preset: demo\ntraining: {stesp: 3}", "unknown key 'stesp' in TrainingConfig: did you mean 'steps'?"),
+        (
+            "preset: demo\ntraining: {stesp: 3}",
+            "unknown key 'stesp' in TrainingConfig: did you mean 'steps'?",
+        ),
         ("training: 5", "training: "),
         ("- a\n- b", "must hold a mapping of configuration keys, got list"),
         ("a: [1", "is not valid YAML"),
@@ -73,5 +83,8 @@ def test_a_file_that_is_no_text_or_not_there_is_said(tmp_path):
 
 
 def test_a_name_that_is_neither_preset_nor_file_gets_the_nearest():
-    with pytest.raises(ValueError, match=r"unknown preset 'fulll': did you mean 'full'\? \(a configuration file must end in \.yaml\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown preset 'fulll': did you mean 'full'\? \(a configuration file must end in \.yaml\)",
+    ):
         resolve("fulll")

@@ -6,7 +6,12 @@ from torchcram.training.progress import TrainingProgress
 
 TRAIN = {"losses": {"answer": 1.25, "next_observation": 0.5}, "any_layer_read_rate": 0.5}
 EVALUATION = {
-    **{"step": 99, "any_layer_read_rate": 0.0213, "any_layer_floor": 0.0141, "read_rate_by_layer": [0.02, 0.001]},
+    **{
+        "step": 99,
+        "any_layer_read_rate": 0.0213,
+        "any_layer_floor": 0.0141,
+        "read_rate_by_layer": [0.02, 0.001],
+    },
     **{"accuracy": {"query": 0.9, "recurring": 0.95, "novel": 0.8}, "dynamics_mse": 0.0312},
 }
 
@@ -21,13 +26,17 @@ def test_phases_and_evaluations_are_printed_once(capsys):
     assert said.out == ""
     assert said.err.count("acquire") == 1
     assert "consolidate from step 2" in said.err
-    assert "reads 2.13% (floor 1.41%), by layer 2.0% 0.1% | recurring 95.0% novel 80.0% | MSE 0.0312" in said.err
+    assert (
+        "reads 2.13% (floor 1.41%), by layer 2.0% 0.1% | recurring 95.0% novel 80.0% | MSE 0.0312" in said.err
+    )
     assert "final evaluation" in said.err
 
 
 def test_a_task_without_scores_or_floors_is_shown_all_the_same(capsys):
     with TrainingProgress(steps=10) as progress:
-        progress.evaluated({"step": 1, "any_layer_read_rate": 1.0, "read_rate_by_layer": [1.0], "accuracy": {}})
+        progress.evaluated(
+            {"step": 1, "any_layer_read_rate": 1.0, "read_rate_by_layer": [1.0], "accuracy": {}}
+        )
     assert "reads 100.00%, by layer 100.0%" in capsys.readouterr().err
 
 

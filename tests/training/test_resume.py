@@ -1,4 +1,5 @@
-"""Kill a run at any moment, resume it, and its summary is that of a run that nobody disturbed, bit for bit."""
+"""Kill a run at any moment, resume it, and its summary is that of a run that nobody disturbed, bit for
+bit."""
 
 import json
 import os
@@ -15,8 +16,19 @@ from torchcram.training.loop import train
 STEPS = 24
 # Acquisition ends after 9 steps: checkpoints fall into both phases.
 CHANGES = {
-    **{"task__length": 64, "training__steps": STEPS, "training__checkpoint_every": 6, "training__evaluate_every": 8, "training__tokens_per_step": 256},
-    **{"controller__acquire_steps": 9, "evaluation__queries": 60, "evaluation__risk_tolerance": 0.3, "evaluation__calibration_sequences": 24},
+    **{
+        "task__length": 64,
+        "training__steps": STEPS,
+        "training__checkpoint_every": 6,
+        "training__evaluate_every": 8,
+        "training__tokens_per_step": 256,
+    },
+    **{
+        "controller__acquire_steps": 9,
+        "evaluation__queries": 60,
+        "evaluation__risk_tolerance": 0.3,
+        "evaluation__calibration_sequences": 24,
+    },
 }
 # A child trains the run and stops at a named moment, so that it can be killed exactly there.
 CHILD = """
@@ -50,8 +62,15 @@ def at_call(module, name):
         return real(*arguments, **options)
     setattr(module, name, wrapped)
 
-at_call(*{{"step": (Trainer, "train_step"), "file": (checkpoint, "save_file"), "place": (checkpoint, "_put_in_place"), "midway": (loop, "evaluate_midway"),
-          "final": (summary, "evaluate_fully"), "map": (summary, "route_map")}}[moment])
+moments = {{
+    "step": (Trainer, "train_step"),
+    "file": (checkpoint, "save_file"),
+    "place": (checkpoint, "_put_in_place"),
+    "midway": (loop, "evaluate_midway"),
+    "final": (summary, "evaluate_fully"),
+    "map": (summary, "route_map"),
+}}
+at_call(*moments[moment])
 try:
     train(tiny_config(**{changes!r}), out=out, show_progress=True, resume=True)
 except KeyboardInterrupt:
@@ -113,7 +132,9 @@ def stop_at(child: Path, out: Path, moment: str, number: int, how: signal.Signal
         pytest.param("map", 1, 24, id="before the summary"),
     ],
 )
-def test_a_killed_run_goes_on_as_if_nothing_had_been(child, undisturbed, tiny, lasting_summary, tmp_path, moment, number, checkpoint):
+def test_a_killed_run_goes_on_as_if_nothing_had_been(
+    child, undisturbed, tiny, lasting_summary, tmp_path, moment, number, checkpoint
+):
     out = tmp_path / "run"
     assert stop_at(child, out, moment, number, signal.SIGKILL).wait(600) == -signal.SIGKILL
     assert not (out / "summary.json").exists()
@@ -146,10 +167,14 @@ def test_the_seconds_of_all_processes_are_counted(child, tiny, tmp_path):
     before = json.loads((out / "checkpoint" / "state.json").read_text())["seconds"]
     state = out / "checkpoint" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "seconds": before + 1000}))
-    assert train(tiny(**CHANGES), out=out, resume=True, show_progress=False).summary["seconds"] > before + 1000
+    assert (
+        train(tiny(**CHANGES), out=out, resume=True, show_progress=False).summary["seconds"] > before + 1000
+    )
 
 
-def test_ctrl_c_completes_the_step_saves_and_says_how_to_go_on(child, undisturbed, tiny, lasting_summary, tmp_path):
+def test_ctrl_c_completes_the_step_saves_and_says_how_to_go_on(
+    child, undisturbed, tiny, lasting_summary, tmp_path
+):
     out = tmp_path / "run"
     process = stop_at(child, out, "step", 11, signal.SIGINT)
     assert process.wait(600) == 130

@@ -16,7 +16,9 @@ def test_a_new_folder_holds_configuration_and_environment(tiny, tmp_path):
     assert run.config() == tiny()
 
 
-@pytest.mark.parametrize("left", [[], [".environment.json.draft"], [ENVIRONMENT], [ENVIRONMENT, ".config.json.draft"]])
+@pytest.mark.parametrize(
+    "left", [[], [".environment.json.draft"], [ENVIRONMENT], [ENVIRONMENT, ".config.json.draft"]]
+)
 @pytest.mark.parametrize("resume", [False, True])
 def test_what_a_process_killed_at_once_leaves_is_taken_as_new(tiny, tmp_path, left, resume):
     for name in left:
@@ -40,7 +42,9 @@ def test_a_run_is_taken_up_with_resume_only(tiny, tmp_path, contents):
 def test_another_runs_folder_is_left_alone(tiny, tmp_path, contents, resume):
     RunDir.open(tmp_path, tiny(), resume=False)
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match="holds a run with another configuration: choose another folder with --out"):
+    with pytest.raises(
+        ValueError, match="holds a run with another configuration: choose another folder with --out"
+    ):
         RunDir.open(tmp_path, tiny(seed=1), resume=resume)
     assert contents(tmp_path) == before
 
@@ -70,7 +74,9 @@ def test_what_is_missing_is_named(tmp_path, tiny):
         RunDir(tmp_path / "nowhere").config()
     with pytest.raises(ValueError, match=r"is no run: it has no config\.json"):
         RunDir(tmp_path).config()
-    with pytest.raises(ValueError, match=r"is no finished run, summary\.json is missing: finish it with train --resume"):
+    with pytest.raises(
+        ValueError, match=r"is no finished run, summary\.json is missing: finish it with train --resume"
+    ):
         RunDir.open(tmp_path, tiny(), resume=False).read_json(SUMMARY)
 
 
@@ -85,7 +91,10 @@ def test_a_full_disk_keeps_the_older_file(tmp_path, monkeypatch, contents):
     before = contents(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full_disk)
-        with pytest.raises(OSError, match=r"cannot write .*a\.json: No space left on device\. Free some space, then use --resume"):
+        with pytest.raises(
+            OSError,
+            match=r"cannot write .*a\.json: No space left on device\. Free some space, then use --resume",
+        ):
             run.write_json("a.json", {"new": 2})
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full_disk)
@@ -103,7 +112,9 @@ def test_metrics_without_the_torn_end_and_without_what_comes_again(tmp_path):
         handle.write('{"kind": "tra')
     assert [record["step"] for record in run.metrics()] == [0, 1, 2, 3, 4, 5]
     run.cut_metrics(4)
-    assert (tmp_path / METRICS).read_text().splitlines() == [json.dumps({"kind": "train", "step": step}) for step in range(4)]
+    assert (tmp_path / METRICS).read_text().splitlines() == [
+        json.dumps({"kind": "train", "step": step}) for step in range(4)
+    ]
 
 
 def test_what_has_no_value_is_null(tmp_path):

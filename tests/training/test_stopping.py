@@ -49,7 +49,9 @@ class Counting(Trainer):
 
     def __init__(self, steps: int, *, routes: bool = True, acquire: int = 1000, price: float = 0.3):
         self.plain, self.step, self.routes = nn.Linear(1, 1, bias=False), 0, routes
-        self.controller = ConsolidationController(ControllerConfig(acquire_steps=acquire, plateau_steps=1000, price_start=price, price_growth=1.5))
+        self.controller = ConsolidationController(
+            ControllerConfig(acquire_steps=acquire, plateau_steps=1000, price_start=price, price_growth=1.5)
+        )
         self.config = type("Config", (), {"training": type("Training", (), {"steps": steps})})
 
     def evaluation_control(self) -> RoutingControl:
@@ -72,7 +74,14 @@ def run(trainer: Counting, losses: dict[str, list[float]] | None, *, average: in
         return rest.pop(0) if len(rest) > 1 else rest[0]
 
     with TrainingProgress(steps=1, show=False) as progress:
-        return learn(trainer, judge=None if losses is None else judge, every=1, patience=3, progress=progress, average=average)
+        return learn(
+            trainer,
+            judge=None if losses is None else judge,
+            every=1,
+            patience=3,
+            progress=progress,
+            average=average,
+        )
 
 
 def test_patience_ends_acquisition_and_then_training():
@@ -94,7 +103,8 @@ def test_acquisition_that_ends_by_itself_starts_routing_from_the_best_model_too(
 
 
 def test_once_it_routes_models_count_when_reads_cost_what_they_are_to_cost_in_the_end():
-    """0.15 after two steps, 0.23 after the third, 0.3 after the fourth: models before that still read almost everything."""
+    """0.15 after two steps, 0.23 after the third, 0.3 after the fourth: models before that still read
+    almost everything."""
     trainer = Counting(9, acquire=2, price=0.15)
     control = run(trainer, {"all": [1.0], "routed": [3.0, 2.0, 2.5]})
     assert trainer.plain.weight.item() == 5
@@ -129,7 +139,8 @@ def test_averages_are_judged_and_kept_while_training_goes_on_from_the_weights_th
 
     with TrainingProgress(steps=4, show=False) as progress:
         learn(trainer, judge=judge, every=1, patience=9, progress=progress, average=2)
-    # Mean of two steps, then half of each further one. The trainer's own weight goes on counting, or the third would not be 2.25.
+    # Mean of two steps, then half of each further one. The trainer's own weight goes on counting, or the
+    # third would not be 2.25.
     assert seen == [1.0, 1.5, 2.25, 3.125]
     assert trainer.plain.weight.item() == 3.125
 
@@ -151,5 +162,7 @@ def test_after_the_seconds_no_further_step_is_taken():
     with TrainingProgress(steps=9, show=False) as progress:
         learn(trainer, judge=lambda model, control: 1.0, every=1, patience=9, progress=progress, seconds=0.0)
         assert trainer.step == 0
-        learn(trainer, judge=lambda model, control: 1.0, every=1, patience=99, progress=progress, seconds=1000.0)
+        learn(
+            trainer, judge=lambda model, control: 1.0, every=1, patience=99, progress=progress, seconds=1000.0
+        )
     assert trainer.step == 9

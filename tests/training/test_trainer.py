@@ -52,18 +52,32 @@ def test_a_step_changes_weights_and_its_lesson_fills_slots(trainer):
         trainer.train_step()
     after = trainer.plain.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert {"embed.weight", "blocks.0.semantic.values", "blocks.0.semantic.usage", "heads.answer.weight"} <= changed
+    assert {
+        "embed.weight",
+        "blocks.0.semantic.values",
+        "blocks.0.semantic.usage",
+        "heads.answer.weight",
+    } <= changed
     assert not any("threshold" in name for name in changed)
 
 
 def test_the_task_loss_weighs_the_heads(tiny):
-    plain, weighted = make(tiny()).train_step(), make(tiny(training__head_weights={"next_observation": 3.0})).train_step()
-    assert plain["task_loss"] == pytest.approx(plain["losses"]["answer"] + plain["losses"]["next_observation"])
-    assert weighted["task_loss"] == pytest.approx(plain["losses"]["answer"] + 3 * plain["losses"]["next_observation"])
+    plain, weighted = (
+        make(tiny()).train_step(),
+        make(tiny(training__head_weights={"next_observation": 3.0})).train_step(),
+    )
+    assert plain["task_loss"] == pytest.approx(
+        plain["losses"]["answer"] + plain["losses"]["next_observation"]
+    )
+    assert weighted["task_loss"] == pytest.approx(
+        plain["losses"]["answer"] + 3 * plain["losses"]["next_observation"]
+    )
 
 
 def test_the_learning_rate_warms_up_holds_and_falls(tiny):
-    config = tiny(training__steps=100, training__warmup_steps=10, training__decay_share=0.5, training__final_share=0.1)
+    config = tiny(
+        training__steps=100, training__warmup_steps=10, training__decay_share=0.5, training__final_share=0.1
+    )
     factors = [learning_rate_factor(config, step) for step in range(101)]
     assert factors[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
     assert factors[10:51] == [1.0] * 41
@@ -98,7 +112,10 @@ def test_weights_and_data_depend_on_the_seed_alone(tiny):
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["embed.weight"], other["embed.weight"])
     accelerator = make_accelerator()
-    inputs = [local_batch(tiny(seed=seed), SRCD(tiny().task), accelerator, step, exploring=True)[0].inputs for seed, step in [(0, 3), (0, 3), (0, 4), (1, 3)]]
+    inputs = [
+        local_batch(tiny(seed=seed), SRCD(tiny().task), accelerator, step, exploring=True)[0].inputs
+        for seed, step in [(0, 3), (0, 3), (0, 4), (1, 3)]
+    ]
     assert torch.equal(inputs[0], inputs[1])
     assert not torch.equal(inputs[0], inputs[2])
     assert not torch.equal(inputs[0], inputs[3])
@@ -119,7 +136,13 @@ def test_lengths_follow_the_curriculum(tiny):
 
 def test_a_batch_that_processes_cannot_share_says_what_would_fit(tiny):
     assert sequences_at(tiny(), 0, processes=2) == 8
-    with pytest.raises(ValueError, match=r"8 sequences of 40 steps cannot be shared by 3 processes: set training\.tokens_per_step to 360"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"8 sequences of 40 steps cannot be shared by 3 processes: set training\.tokens_per_step "
+            r"to 360"
+        ),
+    ):
         sequences_at(tiny(), 0, processes=3)
     assert sequences_at(tiny(training__tokens_per_step=360), 0, processes=3) == 9
 
@@ -133,7 +156,14 @@ class Spoilt(SRCD):
 
     def batch(self, size, *, generator, step=0, length=None):
         batch = super().batch(size, generator=generator, step=step, length=length)
-        return replace(batch, targets={**batch.targets, "next_observation": batch.targets["next_observation"] * self.value}) if step == self.at else batch
+        return (
+            replace(
+                batch,
+                targets={**batch.targets, "next_observation": batch.targets["next_observation"] * self.value},
+            )
+            if step == self.at
+            else batch
+        )
 
 
 @pytest.mark.parametrize(("value", "reason"), [(1e30, "next_observation is inf"), (1e19, "loss|gradient")])
@@ -143,7 +173,9 @@ def test_a_loss_that_explodes_stops_before_the_weights_are_touched(tiny, value, 
     for _ in range(2):
         trainer.train_step()
     before = {name: tensor.clone() for name, tensor in trainer.plain.state_dict().items()}
-    with pytest.raises(FloatingPointError, match=rf"training stopped at step 2: .*({reason}).*; there is no checkpoint yet"):
+    with pytest.raises(
+        FloatingPointError, match=rf"training stopped at step 2: .*({reason}).*; there is no checkpoint yet"
+    ):
         trainer.train_step()
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.plain.state_dict().items())
     assert trainer.step == 2
@@ -160,9 +192,15 @@ def test_a_gradient_that_explodes_stops_before_the_weights_are_touched(trainer):
 def test_bf16_keeps_recurrence_router_and_statistics_in_fp32(tiny):
     trainer = make(tiny(training__precision="bf16"))
     seen = {}
-    trainer.plain.blocks[0].working.register_forward_hook(lambda module, inputs, output: seen.update(state=output[1].dtype))
-    trainer.plain.blocks[0].router.net.register_forward_hook(lambda module, inputs, output: seen.update(router=output.dtype))
-    trainer.plain.blocks[0].mlp.inner.register_forward_hook(lambda module, inputs, output: seen.update(mlp=output.dtype))
+    trainer.plain.blocks[0].working.register_forward_hook(
+        lambda module, inputs, output: seen.update(state=output[1].dtype)
+    )
+    trainer.plain.blocks[0].router.net.register_forward_hook(
+        lambda module, inputs, output: seen.update(router=output.dtype)
+    )
+    trainer.plain.blocks[0].mlp.inner.register_forward_hook(
+        lambda module, inputs, output: seen.update(mlp=output.dtype)
+    )
     for _ in range(7):
         record = trainer.train_step()
     assert seen == {"state": torch.float32, "router": torch.float32, "mlp": torch.bfloat16}
@@ -191,7 +229,9 @@ def test_two_precisions_in_one_process_do_not_mix(tiny):
     assert make(tiny()).train_step() == make(tiny()).train_step()
 
 
-@pytest.mark.parametrize(("mixer", "rate"), [("transformer", 1.0), ("sliding_window", 1.0), ("static_hybrid", 1.0), ("ssm", 0.0)])
+@pytest.mark.parametrize(
+    ("mixer", "rate"), [("transformer", 1.0), ("sliding_window", 1.0), ("static_hybrid", 1.0), ("ssm", 0.0)]
+)
 def test_mixers_without_a_router_train_without_phases(tiny, mixer, rate):
     trainer = make(tiny(model__mixer=mixer, model__options={}))
     record = [trainer.train_step() for _ in range(7)][-1]
@@ -199,7 +239,13 @@ def test_mixers_without_a_router_train_without_phases(tiny, mixer, rate):
     assert record["any_layer_read_rate"] == rate
 
 
-ROUTED = {"cram_paper": {}, "cram_no_consolidation": {}, "static_router": {}, "seqboat": {}, "mixture_of_depths": {"capacity": 0.25}}
+ROUTED = {
+    "cram_paper": {},
+    "cram_no_consolidation": {},
+    "static_router": {},
+    "seqboat": {},
+    "mixture_of_depths": {"capacity": 0.25},
+}
 
 
 @pytest.mark.parametrize("mixer", ROUTED)
@@ -229,7 +275,9 @@ def test_a_head_weight_without_its_head_is_an_error(tiny):
 
 def test_the_task_object_must_belong_to_the_configuration(tiny):
     custom = tiny().model_copy(update={"task": CustomTaskConfig(name="mine", length=40)})
-    with pytest.raises(ValueError, match=r"custom task 'mine': pass the task object, train\(config, task=...\)"):
+    with pytest.raises(
+        ValueError, match=r"custom task 'mine': pass the task object, train\(config, task=...\)"
+    ):
         build_task(custom)
     with pytest.raises(ValueError, match="dict is no task: it lacks input_size, heads, batch"):
         inspect.unwrap(build_task)(custom, {})

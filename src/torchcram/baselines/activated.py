@@ -1,8 +1,11 @@
-"""An episodic memory of activated tokens: they alone are written, and they alone read. Everything else leaves it as it is.
+"""An episodic memory of activated tokens: they alone are written, and they alone read.
 
-This is how SeqBoat and Mixture-of-Depths save: the buffer is compressed, so a read scans the keys of activated tokens only. Within it
-everything is as in :class:`torchcram.memory.episodic.EpisodicMemory`: a null entry, strictly earlier entries, rotation by time stamp; the window counts
-activated tokens. Legend: ``tokens`` = the activated ones of all sequences, row by row.
+Everything else leaves it as it is.
+
+This is how SeqBoat and Mixture-of-Depths save: the buffer is compressed, so a read scans the keys of
+activated tokens only. Within it everything is as in :class:`torchcram.memory.episodic.EpisodicMemory`: a null
+entry, strictly earlier entries, rotation by time stamp; the window counts activated tokens. Legend:
+``tokens`` = the activated ones of all sequences, row by row.
 """
 
 from __future__ import annotations
@@ -35,10 +38,13 @@ class ActivatedMemory(EpisodicMemory):
         activated: Bool[Tensor, "batch time"],
         mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "tokens d_model"], KeyValueState]:
-        """Write the activated tokens, and let each read those that were activated before it. Padding takes no time.
+        """Write the activated tokens, and let each read those that were activated before it.
+
+        Padding takes no time.
 
         Returns:
-            What each activated token found, heads side by side, not yet projected by ``out``; and the buffer afterwards.
+            What each activated token found, heads side by side, not yet projected by ``out``; and the buffer
+            afterwards.
         """
         assert state.entries is not None
         time = state.time[:, None] + (gap if mask is None else gap * mask).cumsum(1)
@@ -48,7 +54,14 @@ class ActivatedMemory(EpisodicMemory):
         memory = self._appended(state, *self._keys_and_values(h, moment), real, time[:, -1])
         # Nothing but the null entry in any sequence: the one number lets attention take its dense path.
         offset = 1 if state.keys.shape[2] == 1 else state.entries
-        found = routed_attention(self._queries(self.address(h), moment), memory.keys, memory.values, real, offset=offset, window=self.window)
+        found = routed_attention(
+            self._queries(self.address(h), moment),
+            memory.keys,
+            memory.values,
+            real,
+            offset=offset,
+            window=self.window,
+        )
         return found.transpose(1, 2).flatten(2)[real], self.forget(memory)
 
     def forget(self, memory: KeyValueState) -> KeyValueState:
@@ -56,13 +69,22 @@ class ActivatedMemory(EpisodicMemory):
         assert memory.entries is not None
         if self.window is None:
             return memory
-        return _compressed(memory, visible_entries(memory.entries[:, None], memory.keys.shape[2], self.window)[:, 0])
+        return _compressed(
+            memory, visible_entries(memory.entries[:, None], memory.keys.shape[2], self.window)[:, 0]
+        )
 
     @staticmethod
-    def _appended(state: KeyValueState, keys: Tensor, values: Tensor, real: Tensor, time: Tensor) -> KeyValueState:
+    def _appended(
+        state: KeyValueState, keys: Tensor, values: Tensor, real: Tensor, time: Tensor
+    ) -> KeyValueState:
         assert state.entries is not None
         filled = torch.arange(state.keys.shape[2], device=real.device) < state.entries[:, None]
-        joined = replace(state, keys=torch.cat([state.keys, keys], 2), values=torch.cat([state.values, values], 2), time=time)
+        joined = replace(
+            state,
+            keys=torch.cat([state.keys, keys], 2),
+            values=torch.cat([state.values, values], 2),
+            time=time,
+        )
         return _compressed(joined, torch.cat([filled, real], 1))
 
 

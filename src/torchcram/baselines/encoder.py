@@ -1,6 +1,8 @@
-"""What a whole-sequence encoder is: it takes masked vectors as they are, not the embedding of a step, so it is no block to stack.
+"""What a whole-sequence encoder is: it takes masked vectors as they are, not the embedding of a step, so it
+is no block to stack.
 
-GRU-D and mTAND are such encoders: both impute each variable in their own way, and for that they must know which values were observed.
+GRU-D and mTAND are such encoders: both impute each variable in their own way, and for that they must know
+which values were observed.
 Legend: ``variables`` columns of a series; times are in the task's unit.
 """
 
@@ -37,7 +39,9 @@ class MaskedVectors:
 
     @classmethod
     def of_batch(cls, batch: Batch, *, flags: bool) -> MaskedVectors:
-        """Read a batch whose inputs are values beside as many flags, or values alone, all of them observed."""
+        """Read a batch whose inputs are values beside as many flags, or values alone, all of them
+        observed.
+        """
         values, seen = batch.inputs.chunk(2, -1) if flags else (batch.inputs, torch.ones_like(batch.inputs))
         seen = seen * batch.real[..., None]
         return cls(values=values * seen, seen=seen, gap=batch.gap * batch.real, real=batch.real)
@@ -45,14 +49,19 @@ class MaskedVectors:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """What an encoder found out: about each step, and about the whole sequence. None is what it was not asked."""
+    """What an encoder found out: about each step, and about the whole sequence.
+
+    None is what it was not asked.
+    """
 
     steps: Float[Tensor, "batch time d_model"] | None = None
     whole: Float[Tensor, "batch d_model"] | None = None
 
 
 class SeriesEncoder(nn.Module, ABC):
-    """Turns masked vectors into an :class:`Encoding`. Padding changes nothing that is said of real steps and of the whole.
+    """Turns masked vectors into an :class:`Encoding`.
+
+    Padding changes nothing that is said of real steps and of the whole.
 
     It has what training asks of a block, and no more: nothing is routed, nothing is read step by step.
 
@@ -75,7 +84,9 @@ class SeriesEncoder(nn.Module, ABC):
         del output
 
     def cost(self) -> MixingCost:
-        """Return what attention of the same width would cost: the measure of a share, though no key is read here."""
+        """Return what attention of the same width would cost: the measure of a share, though no key is
+        read here.
+        """
         return attention_cost(self.d_model)
 
     @abstractmethod
@@ -87,9 +98,13 @@ def no_reads(series: MaskedVectors, d_model: int) -> BlockOutput:
     """Return what a block would say that reads at no step and changes nothing: what training counts."""
     silent = torch.zeros_like(series.gap)
     decision = two_way_decision(torch.zeros_like(series.real), silent)
-    return BlockOutput(hidden_states=silent[..., None].expand(-1, -1, d_model), state=MemoryState(), decision=decision)
+    return BlockOutput(
+        hidden_states=silent[..., None].expand(-1, -1, d_model), state=MemoryState(), decision=decision
+    )
 
 
-def last_real(states: Float[Tensor, "batch time d_model"], real: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch d_model"]:
+def last_real(
+    states: Float[Tensor, "batch time d_model"], real: Bool[Tensor, "batch time"]
+) -> Float[Tensor, "batch d_model"]:
     """Return the state of the last real step of each sequence."""
     return states[torch.arange(len(states), device=states.device), real.long().sum(1).clamp_min(1) - 1]

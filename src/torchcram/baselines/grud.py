@@ -1,12 +1,13 @@
 """GRU-D: a gated recurrent unit that decays (Che et al. 2018, arXiv 1606.01865), from its equations.
 
     delta_t = gap_t + (1 - seen_{t-1}) delta_{t-1}                  time since each variable was last observed
-    gamma   = exp(-rate delta),  Gamma = exp(-max(0, W delta))      decay of inputs (each variable its own rate), and of the state
-    x_hat   = seen x + (1 - seen) (gamma x_last + (1 - gamma) mean)
-    h_t     = GRU([x_hat, seen], Gamma_t h_{t-1})
+    gamma   = exp(-rate delta),  Gamma = exp(-max(0, W delta))      decay of inputs (each variable its own
+    rate), and of the state x_hat   = seen x + (1 - seen) (gamma x_last + (1 - gamma) mean) h_t     =
+    GRU([x_hat, seen], Gamma_t h_{t-1})
 
 Values are standardised, so the mean is 0. It attends to nothing.
-Deviation: the decays have no offsets, and input rates are positive (softplus): no time, no decay; endless time, the mean.
+Deviation: the decays have no offsets, and input rates are positive (softplus): no time, no decay; endless
+time, the mean.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class GRUD(SeriesEncoder):
             self.state_decay.weight.mul_(0.1)
 
     def forward(self, series: MaskedVectors, *, steps: bool, whole: bool) -> Encoding:
-        """Return the state after each step, and after the last real one. See :class:`torchcram.baselines.encoder.SeriesEncoder`."""
+        """Return the state after each step, and after the last real one.
+
+        See :class:`torchcram.baselines.encoder.SeriesEncoder`.
+        """
         elapsed = since_observed(series)
         driven = self.inputs(torch.cat([self.imputed(series, elapsed), series.seen], -1))
         decay = torch.exp(-self.state_decay(elapsed).relu())
@@ -46,9 +50,13 @@ class GRUD(SeriesEncoder):
             state = self._updated(drive, fade * state)
             states.append(state)
         found = torch.stack(states, 1)
-        return Encoding(steps=found if steps else None, whole=last_real(found, series.real) if whole else None)
+        return Encoding(
+            steps=found if steps else None, whole=last_real(found, series.real) if whole else None
+        )
 
-    def imputed(self, series: MaskedVectors, elapsed: Float[Tensor, "batch time variables"]) -> Float[Tensor, "batch time variables"]:
+    def imputed(
+        self, series: MaskedVectors, elapsed: Float[Tensor, "batch time variables"]
+    ) -> Float[Tensor, "batch time variables"]:
         """Return observed values, and what is left of the latest observation where there is none."""
         kept = torch.exp(-softplus(self.rate) * elapsed)
         return series.seen * series.values + (1 - series.seen) * kept * last_observed(series)
@@ -62,14 +70,18 @@ class GRUD(SeriesEncoder):
 
 
 def last_observed(series: MaskedVectors) -> Float[Tensor, "batch time variables"]:
-    """Return the latest value of each variable up to each step, its own included; 0, the mean, before the first."""
+    """Return the latest value of each variable up to each step, its own included; 0, the mean, before the
+    first.
+    """
     steps = torch.arange(series.gap.shape[1], device=series.gap.device)[None, :, None]
     latest = torch.where(series.seen > 0, steps, 0).cummax(1).values
     return series.values.gather(1, latest)
 
 
 def since_observed(series: MaskedVectors) -> Float[Tensor, "batch time variables"]:
-    """Return the time since each variable was last observed *before* each step; since the sequence began if it never was."""
+    """Return the time since each variable was last observed *before* each step; since the sequence began
+    if it never was.
+    """
     time = series.gap.cumsum(1)[..., None]
     observed = torch.where(series.seen > 0, time, 0.0).cummax(1).values
     before = torch.cat([torch.zeros_like(observed[:, :1]), observed[:, :-1]], 1)

@@ -1,15 +1,18 @@
-"""Mixture-of-Depths: a router lets a fixed share of the tokens through the block (Raposo et al. 2024, arXiv 2404.02258), from its equations.
+"""Mixture-of-Depths: a router lets a fixed share of the tokens through the block (Raposo et al. 2024, arXiv
+2404.02258), from its equations.
 
     score = w . norm(x)                           one number a token
-    x = x + sigmoid(score) * block(x)             for tokens that pass; the others leave by the residual stream: no attention, no feed-forward network
+    x = x + sigmoid(score) * block(x)             for tokens that pass; the others leave by the residual
+    stream: no attention, no feed-forward network
 
-In training the ``capacity`` share of each sequence's tokens with the highest scores passes. That looks ahead: whether a token passes hangs on later ones.
-So in evaluation (``module.eval()``) a small predictor decides, causally, from the token's own state; it learns beside, from
-the top scores, by binary cross-entropy, and no gradient of it reaches the trunk. What a token reads are the keys of tokens that passed
-*this* block before it: one that does not pass neither reads nor writes keys. A token that passes counts as a read.
-The budget is the capacity; the price of a read moves only the predictor, and so what passes in evaluation.
-Deviation: every layer is routed (in the paper every other one is), and the score is squashed to (0, 1), so that a young block is neither switched
-off nor inverted.
+In training the ``capacity`` share of each sequence's tokens with the highest scores passes. That looks ahead:
+whether a token passes hangs on later ones. So in evaluation (``module.eval()``) a small predictor decides,
+causally, from the token's own state; it learns beside, from the top scores, by binary cross-entropy, and no
+gradient of it reaches the trunk. What a token reads are the keys of tokens that passed *this* block before
+it: one that does not pass neither reads nor writes keys. A token that passes counts as a read. The budget is
+the capacity; the price of a read moves only the predictor, and so what passes in evaluation.
+Deviation: every layer is routed (in the paper every other one is), and the score is squashed to (0, 1), so
+that a young block is neither switched off nor inverted.
 """
 
 from __future__ import annotations
@@ -33,8 +36,12 @@ from torchcram.ops.routing import priced
 from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
-def top_share(score: Float[Tensor, "batch time"], share: float, mask: Bool[Tensor, "batch time"] | None = None) -> Bool[Tensor, "batch time"]:
-    """Return the ``share`` of each sequence's real steps with the highest scores, rounded up; the earlier one of equals."""
+def top_share(
+    score: Float[Tensor, "batch time"], share: float, mask: Bool[Tensor, "batch time"] | None = None
+) -> Bool[Tensor, "batch time"]:
+    """Return the ``share`` of each sequence's real steps with the highest scores, rounded up; the earlier
+    one of equals.
+    """
     real = torch.ones_like(score, dtype=torch.bool) if mask is None else mask
     order = score.detach().masked_fill(~real, -torch.inf).argsort(dim=1, descending=True, stable=True)
     most = torch.ceil(share * real.sum(1, keepdim=True) - 1e-9)
@@ -46,7 +53,8 @@ class MixtureOfDepthsBlock(nn.Module):
 
     Args:
         d_model: width.
-        capacity: share of each sequence's tokens that pass in training, in (0, 1]; the paper's best is an eighth.
+        capacity: share of each sequence's tokens that pass in training, in (0, 1]; the paper's best is an
+            eighth.
         heads: number of heads.
         window: how many of the latest tokens that passed are read; None for all.
         mlp_ratio: width of the feed-forward network over ``d_model``.
@@ -54,7 +62,15 @@ class MixtureOfDepthsBlock(nn.Module):
 
     routed: ClassVar[bool] = True
 
-    def __init__(self, d_model: int, *, capacity: float = 0.125, heads: int = 4, window: int | None = None, mlp_ratio: float = 4.0):
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        capacity: float = 0.125,
+        heads: int = 4,
+        window: int | None = None,
+        mlp_ratio: float = 4.0,
+    ):
         super().__init__()
         if not 0 < capacity <= 1:
             raise ValueError(f"capacity {capacity} must lie above 0 and be at most 1")
@@ -81,7 +97,9 @@ class MixtureOfDepthsBlock(nn.Module):
     def cost(self) -> MixingCost:
         """Return what mixing along time costs: the router and the predictor see every token."""
         size = sum(parameter.numel() for parameter in self.fast_parameters())
-        return replace(attention_cost(self.memory_norm.weight.numel()), flops_token=2.0 * size, bytes_token=4.0 * size)
+        return replace(
+            attention_cost(self.memory_norm.weight.numel()), flops_token=2.0 * size, bytes_token=4.0 * size
+        )
 
     def forward(
         self,
@@ -95,18 +113,27 @@ class MixtureOfDepthsBlock(nn.Module):
         horizon: Float[Tensor, "batch time"] | None = None,
         token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
-        """Mix along time. See :class:`torchcram.types.SequenceMixer`. Nothing is explored; ``control.reads`` lets all tokens pass, or none."""
+        """Mix along time.
+
+        See :class:`torchcram.types.SequenceMixer`. Nothing is explored; ``control.reads`` lets all tokens
+        pass, or none.
+        """
         del noise, horizon, token
         state = self.init_state(len(gap)) if state is None else state
         assert state.episodic is not None
         h = self.memory_norm(hidden_states)
-        score, guess = full_precision(self.router, h)[..., 0], full_precision(self.predictor, h.detach())[..., 0]
+        score, guess = (
+            full_precision(self.router, h)[..., 0],
+            full_precision(self.predictor, h.detach())[..., 0],
+        )
         top = top_share(score, self.capacity, mask)
         passed = self._passed(top, guess, control, mask)
 
         found, memory = self.episodic.attend(h, gap, state.episodic, passed, mask)
         gained = self._through_block(hidden_states[passed], found) * torch.sigmoid(score[passed])[:, None]
-        x = hidden_states + torch.zeros_like(hidden_states).masked_scatter(passed[..., None], gained.to(hidden_states.dtype))
+        x = hidden_states + torch.zeros_like(hidden_states).masked_scatter(
+            passed[..., None], gained.to(hidden_states.dtype)
+        )
 
         probability = torch.sigmoid(guess)
         doubt = binary_cross_entropy_with_logits(guess, top.to(guess.dtype), reduction="none")
@@ -114,7 +141,10 @@ class MixtureOfDepthsBlock(nn.Module):
             hidden_states=x,
             state=MemoryState(episodic=memory),
             decision=two_way_decision(passed, probability, written=passed),
-            losses={"predictor": step_mean(doubt, mask), "price": step_mean(priced(probability, steady=control.steady), mask)},
+            losses={
+                "predictor": step_mean(doubt, mask),
+                "price": step_mean(priced(probability, steady=control.steady), mask),
+            },
         )
 
     def _passed(self, top: Tensor, guess: Tensor, control: RoutingControl, mask: Tensor | None) -> Tensor:
@@ -122,7 +152,9 @@ class MixtureOfDepthsBlock(nn.Module):
         passed = decided if control.reads == "routed" else torch.full_like(top, control.reads == "all")
         return passed if mask is None else passed & mask
 
-    def _through_block(self, x: Float[Tensor, "tokens d_model"], found: Float[Tensor, "tokens d_model"]) -> Float[Tensor, "tokens d_model"]:
+    def _through_block(
+        self, x: Float[Tensor, "tokens d_model"], found: Float[Tensor, "tokens d_model"]
+    ) -> Float[Tensor, "tokens d_model"]:
         """What attention and feed-forward network together add to the tokens that pass."""
         read = self.episodic.out(found)
         return read + self.mlp((x + read)[None])[0]

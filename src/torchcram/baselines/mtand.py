@@ -1,14 +1,17 @@
-"""mTAND: multi-time attention (Shukla and Marlin 2021, arXiv 2101.10318), implemented anew from the paper's equations.
+"""mTAND: multi-time attention (Shukla and Marlin 2021, arXiv 2101.10318), implemented anew from the paper's
+equations.
 
     phi(t)   = [w_0 t + a_0, sin(w_1 t + a_1), ...]                              learned embedding of a moment
-    score    = phi(r) W_q W_k^T phi(t)^T / sqrt(size)                            of reference moment r and observation time t, for each head
-    x_hat(r) = softmax over the moments at which *this variable* was seen (score) x
-    steps    = GRU(linear([x_hat, intensity]))                                   along the reference moments
+    score    = phi(r) W_q W_k^T phi(t)^T / sqrt(size)                            of reference moment r and
+    observation time t, for each head x_hat(r) = softmax over the moments at which *this variable* was seen
+    (score) x steps    = GRU(linear([x_hat, intensity]))                                   along the reference
+    moments
 
-Reference moments lie evenly between 0 and ``span``; the whole is the state of the GRU after the last. What is asked of every step takes the steps'
-own moments as references. Observations are a set: their order does not matter. It is not causal along the series' own steps.
-Deviation: the second half of what is interpolated is how densely a variable was seen, its flag attended over *all* moments; over its own moments alone, as in
-the paper's code, a flag is always one.
+Reference moments lie evenly between 0 and ``span``; the whole is the state of the GRU after the last. What is
+asked of every step takes the steps' own moments as references. Observations are a set: their order does not
+matter. It is not causal along the series' own steps.
+Deviation: the second half of what is interpolated is how densely a variable was seen, its flag attended over
+*all* moments; over its own moments alone, as in the paper's code, a flag is always one.
 """
 
 from __future__ import annotations
@@ -29,12 +32,16 @@ class TimeEmbedding(nn.Module):
     def __init__(self, size: int):
         super().__init__()
         # From one turn over the whole span to forty.
-        self.frequency = nn.Parameter(torch.cat([torch.ones(1), 2 * math.pi * torch.logspace(0, math.log10(40), size - 1)]))
+        self.frequency = nn.Parameter(
+            torch.cat([torch.ones(1), 2 * math.pi * torch.logspace(0, math.log10(40), size - 1)])
+        )
         self.phase = nn.Parameter(torch.zeros(size))
 
     def forward(self, moment: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch size"]:
         """Return the features of each moment."""
-        linear, *periodic = (moment[..., None] * self.frequency + self.phase).split([1, len(self.phase) - 1], -1)
+        linear, *periodic = (moment[..., None] * self.frequency + self.phase).split(
+            [1, len(self.phase) - 1], -1
+        )
         return torch.cat([linear, *(part.sin() for part in periodic)], -1)
 
 
@@ -58,13 +65,22 @@ class MultiTimeAttention(nn.Module):
     def forward(
         self, moment: Float[Tensor, "batch moments"], time: Float[Tensor, "batch time"], series: MaskedVectors
     ) -> Float[Tensor, "batch moments d_model"]:
-        """Return what the series, whose steps have the times ``time``, say about the moments (both in units of the span)."""
-        queries, keys = (part(self.embed(at)).unflatten(-1, (self.heads, -1)) for part, at in ((self.query, moment), (self.key, time)))
+        """Return what the series, whose steps have the times ``time``, say about the moments (both in
+        units of the span).
+        """
+        queries, keys = (
+            part(self.embed(at)).unflatten(-1, (self.heads, -1))
+            for part, at in ((self.query, moment), (self.key, time))
+        )
         scores = torch.einsum("bmhe,bthe->bhmt", queries, keys) / math.sqrt(queries.shape[-1])
-        # Softmax over the moments of each variable, with one common maximum: numerators and denominators are two matrix products.
+        # Softmax over the moments of each variable, with one common maximum: numerators and denominators are
+        # two matrix products.
         scores = scores.masked_fill(~series.real[:, None, None], -torch.inf)
         weights = torch.exp(scores - scores.amax(-1, keepdim=True))
-        values, seen = (torch.einsum("bhmt,btd->bmhd", weights, part) for part in (series.values * series.seen, series.seen))
+        values, seen = (
+            torch.einsum("bhmt,btd->bmhd", weights, part)
+            for part in (series.values * series.seen, series.seen)
+        )
         dense = weights.sum(-1).transpose(1, 2)[..., None]
         return self.out(torch.cat([values / seen.clamp_min(1e-6), seen / dense], -1).flatten(2))
 
@@ -80,7 +96,16 @@ class MTAND(SeriesEncoder):
         heads, time_size: see :class:`MultiTimeAttention`.
     """
 
-    def __init__(self, variables: int, d_model: int, *, references: int = 64, span: float = 1.0, heads: int = 4, time_size: int = 16):
+    def __init__(
+        self,
+        variables: int,
+        d_model: int,
+        *,
+        references: int = 64,
+        span: float = 1.0,
+        heads: int = 4,
+        time_size: int = 16,
+    ):
         super().__init__(d_model)
         require_positive(references=references, span=span)
         self.references, self.span = references, span
@@ -88,9 +113,14 @@ class MTAND(SeriesEncoder):
         self.recurrence = nn.GRU(d_model, d_model, batch_first=True)
 
     def forward(self, series: MaskedVectors, *, steps: bool, whole: bool) -> Encoding:
-        """Return the states at the steps' own moments, and the one after the last reference. See :class:`torchcram.baselines.encoder.SeriesEncoder`."""
+        """Return the states at the steps' own moments, and the one after the last reference.
+
+        See :class:`torchcram.baselines.encoder.SeriesEncoder`.
+        """
         time = series.gap.cumsum(1) / self.span
-        moment = torch.linspace(0.0, 1.0, self.references, dtype=time.dtype, device=time.device).expand(len(time), -1)
+        moment = torch.linspace(0.0, 1.0, self.references, dtype=time.dtype, device=time.device).expand(
+            len(time), -1
+        )
         return Encoding(
             steps=self._followed(time, time, series) if steps else None,
             whole=self._followed(moment, time, series)[:, -1] if whole else None,

@@ -1,15 +1,17 @@
-"""SeqBoat: sparse modular activation of an attention unit (Ren et al. 2023, arXiv 2306.11197), from its equations.
+"""SeqBoat: sparse modular activation of an attention unit (Ren et al. 2023, arXiv 2306.11197), from its
+equations.
 
     s = norm(x + working(norm(x)))                the state-space model's view of the token
     p = softmax(W s / temperature)[activate]      the latent configurator; a token is activated where p > 1/2
-    x = x + working(norm(x)) + p * out(silu(gate(s)) * attention(s))       the gated attention unit, for activated tokens only
-    x = x + mlp(norm(x))
+    x = x + working(norm(x)) + p * out(silu(gate(s)) * attention(s))       the gated attention unit, for
+    activated tokens only x = x + mlp(norm(x))
 
-Attention runs among the activated tokens, over the last ``window`` of them: a token that is not activated is neither written nor read, which is how
-SeqBoat saves. An activated token counts as a read. The confidence ``p`` scales what the unit adds, and so learns. The price of an
-activation is ours: the paper has none.
-Deviation: recurrence, attention (softmax over normalised, rotated heads and a null entry) and feed-forward network are those that all our mixers have,
-in pre-norm residual form without the paper's last activation, and the configurator starts open, as our own routers do.
+Attention runs among the activated tokens, over the last ``window`` of them: a token that is not activated is
+neither written nor read, which is how SeqBoat saves. An activated token counts as a read. The confidence
+``p`` scales what the unit adds, and so learns. The price of an activation is ours: the paper has none.
+Deviation: recurrence, attention (softmax over normalised, rotated heads and a null entry) and feed-forward
+network are those that all our mixers have, in pre-norm residual form without the paper's last activation, and
+the configurator starts open, as our own routers do.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
 class LatentConfigurator(nn.Module):
-    """Two logits, skip and activate, through a softmax of learned temperature, which starts at the square root of the width.
+    """Two logits, skip and activate, through a softmax of learned temperature, which starts at the square
+    root of the width.
 
     Args:
         d_model: width.
@@ -57,7 +60,8 @@ class LatentConfigurator(nn.Module):
 
 
 class SeqBoatBlock(nn.Module):
-    """A working memory, a gated attention unit for activated tokens, then a feed-forward network; pre-norm, residual.
+    """A working memory, a gated attention unit for activated tokens, then a feed-forward network; pre-norm,
+    residual.
 
     Args:
         d_model: width.
@@ -90,7 +94,9 @@ class SeqBoatBlock(nn.Module):
 
     def init_state(self, batch_size: int) -> MemoryState:
         """Return the state before the first step."""
-        return MemoryState(working=self.working.init_state(batch_size), episodic=self.episodic.init_state(batch_size))
+        return MemoryState(
+            working=self.working.init_state(batch_size), episodic=self.episodic.init_state(batch_size)
+        )
 
     def fast_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that decide: they want a faster learning rate than the trunk."""
@@ -103,7 +109,9 @@ class SeqBoatBlock(nn.Module):
     def cost(self) -> MixingCost:
         """Return what mixing along time costs: the configurator sees every token."""
         size = self.configurator.logits.weight.numel()
-        return replace(attention_cost(self.memory_norm.weight.numel()), flops_token=2.0 * size, bytes_token=4.0 * size)
+        return replace(
+            attention_cost(self.memory_norm.weight.numel()), flops_token=2.0 * size, bytes_token=4.0 * size
+        )
 
     def forward(
         self,
@@ -117,11 +125,17 @@ class SeqBoatBlock(nn.Module):
         horizon: Float[Tensor, "batch time"] | None = None,
         token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
-        """Mix along time. See :class:`torchcram.types.SequenceMixer`. Nothing is explored; ``control.reads`` activates all tokens, or none."""
+        """Mix along time.
+
+        See :class:`torchcram.types.SequenceMixer`. Nothing is explored; ``control.reads`` activates all
+        tokens, or none.
+        """
         del noise, token
         state = self.init_state(len(gap)) if state is None else state
         assert state.working is not None and state.episodic is not None
-        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working, horizon, mask)
+        update, working_state = self.working(
+            self.working_norm(hidden_states), gap, state.working, horizon, mask
+        )
         x = hidden_states + update
         h = self.memory_norm(x)
 
@@ -140,5 +154,9 @@ class SeqBoatBlock(nn.Module):
 
     @staticmethod
     def _activated(probability: Tensor, control: RoutingControl, mask: Tensor | None) -> Tensor:
-        wanted = probability > 0.5 if control.reads == "routed" else torch.full_like(probability, control.reads == "all", dtype=torch.bool)
+        wanted = (
+            probability > 0.5
+            if control.reads == "routed"
+            else torch.full_like(probability, control.reads == "all", dtype=torch.bool)
+        )
         return wanted if mask is None else wanted & mask

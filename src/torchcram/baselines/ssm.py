@@ -15,5 +15,7 @@ class SSMBlock(StaticBlock):
         mlp_ratio: width of the feed-forward network over ``d_model``.
     """
 
-    def __init__(self, d_model: int, *, working: str = "time_aware_ssm", state_size: int = 64, mlp_ratio: float = 4.0):
+    def __init__(
+        self, d_model: int, *, working: str = "time_aware_ssm", state_size: int = 64, mlp_ratio: float = 4.0
+    ):
         super().__init__(d_model, working=working, state_size=state_size, attends=False, mlp_ratio=mlp_ratio)

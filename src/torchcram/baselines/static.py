@@ -1,4 +1,7 @@
-"""A block without a router: working memory and attention, each there or not, always on for every token. Three baselines are this block."""
+"""A block without a router: working memory and attention, each there or not, always on for every token.
+
+Three baselines are this block.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,22 @@ class StaticBlock(nn.Module):
 
     routed: ClassVar[bool] = False
 
-    def __init__(self, d_model: int, *, working: str | None, attends: bool, mlp_ratio: float, state_size: int = 64, heads: int = 4, window: int | None = None):
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        working: str | None,
+        attends: bool,
+        mlp_ratio: float,
+        state_size: int = 64,
+        heads: int = 4,
+        window: int | None = None,
+    ):
         super().__init__()
         self.working_norm = None if working is None else RMSNorm(d_model)
-        self.working = None if working is None else build_working_memory(working, d_model, state_size=state_size)
+        self.working = (
+            None if working is None else build_working_memory(working, d_model, state_size=state_size)
+        )
         self.memory_norm = RMSNorm(d_model) if attends else None
         self.episodic = EpisodicMemory(d_model, heads=heads, window=window) if attends else None
         self.mlp = FeedForward(d_model, ratio=mlp_ratio)
@@ -72,7 +87,10 @@ class StaticBlock(nn.Module):
         horizon: Float[Tensor, "batch time"] | None = None,
         token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
-        """Mix along time. See :class:`torchcram.types.SequenceMixer`. ``control.reads == "none"`` switches attention off."""
+        """Mix along time.
+
+        See :class:`torchcram.types.SequenceMixer`. ``control.reads == "none"`` switches attention off.
+        """
         del noise, token
         state = self.init_state(len(gap)) if state is None else state
         x, working, episodic = hidden_states, state.working, state.episodic
@@ -89,4 +107,8 @@ class StaticBlock(nn.Module):
             x = x + self.episodic.read(h, time, memory, read, before=episodic, dense=control.dense)
             episodic = self.episodic.forget(memory)
         x = x + self.mlp(x)
-        return BlockOutput(hidden_states=x, state=replace(state, working=working, episodic=episodic), decision=two_way_decision(read, read.to(gap.dtype)))
+        return BlockOutput(
+            hidden_states=x,
+            state=replace(state, working=working, episodic=episodic),
+            decision=two_way_decision(read, read.to(gap.dtype)),
+        )

@@ -1,7 +1,8 @@
-"""A static hybrid in the manner of Jamba (Lieber et al. 2024, arXiv 2403.19887): recurrence everywhere, attention in every k-th layer, always on.
+"""A static hybrid in the manner of Jamba (Lieber et al. 2024, arXiv 2403.19887): recurrence everywhere,
+attention in every k-th layer, always on.
 
-Deviation: Jamba's attention layers have no recurrence of their own. Here every block has our working memory, so that the attention layers differ
-from the others by their attention and by nothing else.
+Deviation: Jamba's attention layers have no recurrence of their own. Here every block has our working memory,
+so that the attention layers differ from the others by their attention and by nothing else.
 """
 
 from __future__ import annotations
@@ -38,4 +39,12 @@ class StaticHybridBlock(StaticBlock):
     ):
         require_positive(attention_every=attention_every)
         attends = (layer + 1) % attention_every == 0
-        super().__init__(d_model, working=working, state_size=state_size, attends=attends, heads=heads, window=window, mlp_ratio=mlp_ratio)
+        super().__init__(
+            d_model,
+            working=working,
+            state_size=state_size,
+            attends=attends,
+            heads=heads,
+            window=window,
+            mlp_ratio=mlp_ratio,
+        )

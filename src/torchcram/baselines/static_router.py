@@ -1,8 +1,9 @@
 """A learned static router: whether a token reads hangs on the token alone, whatever came before it.
 
-This is what the paper's lower bound is about: CRAM's block with working and episodic memory, the same *need*, the same price and the same
-exploration, but nothing is consolidated, and the router sees the embedding of the step's own inputs and times, which the model hands to every layer:
-the hidden state of a deeper layer would already know the context. Only the decision is blind; the read itself uses the hidden state, as everywhere.
+This is what the paper's lower bound is about: CRAM's block with working and episodic memory, the same *need*,
+the same price and the same exploration, but nothing is consolidated, and the router sees the embedding of the
+step's own inputs and times, which the model hands to every layer: the hidden state of a deeper layer would
+already know the context. Only the decision is blind; the read itself uses the hidden state, as everywhere.
 With a ``budget`` the share of the tokens that read is given, and learning decides which.
 """
 
@@ -32,7 +33,8 @@ class StaticRouterBlock(CRAMBlock):
         state_size: channels of the working memory.
         router_noise: scale of the router's noise in training; None for the router's own.
         mlp_ratio: width of the feed-forward network over ``d_model``.
-        budget: share of the tokens that read in this layer once it is routed: those with the highest need; None for as many as are worth their price.
+        budget: share of the tokens that read in this layer once it is routed: those with the highest need;
+            None for as many as are worth their price.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class StaticRouterBlock(CRAMBlock):
         self.budget = budget
 
     def after_step(self, output: BlockOutput) -> None:
-        """Move the router's bias, one number for all tokens, so that the share of them that reads comes to the budget."""
+        """Move the router's bias, one number for all tokens, so that the share of them that reads comes to
+        the budget.
+        """
         super().after_step(output)
         need = output.signals.get("need")
         if self.budget is None or need is None:

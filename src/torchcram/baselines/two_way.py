@@ -10,7 +10,10 @@ from torchcram.types import Route, RoutingDecision
 
 
 def two_way_decision(
-    read: Bool[Tensor, "batch time"], probability: Float[Tensor, "batch time"], *, written: Bool[Tensor, "batch time"] | None = None
+    read: Bool[Tensor, "batch time"],
+    probability: Float[Tensor, "batch time"],
+    *,
+    written: Bool[Tensor, "batch time"] | None = None,
 ) -> RoutingDecision:
     """Return EPISODIC where ``read``, WORKING elsewhere; nothing is explored, nothing is asked.
 

@@ -1,4 +1,6 @@
-"""The questions of ``torchcram bench``: each compares one part of the library with a named peer, on the same inputs, in the same run."""
+"""The questions of ``torchcram bench``: each compares one part of the library with a named peer, on the
+same inputs, in the same run.
+"""
 
 from __future__ import annotations
 
@@ -47,29 +49,56 @@ def _attention(setting: Setting, length: int, read_rate: float, *, backward: boo
     def dense() -> Tensor:
         return scaled_dot_product_attention(inputs[0], inputs[1], inputs[2], is_causal=True, scale=1.0)
 
-    both = [partial(_with_gradients, function, inputs, above) if backward else torch.no_grad()(function) for function in (ours, dense)]
+    both = [
+        partial(_with_gradients, function, inputs, above) if backward else torch.no_grad()(function)
+        for function in (ours, dense)
+    ]
     # A dense pass over 32,768 tokens takes seconds: three of them tell enough.
     timing = take_turns(*both, rounds=setting.rounds if length < 20_000 else 3)
     question = "routed-attention-backward" if backward else "routed-attention"
-    return Measurement(question=question, device=setting.name, length=length, read_rate=read_rate, peer=DENSE, timing=timing, limit=1 / read_rate)
+    return Measurement(
+        question=question,
+        device=setting.name,
+        length=length,
+        read_rate=read_rate,
+        peer=DENSE,
+        timing=timing,
+        limit=1 / read_rate,
+    )
 
 
 def scan_forward_backward(setting: Setting) -> Iterator[Measurement]:
-    """The recurrence with its gradients, batch 8, width 256, against two loops over its steps, and as a layer against Mamba-2's.
+    """The recurrence with its gradients, batch 8, width 256, against two loops over its steps, and as a layer
+    against Mamba-2's.
 
-    The limit of the recurrence is its least memory traffic: decays, inputs and states, then decays, states and three kinds of gradients pass once.
+    The limit of the recurrence is its least memory traffic: decays, inputs and states, then decays, states
+    and three kinds of gradients pass once.
     """
     for length in setting.lengths(2048):
         decay = torch.rand(8, length, 256, generator=setting.generator).to(setting.device).requires_grad_()
-        inputs, initial, above = setting.randn(8, length, 256).requires_grad_(), setting.randn(8, 256).requires_grad_(), setting.randn(8, length, 256)
+        inputs, initial, above = (
+            setting.randn(8, length, 256).requires_grad_(),
+            setting.randn(8, 256).requires_grad_(),
+            setting.randn(8, length, 256),
+        )
         given = [decay, inputs, initial]
         ours = partial(_with_gradients, partial(scan, *given), given, above)
         for peer, function in SCAN_PEERS.items():
             # The definition takes seconds: three rounds tell enough.
             rounds = setting.rounds if function is _loop else min(setting.rounds, 3)
-            timing = take_turns(ours, partial(_with_gradients, partial(function, *given), given, above), rounds=rounds)
+            timing = take_turns(
+                ours, partial(_with_gradients, partial(function, *given), given, above), rounds=rounds
+            )
             limit = timing.peer_ms / (1e3 * _seconds_to_move(given[0], 8))
-            yield Measurement(question="scan", device=setting.name, length=length, read_rate=None, peer=peer, timing=timing, limit=limit)
+            yield Measurement(
+                question="scan",
+                device=setting.name,
+                length=length,
+                read_rate=None,
+                peer=peer,
+                timing=timing,
+                limit=limit,
+            )
         yield models.recurrent_layer(setting, length)
 
 
@@ -81,7 +110,9 @@ def _seconds_to_move(tensor: Tensor, times: int) -> float:
 
 
 def _loop(decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
-    """The loop as one would write it: slices taken once, so that its backward pass is linear in the length, too."""
+    """The loop as one would write it: slices taken once, so that its backward pass is linear in the
+    length, too.
+    """
     state, states = initial, []
     for factor, more in zip(decay.unbind(1), inputs.unbind(1), strict=True):
         state = factor * state + more
@@ -89,11 +120,16 @@ def _loop(decay: Tensor, inputs: Tensor, initial: Tensor) -> Tensor:
     return torch.stack(states, 1)
 
 
-def _with_gradients(function: Callable[[], Tensor], inputs: list[Tensor], above: Tensor) -> tuple[Tensor, ...]:
+def _with_gradients(
+    function: Callable[[], Tensor], inputs: list[Tensor], above: Tensor
+) -> tuple[Tensor, ...]:
     return torch.autograd.grad(function(), inputs, above)
 
 
-SCAN_PEERS = {"step-by-step loop (the definition)": scan_reference, "step-by-step loop over slices taken once": _loop}
+SCAN_PEERS = {
+    "step-by-step loop (the definition)": scan_reference,
+    "step-by-step loop over slices taken once": _loop,
+}
 QUESTIONS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
     "routed-attention": routed_attention_forward,
     "routed-attention-backward": routed_attention_backward,

@@ -21,11 +21,19 @@ Record = dict[str, Any]
 ASKED = ("question", "device", "length", "read_rate", "peer")
 
 
-def ask(questions: Sequence[str], *, setting: Setting, file: Path | None = None, show: Callable[[Measurement], None] | None = None) -> list[Record]:
-    """Answer questions, all of them if none is named; the file holds what is answered so far, also after Ctrl-C.
+def ask(
+    questions: Sequence[str],
+    *,
+    setting: Setting,
+    file: Path | None = None,
+    show: Callable[[Measurement], None] | None = None,
+) -> list[Record]:
+    """Answer questions, all of them if none is named; the file holds what is answered so far, also after
+    Ctrl-C.
 
-    What else the file holds stays (other questions, devices, lengths, peers): a long benchmark may be run in parts. Beside it, in ``*.machine.json``, stands
-    when, on what and with which code each question was measured.
+    What else the file holds stays (other questions, devices, lengths, peers): a long benchmark may be run in
+    parts. Beside it, in ``*.machine.json``, stands when, on what and with which code each question was
+    measured.
 
     Args:
         questions: names of :data:`torchcram.bench.questions.QUESTIONS`.
@@ -46,7 +54,11 @@ def ask(questions: Sequence[str], *, setting: Setting, file: Path | None = None,
     for name in chosen:
         for measurement in QUESTIONS[name](setting):
             found = _with(measurement.record(), found)
-            machines = [record for record in machines if (record["question"], record["device"]) != (name, setting.name)]
+            machines = [
+                record
+                for record in machines
+                if (record["question"], record["device"]) != (name, setting.name)
+            ]
             machines.append({"question": name, "device": setting.name, **machine()})
             _keep(found, _sorted(machines), file)
             if show is not None:
@@ -92,7 +104,10 @@ def _with(fresh: Record, records: list[Record]) -> list[Record]:
 def _sorted(records: list[Record]) -> list[Record]:
     """By the order of the questions; those of one question stay as they came."""
     order = list(QUESTIONS)
-    return sorted(records, key=lambda record: order.index(record["question"]) if record["question"] in order else len(order))
+    return sorted(
+        records,
+        key=lambda record: order.index(record["question"]) if record["question"] in order else len(order),
+    )
 
 
 def _read(file: Path | None) -> list[Record]:
@@ -102,7 +117,9 @@ def _read(file: Path | None) -> list[Record]:
         records = json.loads(file.read_text())
         return [record for record in records if record["question"] and record["device"]]
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{file} holds no measurements of torchcram bench: name another file, or delete it") from None
+        raise ValueError(
+            f"{file} holds no measurements of torchcram bench: name another file, or delete it"
+        ) from None
 
 
 def _keep(found: list[Record], machines: list[Record], file: Path | None) -> None:

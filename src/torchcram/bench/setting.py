@@ -28,7 +28,11 @@ class Setting:
     @property
     def name(self) -> str:
         """The device in words."""
-        return f"cpu ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        return (
+            f"cpu ({torch.get_num_threads()} threads)"
+            if self.device.type == "cpu"
+            else torch.cuda.get_device_name(self.device)
+        )
 
     def randn(self, *shape: int) -> Tensor:
         """Return standard normal numbers on the device."""

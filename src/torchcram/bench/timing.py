@@ -27,7 +27,9 @@ class Timing:
     spread: float
 
 
-def take_turns(ours: Callable[[], object], peer: Callable[[], object], *, rounds: int, warm_up: int = 1, repeats: int = 1) -> Timing:
+def take_turns(
+    ours: Callable[[], object], peer: Callable[[], object], *, rounds: int, warm_up: int = 1, repeats: int = 1
+) -> Timing:
     """Time two functions in turns.
 
     Args:

@@ -1,1 +1,3 @@
-"""The paper's nouns: three memories, what predicts and decides between them, and the block that holds them."""
+"""The paper's nouns: three memories, what predicts and decides between them, and the block that holds
+them.
+"""

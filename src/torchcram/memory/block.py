@@ -2,13 +2,12 @@
 
     x = x + working(norm(x), gap)                 every token, linear time, carries state
     h = norm(x)
-    route = router(need(h), familiarity(h))       decided from h and O(1) state: no key or value is read to decide
-    x = x + {WORKING: 0, SEMANTIC: f_sem(h), EPISODIC: retrieval(h)}[route]
-    x = x + mlp(norm(x))
+    route = router(need(h), familiarity(h))       decided from h and O(1) state: no key or value is read to
+    decide x = x + {WORKING: 0, SEMANTIC: f_sem(h), EPISODIC: retrieval(h)}[route] x = x + mlp(norm(x))
 
-Keys and values are written for every token; only the read is skipped. The decision for step t depends on steps <= t alone. What the paper does instead
-can be chosen: ``quality="observed"`` decides by a quality that needs the read, and pays for it. So can what it is compared with: ``semantic="none"``
-consolidates nothing.
+Keys and values are written for every token; only the read is skipped. The decision for step t depends on
+steps <= t alone. What the paper does instead can be chosen: ``quality="observed"`` decides by a quality that
+needs the read, and pays for it. So can what it is compared with: ``semantic="none"`` consolidates nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +35,16 @@ from torchcram.ops.collective import step_mean, world_mean
 from torchcram.ops.rms_norm import RMSNorm
 from torchcram.ops.routing import priced, straight_through_mix
 from torchcram.strict import require_choice, require_positive
-from torchcram.types import BlockOutput, KeyValueState, Lesson, MemoryState, MixingCost, Route, RoutingControl, RoutingDecision
+from torchcram.types import (
+    BlockOutput,
+    KeyValueState,
+    Lesson,
+    MemoryState,
+    MixingCost,
+    Route,
+    RoutingControl,
+    RoutingDecision,
+)
 
 
 class CRAMBlock(nn.Module):
@@ -52,13 +60,16 @@ class CRAMBlock(nn.Module):
         slots: number of slots.
         rank: bottleneck of ``low_rank``; None for the paper's d_model / 16.
         router: ``"need_familiarity"`` or the paper's ``"gumbel3"``.
-        threshold: quality above which semantic memory answers; None for the router's own (0.4, and the paper's 0.83).
+        threshold: quality above which semantic memory answers; None for the router's own (0.4, and the
+            paper's 0.83).
         router_noise: scale of the router's noise in training; None for the router's own.
         surprise: whether a surprise trace vetoes familiarity (needs slots).
-        quality: how the quality of a semantic answer is known: ``"predicted"`` without a read, or, as in the paper, ``"observed"``: every token that
-            asks semantic memory reads, too, and counts as read whatever its route.
+        quality: how the quality of a semantic answer is known: ``"predicted"`` without a read, or, as in the
+            paper, ``"observed"``: every token that asks semantic memory reads, too, and counts as read
+            whatever its route.
         quality_variance: sigma^2 of the quality ``exp(-error / sigma^2)``.
-        detach: keep the consolidation loss away from the trunk. Slots learn without gradients and never touch it; this is for the low rank.
+        detach: keep the consolidation loss away from the trunk. Slots learn without gradients and never touch
+            it; this is for the low rank.
         mlp_ratio: width of the feed-forward network over ``d_model``.
     """
 
@@ -88,9 +99,15 @@ class CRAMBlock(nn.Module):
         require_positive(quality_variance=quality_variance)
         kind = SEMANTIC_MEMORIES[require_choice("semantic memory", semantic, SEMANTIC_MEMORIES)]
         if surprise and semantic != "slots":
-            raise ValueError(f"the surprise trace flags slots, but semantic is {semantic!r}: set surprise to false, or semantic to 'slots'")
+            raise ValueError(
+                f"the surprise trace flags slots, but semantic is {semantic!r}: set surprise to "
+                "false, or semantic to 'slots'"
+            )
         if router == "gumbel3" and semantic == "none":
-            raise ValueError("router 'gumbel3' chooses between three memories, but semantic is 'none': set router to 'need_familiarity'")
+            raise ValueError(
+                "router 'gumbel3' chooses between three memories, but semantic is 'none': set "
+                "router to 'need_familiarity'"
+            )
         self.consolidates = semantic != "none"
         predicts = require_choice("quality", quality, ("predicted", "observed")) == "predicted"
         self.quality_variance, self.detach = quality_variance, detach
@@ -98,8 +115,16 @@ class CRAMBlock(nn.Module):
         self.working = build_working_memory(working, d_model, state_size=state_size)
         self.episodic = EpisodicMemory(d_model, heads=heads, window=window, marks=surprise)
         self.semantic = kind(d_model, slots=slots, rank=rank)
-        self.familiarity = FamiliarityEstimator(d_model, evidence_size=self.semantic.evidence_size) if self.consolidates and predicts else None
-        options = {name: value for name, value in (("threshold", threshold), ("noise_scale", router_noise)) if value is not None}
+        self.familiarity = (
+            FamiliarityEstimator(d_model, evidence_size=self.semantic.evidence_size)
+            if self.consolidates and predicts
+            else None
+        )
+        options = {
+            name: value
+            for name, value in (("threshold", threshold), ("noise_scale", router_noise))
+            if value is not None
+        }
         self.router = ROUTERS[require_choice("router", router, ROUTERS)](d_model, **options)
         self.surprise = SurpriseTrace(d_model, slots=slots) if surprise else None
         self.mlp = FeedForward(d_model, ratio=mlp_ratio)
@@ -113,7 +138,9 @@ class CRAMBlock(nn.Module):
         )
 
     def fast_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that decide and consolidate: they want a faster learning rate than the trunk."""
+        """Return the parameters that decide and consolidate: they want a faster learning rate than the
+        trunk.
+        """
         parts = (self.router, self.familiarity, self.semantic, self.surprise)
         return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
@@ -133,12 +160,16 @@ class CRAMBlock(nn.Module):
         state = self.init_state(len(gap)) if state is None else state
         assert state.working is not None and state.episodic is not None
 
-        update, working_state = self.working(self.working_norm(hidden_states), gap, state.working, horizon, mask)
+        update, working_state = self.working(
+            self.working_norm(hidden_states), gap, state.working, horizon, mask
+        )
         x = hidden_states + update
         h = self.memory_norm(x)
 
         trace = self._follow_bindings(h, state, mask, control)
-        memory, time = self.episodic.write(h, gap, state.episodic, surprise=None if trace is None else trace.surprise, mask=mask)
+        memory, time = self.episodic.write(
+            h, gap, state.episodic, surprise=None if trace is None else trace.surprise, mask=mask
+        )
 
         seen = self._seen_by_router(h, hidden_states if token is None else token)
         need = self.router.need(seen, None if noise is None else noise[..., 0])
@@ -151,11 +182,15 @@ class CRAMBlock(nn.Module):
         if control.dense or torch.is_grad_enabled() or bool(asked.any()):
             at = _taken(h, asked, control)
             recalled = self.semantic(self._shielded(at), address := self._address(at))
-            expected = self._expected(at, recalled, None if retrieval is None else _taken(retrieval, asked, control))
+            expected = self._expected(
+                at, recalled, None if retrieval is None else _taken(retrieval, asked, control)
+            )
             familiarity = self._familiarity(expected, recalled, trace, asked, need, control)
             known = _placed(recalled.value.to(x.dtype), asked, known, control)
 
-        decision = self._within_budget(self._decide(seen, need, familiarity, asked, early, control, noise, mask), state, control, mask)
+        decision = self._within_budget(
+            self._decide(seen, need, familiarity, asked, early, control, noise, mask), state, control, mask
+        )
         if retrieval is None:
             retrieval = read(decision.computed)
         x = x + self._mix(retrieval, known, decision, asked, learns=control.price is not None)
@@ -164,22 +199,34 @@ class CRAMBlock(nn.Module):
         losses: dict[str, Tensor] = {}
         signals: dict[str, Tensor] = {}
         lesson = None
-        if control.consolidate and self.consolidates and recalled is not None and expected is not None and address is not None:
-            losses, signals, lesson = self._consolidate(address, retrieval, recalled, expected, need, asked, decision)
+        if (
+            control.consolidate
+            and self.consolidates
+            and recalled is not None
+            and expected is not None
+            and address is not None
+        ):
+            losses, signals, lesson = self._consolidate(
+                address, retrieval, recalled, expected, need, asked, decision
+            )
             if self.surprise is not None:
                 losses["surprise"] = self._learn_bindings(h, time, memory, decision.read, mask)
         if trace is not None:
             signals["surprise"] = trace.surprise
         if control.reads == "routed":
             signals["need"] = need.detach() if mask is None else need.detach().masked_fill(~mask, torch.nan)
-        losses["price"] = step_mean(priced(decision.probabilities[..., Route.EPISODIC], steady=control.steady), mask)
+        losses["price"] = step_mean(
+            priced(decision.probabilities[..., Route.EPISODIC], steady=control.steady), mask
+        )
         new_state = MemoryState(
             working=working_state,
             episodic=self.episodic.forget(memory),
             surprise=None if trace is None else trace.state,
             spent=self._spent(state, decision, control, mask),
         )
-        return BlockOutput(hidden_states=x, state=new_state, decision=decision, losses=losses, signals=signals, lesson=lesson)
+        return BlockOutput(
+            hidden_states=x, state=new_state, decision=decision, losses=losses, signals=signals, lesson=lesson
+        )
 
     def cost(self) -> MixingCost:
         """Return what mixing along time costs: see :class:`torchcram.accounting.MixingCost`."""
@@ -215,8 +262,12 @@ class CRAMBlock(nn.Module):
     def _shielded(self, hidden_states: Tensor) -> Tensor:
         return hidden_states.detach() if self.detach else hidden_states
 
-    def _follow_bindings(self, h: Tensor, state: MemoryState, mask: Tensor | None, control: RoutingControl) -> Trace | None:
-        """Ask semantic memory about every binding as it is written, and flag the slots that it contradicts."""
+    def _follow_bindings(
+        self, h: Tensor, state: MemoryState, mask: Tensor | None, control: RoutingControl
+    ) -> Trace | None:
+        """Ask semantic memory about every binding as it is written, and flag the slots that it
+        contradicts.
+        """
         if self.surprise is None:
             return None
         assert state.surprise is not None
@@ -225,10 +276,15 @@ class CRAMBlock(nn.Module):
             if not control.dense and not bool(written.any()):
                 return self.surprise.stay(state.surprise, written)
             bindings = _taken(h, written, control)
-            read, value = self.semantic(bindings, self.surprise.align(bindings)), self.episodic.written_value(bindings)
+            read, value = (
+                self.semantic(bindings, self.surprise.align(bindings)),
+                self.episodic.written_value(bindings),
+            )
             return self.surprise.follow(state.surprise, written, read, value, dense=control.dense)
 
-    def _asked(self, need: Tensor, control: RoutingControl, noise: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _asked(
+        self, need: Tensor, control: RoutingControl, noise: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         """Which tokens semantic memory is asked about: those in need, and those that exploration draws."""
         if not self.consolidates or (control.reads == "all" and not control.consolidate):
             return torch.zeros_like(need, dtype=torch.bool)
@@ -236,7 +292,9 @@ class CRAMBlock(nn.Module):
         return asked if mask is None else asked & mask
 
     def _reads_to_decide(self, asked: Tensor, control: RoutingControl, mask: Tensor | None) -> Tensor | None:
-        """Which tokens read before they are routed, where quality is observed: those that ask, or all if all are to read. None where it is not."""
+        """Which tokens read before they are routed, where quality is observed: those that ask, or all if
+        all are to read. None where it is not.
+        """
         if not self.consolidates or self.familiarity is not None or control.reads == "none":
             return None
         if control.reads == "routed":
@@ -244,16 +302,30 @@ class CRAMBlock(nn.Module):
         return torch.ones_like(asked) if mask is None else mask
 
     def _expected(self, h: Tensor, recalled: SemanticRead, found: Tensor | None) -> Tensor:
-        """The logit of the quality of each answer: predicted, or observed against what the token found; without either, nothing is familiar."""
+        """The logit of the quality of each answer: predicted, or observed against what the token found;
+        without either, nothing is familiar.
+        """
         if self.familiarity is not None:
             return self.familiarity(h, recalled)
         if found is None:
             return torch.full_like(h[:, 0], -torch.inf)
-        return torch.logit(consolidation_quality(relative_error(recalled.value, found), variance=self.quality_variance), eps=1e-6)
+        return torch.logit(
+            consolidation_quality(relative_error(recalled.value, found), variance=self.quality_variance),
+            eps=1e-6,
+        )
 
     @staticmethod
-    def _familiarity(expected: Tensor, recalled: SemanticRead, trace: Trace | None, asked: Tensor, need: Tensor, control: RoutingControl) -> Tensor:
-        """Quality of the asked tokens (from its logits), after the veto of the surprise trace; zero for the others."""
+    def _familiarity(
+        expected: Tensor,
+        recalled: SemanticRead,
+        trace: Trace | None,
+        asked: Tensor,
+        need: Tensor,
+        control: RoutingControl,
+    ) -> Tensor:
+        """Quality of the asked tokens (from its logits), after the veto of the surprise trace; zero for
+        the others.
+        """
         predicted = torch.sigmoid(expected).to(need.dtype)
         if trace is not None:
             predicted = predicted * (1 - trace.veto(recalled, asked).to(need.dtype))
@@ -289,29 +361,46 @@ class CRAMBlock(nn.Module):
             explored = explored if mask is None else explored & mask
             weight = weight + explored.to(need.dtype) / exploration_rate(need, least=control.exploration)
         return RoutingDecision(
-            route=route, probabilities=probabilities, familiarity=familiarity.detach(), explored=explored, weight=weight, asked=asked, observed=observed
+            route=route,
+            probabilities=probabilities,
+            familiarity=familiarity.detach(),
+            explored=explored,
+            weight=weight,
+            asked=asked,
+            observed=observed,
         )
 
     @staticmethod
-    def _within_budget(decision: RoutingDecision, state: MemoryState, control: RoutingControl, mask: Tensor | None) -> RoutingDecision:
+    def _within_budget(
+        decision: RoutingDecision, state: MemoryState, control: RoutingControl, mask: Tensor | None
+    ) -> RoutingDecision:
         """Send the reads that the budget does not pay for the likelier of the two other ways."""
         if control.budget is None:
             return decision
         denied = decision.used & ~affordable(control.budget, decision.used, mask, _count(state, decision))
         free = decision.probabilities[..., Route.SEMANTIC] > decision.probabilities[..., Route.WORKING]
         free = torch.where(free & decision.asked, int(Route.SEMANTIC), int(Route.WORKING))
-        return replace(decision, route=torch.where(denied, free, decision.route), weight=decision.weight * ~denied)
+        return replace(
+            decision, route=torch.where(denied, free, decision.route), weight=decision.weight * ~denied
+        )
 
     @staticmethod
-    def _spent(state: MemoryState, decision: RoutingDecision, control: RoutingControl, mask: Tensor | None) -> Tensor | None:
+    def _spent(
+        state: MemoryState, decision: RoutingDecision, control: RoutingControl, mask: Tensor | None
+    ) -> Tensor | None:
         """The count of tokens and reads, where somebody counts."""
         counts = control.budget is not None or state.spent is not None
         return counted(_count(state, decision), decision.read, mask) if counts else None
 
-    def _mix(self, retrieval: Tensor, known: Tensor, decision: RoutingDecision, asked: Tensor, *, learns: bool) -> Tensor:
+    def _mix(
+        self, retrieval: Tensor, known: Tensor, decision: RoutingDecision, asked: Tensor, *, learns: bool
+    ) -> Tensor:
         """What the chosen memory adds to each token; from it the router learns what a read is worth."""
         if not torch.is_grad_enabled():
-            return retrieval * decision.used[..., None] + known * (decision.route == int(Route.SEMANTIC))[..., None]
+            return (
+                retrieval * decision.used[..., None]
+                + known * (decision.route == int(Route.SEMANTIC))[..., None]
+            )
         for_retrieval, for_answer = self.router.credit(decision.probabilities.to(retrieval.dtype))
         weight = decision.weight.to(retrieval.dtype) * learns
         told = weight * (asked & decision.computed)
@@ -337,7 +426,9 @@ class CRAMBlock(nn.Module):
         weight = decision.weight[learned] * need.detach()[learned]
         losses = {"consolidation": world_mean((weight * error).sum(), weight.sum())}
         if self.familiarity is not None:
-            doubt = binary_cross_entropy_with_logits(expected[known], quality.to(expected.dtype), reduction="none")
+            doubt = binary_cross_entropy_with_logits(
+                expected[known], quality.to(expected.dtype), reduction="none"
+            )
             losses["familiarity"] = world_mean((weight * doubt).sum(), weight.sum())
         lesson = Lesson(
             address=address,
@@ -346,11 +437,18 @@ class CRAMBlock(nn.Module):
             quality=_spread(quality, known),
         )
         blank = torch.full_like(need, float("nan"))
-        signals = {"error": blank.masked_scatter(learned, error.detach().to(need.dtype)), "quality": blank.masked_scatter(learned, quality.to(need.dtype))}
+        signals = {
+            "error": blank.masked_scatter(learned, error.detach().to(need.dtype)),
+            "quality": blank.masked_scatter(learned, quality.to(need.dtype)),
+        }
         return losses, signals, lesson
 
-    def _learn_bindings(self, h: Tensor, time: Tensor, memory: KeyValueState, read: Tensor, mask: Tensor | None) -> Tensor:
-        """Let the surprise trace learn from the entry that each read weighted most, if it lies within these steps."""
+    def _learn_bindings(
+        self, h: Tensor, time: Tensor, memory: KeyValueState, read: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Let the surprise trace learn from the entry that each read weighted most, if it lies within
+        these steps.
+        """
         assert self.surprise is not None
         row, step, source = self.episodic.top_entry(h, time, memory, read)
         asked_for = torch.zeros_like(read)
@@ -362,15 +460,23 @@ def _count(state: MemoryState, decision: RoutingDecision) -> Tensor:
     return decision.route.new_zeros(len(decision.route), 2) if state.spent is None else state.spent
 
 
-def _taken(values: Float[Tensor, "batch time d_model"], chosen: Bool[Tensor, "batch time"], control: RoutingControl) -> Float[Tensor, "tokens d_model"]:
+def _taken(
+    values: Float[Tensor, "batch time d_model"], chosen: Bool[Tensor, "batch time"], control: RoutingControl
+) -> Float[Tensor, "tokens d_model"]:
     """The chosen tokens, or all of them where no shape may depend on the choice."""
     return values.flatten(0, 1) if control.dense else values[chosen]
 
 
-def _placed(values: Tensor, chosen: Bool[Tensor, "batch time"], blank: Tensor, control: RoutingControl) -> Tensor:
+def _placed(
+    values: Tensor, chosen: Bool[Tensor, "batch time"], blank: Tensor, control: RoutingControl
+) -> Tensor:
     """Put values of :func:`_taken` tokens where they belong, into ``blank``."""
     where = chosen.view(*chosen.shape, *[1] * (blank.dim() - 2))
-    return torch.where(where, values.unflatten(0, chosen.shape), blank) if control.dense else blank.masked_scatter(where, values)
+    return (
+        torch.where(where, values.unflatten(0, chosen.shape), blank)
+        if control.dense
+        else blank.masked_scatter(where, values)
+    )
 
 
 def _drawn(need: Tensor, control: RoutingControl, noise: Tensor | None) -> Tensor:

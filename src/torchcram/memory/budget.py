@@ -1,7 +1,9 @@
-"""A budget of reads, enforced causally: a bucket that every token fills a little, and every read empties by one.
+"""A budget of reads, enforced causally: a bucket that every token fills a little, and every read empties by
+one.
 
-After each token, the reads of its sequence so far are at most what the budget allows for the tokens so far. Who comes first reads first; a read that the
-bucket cannot pay is not made. What is saved up stays in the bucket. It is *not* calibrated: it bounds the cost, whatever that does to the quality.
+After each token, the reads of its sequence so far are at most what the budget allows for the tokens so far.
+Who comes first reads first; a read that the bucket cannot pay is not made. What is saved up stays in the
+bucket. It is *not* calibrated: it bounds the cost, whatever that does to the quality.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ def allowance(budget: ReadBudget, tokens: Int[Tensor, "*steps"]) -> Int[Tensor, 
 
 
 def affordable(
-    budget: ReadBudget, wanted: Bool[Tensor, "batch time"], mask: Bool[Tensor, "batch time"] | None, spent: Int[Tensor, "batch 2"]
+    budget: ReadBudget,
+    wanted: Bool[Tensor, "batch time"],
+    mask: Bool[Tensor, "batch time"] | None,
+    spent: Int[Tensor, "batch 2"],
 ) -> Bool[Tensor, "batch time"]:
     """Return which of the wanted reads the budget pays for.
 
@@ -43,7 +48,9 @@ def affordable(
     return torch.diff(reads, dim=1, prepend=before) > 0
 
 
-def counted(spent: Int[Tensor, "batch 2"], read: Bool[Tensor, "batch time"], mask: Bool[Tensor, "batch time"] | None) -> Int[Tensor, "batch 2"]:
+def counted(
+    spent: Int[Tensor, "batch 2"], read: Bool[Tensor, "batch time"], mask: Bool[Tensor, "batch time"] | None
+) -> Int[Tensor, "batch 2"]:
     """Return each sequence's tokens and reads after these."""
     real = torch.ones_like(read) if mask is None else mask
     return spent + torch.stack([real.sum(1), (read & real).sum(1)], 1)

@@ -1,8 +1,10 @@
-"""Consolidation (paper, section 4): the loss that teaches semantic memory, the quality it has reached, and the controller of the phases.
+"""Consolidation (paper, section 4): the loss that teaches semantic memory, the quality it has reached, and
+the controller of the phases.
 
-``err = |f_sem(sg h) - sg r_E|^2 / (|r_E|^2 + eps)`` per read token; ``q = exp(-err / sigma^2)``. The trunk is not shaped by this loss.
-The controller leads a model through *acquire* (every token reads, nothing is priced), *consolidate* (the router takes over, the
-price of a read climbs while routed loss stays within a tolerance of the dense loss) and *mature* (the read rate has settled).
+``err = |f_sem(sg h) - sg r_E|^2 / (|r_E|^2 + eps)`` per read token; ``q = exp(-err / sigma^2)``. The trunk is
+not shaped by this loss. The controller leads a model through *acquire* (every token reads, nothing is
+priced), *consolidate* (the router takes over, the price of a read climbs while routed loss stays within a
+tolerance of the dense loss) and *mature* (the read rate has settled).
 """
 
 from __future__ import annotations
@@ -21,8 +23,12 @@ from torchcram.types import RoutingControl
 Phase = Literal["acquire", "consolidate", "mature"]
 
 
-def relative_error(answer: Float[Tensor, "tokens d_model"], retrieval: Float[Tensor, "tokens d_model"]) -> Float[Tensor, " tokens"]:
-    """Return the squared distance of the semantic answer to the retrieval, relative to the retrieval's own square. No gradient to the latter."""
+def relative_error(
+    answer: Float[Tensor, "tokens d_model"], retrieval: Float[Tensor, "tokens d_model"]
+) -> Float[Tensor, " tokens"]:
+    """Return the squared distance of the semantic answer to the retrieval, relative to the retrieval's own
+    square. No gradient to the latter.
+    """
     target = retrieval.detach()
     dtype = torch.promote_types(target.dtype, torch.float32)
     return (answer - target).to(dtype).square().sum(-1) / (target.to(dtype).square().sum(-1) + 1e-6)
@@ -39,21 +45,27 @@ class ControllerConfig(StrictConfig):
     Attributes:
         acquire_steps: longest acquisition; None for as long as the loss still falls.
         shortest_acquisition: steps before which acquisition cannot end.
-        plateau_steps, plateau_gain: acquisition ends when the smoothed loss has gained less than this share within so many steps.
-        acquisition_price: price of a read, for the router alone, while every token reads anyway; None: the router stays open, and learns nothing yet.
-        price_start, price_most, price_growth: price of a read when routing begins, its bound, and its factor per step while quality holds.
-        steady_price: whether the price pulls undiminished where a router is sure of a read. A token then reads where it gains twice the price. For
-            routers that end up reading everything.
-        caution_start, caution_fall: logits added to the familiarity threshold when routing begins (semantic memory learns, but does not answer
-            yet), and how many are taken off at each step until quality first breaks.
-        caution_step: how many are taken off at each step from then on while quality holds; twice as many are added back when it does not.
+        plateau_steps, plateau_gain: acquisition ends when the smoothed loss has gained less than this share
+            within so many steps.
+        acquisition_price: price of a read, for the router alone, while every token reads anyway; None: the
+            router stays open, and learns nothing yet.
+        price_start, price_most, price_growth: price of a read when routing begins, its bound, and its factor
+            per step while quality holds.
+        steady_price: whether the price pulls undiminished where a router is sure of a read. A token then
+            reads where it gains twice the price. For routers that end up reading everything.
+        caution_start, caution_fall: logits added to the familiarity threshold when routing begins (semantic
+            memory learns, but does not answer yet), and how many are taken off at each step until quality
+            first breaks.
+        caution_step: how many are taken off at each step from then on while quality holds; twice as many are
+            added back when it does not.
         loss_tolerance: quality holds while the routed loss exceeds the reference by at most this share.
-        reference_every: every so many steps the reference is measured, on the same batch and with the same weights: the smaller of the losses with
-            all reads forced, and with a read for every token in need (semantic memory silent). A routed model may have forgotten how to use
-            reads that it never makes, so the first alone would excuse too much.
+        reference_every: every so many steps the reference is measured, on the same batch and with the same
+            weights: the smaller of the losses with all reads forced, and with a read for every token in need
+            (semantic memory silent). A routed model may have forgotten how to use reads that it never makes,
+            so the first alone would excuse too much.
         exploration: share of the tokens that would not read whose retrieval is computed all the same.
-        mature_steps, mature_change: the model is mature when, within so many steps, its smoothed read rate has changed by less than this share, and
-            caution by less than this share of its start.
+        mature_steps, mature_change: the model is mature when, within so many steps, its smoothed read rate
+            has changed by less than this share, and caution by less than this share of its start.
     """
 
     acquire_steps: int | None = Field(None, ge=0)
@@ -83,7 +95,9 @@ class ControllerConfig(StrictConfig):
 
 @dataclass
 class ConsolidationController:
-    """Decides what each training step may read. All of its state is plain numbers, saved with every checkpoint.
+    """Decides what each training step may read.
+
+    All of its state is plain numbers, saved with every checkpoint.
 
     Attributes:
         config: the rules.
@@ -115,24 +129,40 @@ class ConsolidationController:
     def control(self) -> RoutingControl:
         """Return what the next training step may read."""
         if self.phase == "acquire":
-            return RoutingControl(reads="all", price=self.config.acquisition_price, steady=self.config.steady_price)
-        return replace(self.evaluation_control(), exploration=self.config.exploration, price=self.price, steady=self.config.steady_price, consolidate=True)
+            return RoutingControl(
+                reads="all", price=self.config.acquisition_price, steady=self.config.steady_price
+            )
+        return replace(
+            self.evaluation_control(),
+            exploration=self.config.exploration,
+            price=self.price,
+            steady=self.config.steady_price,
+            consolidate=True,
+        )
 
     def evaluation_control(self) -> RoutingControl:
         """Return what an evaluation at this point of training may read: no exploration."""
-        return RoutingControl(reads="all") if self.phase == "acquire" else RoutingControl(threshold_shift=self.caution)
+        return (
+            RoutingControl(reads="all")
+            if self.phase == "acquire"
+            else RoutingControl(threshold_shift=self.caution)
+        )
 
     def wants_reference(self, step: int) -> bool:
         """Whether the reference should be measured at this step."""
         return self.phase != "acquire" and step % self.config.reference_every == 0
 
     def observe_reference(self, reference: float, *, routed: float) -> None:
-        """Take note of the reference loss and of the routed loss on the same batch: paired, so that the batch's own difficulty cancels."""
+        """Take note of the reference loss and of the routed loss on the same batch: paired, so that the
+        batch's own difficulty cancels.
+        """
         self.dense_loss = _smooth(self.dense_loss, reference, 0.5)
         self.routed_loss = _smooth(self.routed_loss, routed, 0.5)
 
     def harder_from(self, step: int) -> None:
-        """Forget the losses so far: from this step on the sequences are longer, and their loss begins higher."""
+        """Forget the losses so far: from this step on the sequences are longer, and their loss begins
+        higher.
+        """
         self.smooth_loss, self.best_loss, self.best_step = None, float("inf"), step
 
     def observe(self, step: int, *, loss: float, read_rate: float) -> None:
@@ -171,9 +201,12 @@ class ConsolidationController:
         self._settle(step, self.read_rate)
 
     def _settle(self, step: int, rate: float) -> None:
-        """Mature once the smoothed read rate and caution have settled; consolidate again if the rate rises."""
+        """Mature once the smoothed read rate and caution have settled; consolidate again if the rate
+        rises.
+        """
         rules, change = self.config, rate - self.settled_rate
-        # While caution still falls, a level rate is a stop on the way: familiar queries are not yet answered from memory.
+        # While caution still falls, a level rate is a stop on the way: familiar queries are not yet answered
+        # from memory.
         if abs(self.caution - self.settled_caution) > rules.mature_change * rules.caution_start:
             self.settled_caution, self.settled_step = self.caution, step
         # Rates below one in a thousand are none: what only decays towards zero has settled.
@@ -194,7 +227,10 @@ class ConsolidationController:
         """Take over what :meth:`state_dict` returned."""
         known = {field.name for field in fields(self)} - {"config"}
         if set(state) != known:
-            raise ValueError(f"controller state has the fields {sorted(state)}, expected {sorted(known)}: the checkpoint is from another version")
+            raise ValueError(
+                f"controller state has the fields {sorted(state)}, expected {sorted(known)}: the "
+                "checkpoint is from another version"
+            )
         for name, value in state.items():
             setattr(self, name, value)
 

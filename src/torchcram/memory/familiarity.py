@@ -1,7 +1,8 @@
 """The familiarity estimator: predicts, without reading, how well semantic memory would stand in for a read.
 
-It closes the paper's hole: the consolidation quality ``q = exp(-error / sigma^2)`` needs the retrieval, that is, the very read that the router
-wants to skip. The estimator sees the token's state, the semantic answer and how well it matched; it learns on tokens that were read.
+It closes the paper's hole: the consolidation quality ``q = exp(-error / sigma^2)`` needs the retrieval, that
+is, the very read that the router wants to skip. The estimator sees the token's state, the semantic answer and
+how well it matched; it learns on tokens that were read.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ class FamiliarityEstimator(nn.Module):
 
     def __init__(self, d_model: int, *, evidence_size: int, hidden: int = 32):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(2 * d_model + evidence_size, hidden), nn.SiLU(), last := nn.Linear(hidden, 1))
+        self.net = nn.Sequential(
+            nn.Linear(2 * d_model + evidence_size, hidden), nn.SiLU(), last := nn.Linear(hidden, 1)
+        )
         nn.init.constant_(last.bias, -2.0)
 
-    def forward(self, hidden_states: Float[Tensor, "tokens d_model"], read: SemanticRead) -> Float[Tensor, " tokens"]:
+    def forward(
+        self, hidden_states: Float[Tensor, "tokens d_model"], read: SemanticRead
+    ) -> Float[Tensor, " tokens"]:
         """Return the logit of the expected quality. No gradient reaches what it looks at."""
         seen = torch.cat([hidden_states, read.value, read.evidence], -1).detach()
         return self.net(seen)[..., 0].float() if seen.dtype != torch.float64 else self.net(seen)[..., 0]

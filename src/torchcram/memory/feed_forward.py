@@ -23,7 +23,11 @@ class FeedForward(nn.Module):
         require_positive(mlp_ratio=ratio)
         hidden = max(1, int(ratio * d_model))
         self.norm = RMSNorm(d_model)
-        self.inner, self.activation, self.out = nn.Linear(d_model, hidden), nn.GELU(), nn.Linear(hidden, d_model)
+        self.inner, self.activation, self.out = (
+            nn.Linear(d_model, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, d_model),
+        )
         small_start(self.out)
 
     def forward(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time d_model"]:

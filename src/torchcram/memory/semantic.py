@@ -1,8 +1,8 @@
 """Semantic memory (paper, section 3): parameters that answer what attention used to retrieve.
 
-Kinds behind one interface, all asked for single tokens (``tokens`` = those that need an answer, of any sequence).
-``SlotMemory`` is the default: a table of addresses and answers in the address space of episodic memory.
-``LowRankMemory`` is the paper's adapter. Deviation: slots are ours; the paper has the adapter only.
+Kinds behind one interface, all asked for single tokens (``tokens`` = those that need an answer, of any
+sequence). ``SlotMemory`` is the default: a table of addresses and answers in the address space of episodic
+memory. ``LowRankMemory`` is the paper's adapter. Deviation: slots are ours; the paper has the adapter only.
 ``SilentMemory`` stands where there shall be none.
 Legend: ``slots`` entries; ``address`` = ``d_model``, the space of normalised queries.
 """
@@ -38,14 +38,16 @@ class SemanticRead:
 
 
 class SlotMemory(nn.Module):
-    """Slots that are written, not descended: each holds the running mean of what reads under one address retrieved.
+    """Slots that are written, not descended: each holds the running mean of what reads under one address
+    retrieved.
 
-    The nearest slots answer: ``weights = softmax(-sharpness * distance)``. The distance is a squared difference, in which what all queries have in
-    common (being queries) cancels, under the metric of Fisher's discriminant: directions in which addresses of one slot vary (the noise
-    of the context) count little. Its unit: the mean square of an address about its mean, so unrelated addresses are about 2 apart.
-    The running mean of the retrievals is the exact minimiser of the consolidation loss for a slot, and needs no learning rate. An address
-    far from every slot takes over the slot used least, so what does not recur is forgotten and what recurs stays. Keys follow every
-    token that asks, read or not.
+    The nearest slots answer: ``weights = softmax(-sharpness * distance)``. The distance is a squared
+    difference, in which what all queries have in common (being queries) cancels, under the metric of Fisher's
+    discriminant: directions in which addresses of one slot vary (the noise of the context) count little. Its
+    unit: the mean square of an address about its mean, so unrelated addresses are about 2 apart. The running
+    mean of the retrievals is the exact minimiser of the consolidation loss for a slot, and needs no learning
+    rate. An address far from every slot takes over the slot used least, so what does not recur is forgotten
+    and what recurs stays. Keys follow every token that asks, read or not.
 
     Args:
         d_model: width of values and of addresses.
@@ -98,7 +100,9 @@ class SlotMemory(nn.Module):
         """Number of slots."""
         return self.keys.shape[0]
 
-    def forward(self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]) -> SemanticRead:
+    def forward(
+        self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]
+    ) -> SemanticRead:
         """Answer tokens by their address; ``hidden_states`` is for memories that ignore addresses."""
         del hidden_states
         if len(address) == 0:
@@ -108,8 +112,20 @@ class SlotMemory(nn.Module):
         near, slot = distance.topk(2, dim=-1, largest=False)
         recognition = torch.exp(-((near[:, 0] / self.radius) ** 2))
         first = slot[:, 0]
-        evidence = torch.stack([near[:, 0], near[:, 1] - near[:, 0], recognition, weights.amax(-1), self.quality[first], torch.log1p(self.reads[first])], -1)
-        return SemanticRead(value=weights @ self.values, evidence=evidence, weights=weights, recognition=recognition)
+        evidence = torch.stack(
+            [
+                near[:, 0],
+                near[:, 1] - near[:, 0],
+                recognition,
+                weights.amax(-1),
+                self.quality[first],
+                torch.log1p(self.reads[first]),
+            ],
+            -1,
+        )
+        return SemanticRead(
+            value=weights @ self.values, evidence=evidence, weights=weights, recognition=recognition
+        )
 
     def distance(self, address: Float[Tensor, "tokens address"]) -> Float[Tensor, "tokens slots"]:
         """Return the squared distance of each address to each slot's key, in the learned metric."""
@@ -127,13 +143,23 @@ class SlotMemory(nn.Module):
         return (address - self.mean) @ self.whiten
 
     def _whitened_keys(self) -> Float[Tensor, "slots address"]:
-        """The slots' keys, in evaluation placed once for as long as nothing of them changes: decoding asks for a token at a time."""
+        """The slots' keys, in evaluation placed once for as long as nothing of them changes: decoding asks
+        for a token at a time.
+        """
         stored = (self.keys, self.mean, self.whiten)
-        if self.training or torch.compiler.is_compiling() or self.keys.requires_grad or any(tensor.is_inference() for tensor in stored):
+        if (
+            self.training
+            or torch.compiler.is_compiling()
+            or self.keys.requires_grad
+            or any(tensor.is_inference() for tensor in stored)
+        ):
             return self._whitened(self.keys)
         kind = self.keys.device.type
         rounding = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        now = (rounding, *((tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device) for tensor in stored))
+        now = (
+            rounding,
+            *((tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device) for tensor in stored),
+        )
         if self._kept is None or self._kept[0] != now:
             with torch.inference_mode(False), torch.no_grad():
                 # What is kept holds on to what it was made of, so that no other tensor can take its address.
@@ -141,14 +167,17 @@ class SlotMemory(nn.Module):
         return self._kept[1]
 
     @staticmethod
-    def _apart(ours: Float[Tensor, "one address"], theirs: Float[Tensor, "other address"]) -> Float[Tensor, "one other"]:
+    def _apart(
+        ours: Float[Tensor, "one address"], theirs: Float[Tensor, "other address"]
+    ) -> Float[Tensor, "one other"]:
         """Return the squared distances of two sets of whitened addresses."""
         squares = ours.square().sum(-1, keepdim=True) + theirs.square().sum(-1)
         return (squares - 2 * ours @ theirs.T).clamp_min(0) / ours.shape[-1]
 
     @torch.no_grad()
     def learn(self, lesson: Lesson, *, most: int = 16, memory: float = 0.98) -> None:
-        """Follow what was asked and read in one training step; the same on every process of a distributed run.
+        """Follow what was asked and read in one training step; the same on every process of a distributed
+        run.
 
         Args:
             lesson: addresses asked, and which of them were read with what result.
@@ -192,7 +221,9 @@ class SlotMemory(nn.Module):
         return ~near.tril(-1).any(-1)
 
     def _learn_metric(self, address: Tensor, residual: Tensor, *, rate: float = 0.02) -> None:
-        """Follow the scatter of addresses about their mean and within slots; the metric is the inverse of the latter."""
+        """Follow the scatter of addresses about their mean and within slots; the metric is the inverse of
+        the latter.
+        """
         count, total = float(world_sum(address.new_tensor(float(len(address))))), world_sum(address.sum(0))
         if count == 0:
             return
@@ -204,7 +235,9 @@ class SlotMemory(nn.Module):
             self.within += rate * (world_sum(residual.T @ residual) / near - self.within)
         size = len(self.mean)
         eye = torch.eye(size, dtype=self.within.dtype, device=self.within.device)
-        metric = torch.linalg.inv(self.within / self.within.trace().clamp_min(1e-9) * size + self.shrinkage * eye)
+        metric = torch.linalg.inv(
+            self.within / self.within.trace().clamp_min(1e-9) * size + self.shrinkage * eye
+        )
         metric = metric * size / (metric @ self.total).trace().clamp_min(1e-9)
         self.whiten.copy_(torch.linalg.cholesky(metric))
 
@@ -238,7 +271,9 @@ class LowRankMemory(nn.Module):
         self.down = nn.Linear(d_model, rank)
         self.up = nn.Linear(rank, d_model)
 
-    def forward(self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]) -> SemanticRead:
+    def forward(
+        self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]
+    ) -> SemanticRead:
         """Answer tokens by their hidden state."""
         del address
         value = self.up(gelu(self.down(hidden_states)))
@@ -265,10 +300,14 @@ class SilentMemory(nn.Module):
         if rank is not None:
             raise ValueError(f"rank {rank} belongs to semantic='low_rank'; semantic='none' has none")
 
-    def forward(self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]) -> SemanticRead:
+    def forward(
+        self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]
+    ) -> SemanticRead:
         """Answer nothing."""
         del address
-        return SemanticRead(value=torch.zeros_like(hidden_states), evidence=hidden_states.new_zeros(len(hidden_states), 0))
+        return SemanticRead(
+            value=torch.zeros_like(hidden_states), evidence=hidden_states.new_zeros(len(hidden_states), 0)
+        )
 
     def learn(self, lesson: Lesson) -> None:
         """Nothing to do."""

@@ -1,9 +1,12 @@
-"""The surprise trace: which familiar keys have been bound, in this sequence, to something other than what semantic memory would say.
+"""The surprise trace: which familiar keys have been bound, in this sequence, to something other than what
+semantic memory would say.
 
-A token-wise familiarity estimator says "known" even where the context has re-bound a familiar key. So semantic memory is asked when a binding is
-*written*: if it recognises the key but disagrees with the value, the slots that answered are flagged; if it agrees, they are cleared.
-A query that reaches flagged slots is vetoed: it reads. The trace has one number in [0, 1] per slot: fixed size, no keys, no values. Deviation: not
-in the paper. What counts as a binding, and under which address it will be asked for, is learned on reads, from the entry they weight most.
+A token-wise familiarity estimator says "known" even where the context has re-bound a familiar key. So
+semantic memory is asked when a binding is
+*written*: if it recognises the key but disagrees with the value, the slots that answered are flagged; if it
+agrees, they are cleared. A query that reaches flagged slots is vetoed: it reads. The trace has one number in
+[0, 1] per slot: fixed size, no keys, no values. Deviation: not in the paper. What counts as a binding, and
+under which address it will be asked for, is learned on reads, from the entry they weight most.
 Legend: ``slots`` of the semantic memory; ``pairs`` = a read and the entry that it weighted most.
 """
 
@@ -31,7 +34,8 @@ class Trace:
         before: the flags that each step finds, from strictly earlier writes.
         index: for each step, which row of ``before`` it finds.
         state: the flags after the last step.
-        surprise: per step, how much its own binding contradicts semantic memory; 0 for steps that bind nothing familiar.
+        surprise: per step, how much its own binding contradicts semantic memory; 0 for steps that bind
+            nothing familiar.
     """
 
     before: Float[Tensor, "batch writes slots"]
@@ -58,7 +62,8 @@ class SurpriseTrace(nn.Module):
     Args:
         d_model: width.
         slots: slots of the semantic memory.
-        positive_weight: weight of true bindings in the classifier's loss: a binding that nobody asks for looks like no binding.
+        positive_weight: weight of true bindings in the classifier's loss: a binding that nobody asks for
+            looks like no binding.
     """
 
     def __init__(self, d_model: int, *, slots: int, positive_weight: float = 10.0):
@@ -74,7 +79,9 @@ class SurpriseTrace(nn.Module):
         return self.binds.weight.new_zeros(batch_size, self.slots)
 
     @torch.no_grad()
-    def writes(self, hidden_states: Float[Tensor, "batch time d_model"], mask: Bool[Tensor, "batch time"] | None) -> Bool[Tensor, "batch time"]:
+    def writes(
+        self, hidden_states: Float[Tensor, "batch time d_model"], mask: Bool[Tensor, "batch time"] | None
+    ) -> Bool[Tensor, "batch time"]:
         """Return which steps bind something that a later query may ask for."""
         binds = self.binds(hidden_states)[..., 0] > 0
         return binds if mask is None else binds & mask
@@ -112,13 +119,20 @@ class SurpriseTrace(nn.Module):
         before = torch.cat([state[:, None], scan(decay, inputs, state)], 1)
         surprise = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
         surprise[written] = (read.recognition * contradiction).to(state.dtype)
-        return Trace(before=before, index=written.cumsum(1) - written.long(), state=before[:, -1], surprise=surprise)
+        return Trace(
+            before=before, index=written.cumsum(1) - written.long(), state=before[:, -1], surprise=surprise
+        )
 
     @staticmethod
     def stay(state: Float[Tensor, "batch slots"], written: Bool[Tensor, "batch time"]) -> Trace:
         """Return the trace along steps that bind nothing: the flags stay as they are."""
         nothing = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
-        return Trace(before=state[:, None], index=torch.zeros_like(written, dtype=torch.long), state=state, surprise=nothing)
+        return Trace(
+            before=state[:, None],
+            index=torch.zeros_like(written, dtype=torch.long),
+            state=state,
+            surprise=nothing,
+        )
 
     @staticmethod
     def _follow_all(state: Tensor, written: Tensor, read: SemanticRead, value: Tensor) -> Trace:
@@ -130,7 +144,9 @@ class SurpriseTrace(nn.Module):
         flags = scan((1 - weight).unflatten(0, written.shape).to(state.dtype), inputs, state)
         index = torch.arange(written.shape[1], device=written.device).expand(written.shape)
         surprise = (read.recognition * contradiction).unflatten(0, written.shape).to(state.dtype) * written
-        return Trace(before=torch.cat([state[:, None], flags], 1), index=index, state=flags[:, -1], surprise=surprise)
+        return Trace(
+            before=torch.cat([state[:, None], flags], 1), index=index, state=flags[:, -1], surprise=surprise
+        )
 
     def loss(
         self,
@@ -153,7 +169,9 @@ class SurpriseTrace(nn.Module):
         if mask is not None:
             logits, asked_for = logits[mask], asked_for[mask]
         weight = logits.new_tensor(self.positive_weight)
-        doubt = binary_cross_entropy_with_logits(logits, asked_for.to(logits.dtype), pos_weight=weight, reduction="none")
+        doubt = binary_cross_entropy_with_logits(
+            logits, asked_for.to(logits.dtype), pos_weight=weight, reduction="none"
+        )
         apart = (self.align(entry.detach()) - address.detach()).square().mean(-1)
         count = doubt.new_tensor(float(doubt.numel()))
         return world_mean(doubt.sum(), count) + world_mean(apart.sum(), apart.new_tensor(float(len(apart))))

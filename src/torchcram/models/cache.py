@@ -1,9 +1,12 @@
-"""The cache of a CRAM language model: what every layer carries from token to token, in the form that ``generate`` handles.
+"""The cache of a CRAM language model: what every layer carries from token to token, in the form that
+``generate`` handles.
 
-One cache layer holds one :class:`torchcram.types.MemoryState`: recurrent state, key-value memory with its null entry, surprise trace, time, and the count of
-tokens and reads. ``DynamicCache(config=model.config)`` and ``StaticCache(config=model.config, max_cache_len=...)`` are made of these layers once this module
-is imported. Sequences may differ in length: each row counts its own entries. Keys and values lie in buffers with room to spare, so a token is written
-in place, and a read takes a view: a stock layer copies the whole memory for every token.
+One cache layer holds one :class:`torchcram.types.MemoryState`: recurrent state, key-value memory with its
+null entry, surprise trace, time, and the count of tokens and reads. ``DynamicCache(config=model.config)`` and
+``StaticCache(config=model.config, max_cache_len=...)`` are made of these layers once this module is imported.
+Sequences may differ in length: each row counts its own entries. Keys and values lie in buffers with room to
+spare, so a token is written in place, and a read takes a view: a stock layer copies the whole memory for
+every token.
 """
 
 from __future__ import annotations
@@ -48,7 +51,11 @@ class CRAMCacheLayer(CacheLayerMixin):
         """Fill an empty layer with a mixer's first state."""
         born = mixer.init_state(batch_size)
         device = next(cast(torch.nn.Module, mixer).parameters()).device
-        memory = None if born.episodic is None else _with_room(born.episodic, FIRST_ROOM if self.max_cache_len is None else self.max_cache_len)
+        memory = (
+            None
+            if born.episodic is None
+            else _with_room(born.episodic, FIRST_ROOM if self.max_cache_len is None else self.max_cache_len)
+        )
         spent = torch.zeros(batch_size, 2, dtype=torch.long, device=device)
         self.state, self.owner, self.is_initialized = replace(born, episodic=memory, spent=spent), owner, True
 
@@ -110,13 +117,16 @@ class CRAMCacheLayer(CacheLayerMixin):
         """
         if tokens_to_remove != 0:
             raise ValueError(
-                f"cannot remove {tokens_to_remove} tokens: a recurrent state has no way back. Keep a copy (copy.deepcopy(cache)) from before them, "
-                "or reset() and run the shorter sequence again"
+                f"cannot remove {tokens_to_remove} tokens: a recurrent state has no way back. Keep a copy "
+                "(copy.deepcopy(cache)) from before them, or reset() and run the shorter sequence again"
             )
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> NoReturn:
         """Not used: see :meth:`begin`."""
-        raise ValueError("a CRAM cache layer is filled by a CRAM model, not by keys and values alone: pass the cache to a CRAMForCausalLM")
+        raise ValueError(
+            "a CRAM cache layer is filled by a CRAM model, not by keys and values alone: pass the "
+            "cache to a CRAMForCausalLM"
+        )
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> NoReturn:
         """Not used: see :meth:`advance`."""
@@ -167,13 +177,26 @@ def read_meter(cache: Cache) -> ReadMeter:
     Raises:
         ValueError: if it is no cache of a CRAM model, or nothing has passed through it.
     """
-    spent = [layer.state.spent for layer in cache.layers if isinstance(layer, CRAMCacheLayer) and layer.state is not None and layer.state.spent is not None]
+    spent = [
+        layer.state.spent
+        for layer in cache.layers
+        if isinstance(layer, CRAMCacheLayer) and layer.state is not None and layer.state.spent is not None
+    ]
     if not spent:
         raise ValueError(f"{cache!r} has counted nothing: pass a cache that a CRAM model has filled")
     return ReadMeter(tokens=spent[0][:, 0], reads=torch.stack([count[:, 1] for count in spent], 1))
 
 
-def check_cache(cache: Any, *, owner: str, layers: int, batch_size: int, columns: int, device: torch.device, dtype: torch.dtype) -> list[CRAMCacheLayer]:
+def check_cache(
+    cache: Any,
+    *,
+    owner: str,
+    layers: int,
+    batch_size: int,
+    columns: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[CRAMCacheLayer]:
     """Return the layers of a cache, if a model can go on with it.
 
     Args:
@@ -190,34 +213,67 @@ def check_cache(cache: Any, *, owner: str, layers: int, batch_size: int, columns
     """
     found = [layer for layer in getattr(cache, "layers", []) if isinstance(layer, CRAMCacheLayer)]
     if len(found) != layers or len(cache.layers) != layers:
-        raise ValueError(f"past_key_values is {cache!r} with {len(found)} CRAM layers, the model has {layers}: pass DynamicCache(config=model.config)")
+        raise ValueError(
+            f"past_key_values is {cache!r} with {len(found)} CRAM layers, the model has {layers}: "
+            "pass DynamicCache(config=model.config)"
+        )
     for layer in found:
         if layer.max_cache_len is not None and layer.columns + columns > layer.max_cache_len:
-            raise ValueError(f"{layer.columns + columns} tokens do not fit a static cache of max_cache_len {layer.max_cache_len}")
+            raise ValueError(
+                f"{layer.columns + columns} tokens do not fit a static cache of max_cache_len "
+                f"{layer.max_cache_len}"
+            )
         if layer.state is not None:
             _check_state(layer, layer.state, owner, batch_size, device, dtype)
     return found
 
 
-def _check_state(layer: CRAMCacheLayer, state: MemoryState, owner: str, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+def _check_state(
+    layer: CRAMCacheLayer,
+    state: MemoryState,
+    owner: str,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
     if layer.owner != owner:
-        raise ValueError(f"the cache was filled by another configuration, {layer.owner}, than the model's, {owner}: start with a new cache")
+        raise ValueError(
+            f"the cache was filled by another configuration, {layer.owner}, than the model's, "
+            f"{owner}: start with a new cache"
+        )
     if layer.batch_size != batch_size:
-        raise ValueError(f"the cache holds {layer.batch_size} sequences, the batch {batch_size}: use batch_repeat_interleave or batch_select_indices")
+        raise ValueError(
+            f"the cache holds {layer.batch_size} sequences, the batch {batch_size}: use "
+            "batch_repeat_interleave or batch_select_indices"
+        )
     assert state.spent is not None
     if state.spent.device != device:
-        raise ValueError(f"the cache is on {state.spent.device}, the model on {device}: start with a new cache")
+        raise ValueError(
+            f"the cache is on {state.spent.device}, the model on {device}: start with a new cache"
+        )
     if state.episodic is not None and state.episodic.keys.dtype != dtype:
-        raise ValueError(f"the cache is in {state.episodic.keys.dtype}, the model in {dtype}: start with a new cache")
+        raise ValueError(
+            f"the cache is in {state.episodic.keys.dtype}, the model in {dtype}: start with a new cache"
+        )
 
 
 def _with_room(memory: KeyValueState, room: int) -> KeyValueState:
     """Count the entries, make room behind them, and keep time in full precision."""
-    entries = torch.full((len(memory.time),), memory.keys.shape[2], dtype=torch.long, device=memory.time.device) if memory.entries is None else memory.entries
+    entries = (
+        torch.full((len(memory.time),), memory.keys.shape[2], dtype=torch.long, device=memory.time.device)
+        if memory.entries is None
+        else memory.entries
+    )
     time = memory.time.to(torch.promote_types(memory.time.dtype, torch.float32))
     if memory.entries is not None:
         return replace(memory, time=time)
-    return replace(memory, keys=pad(memory.keys, (0, 0, 0, room)), values=pad(memory.values, (0, 0, 0, room)), time=time, entries=entries)
+    return replace(
+        memory,
+        keys=pad(memory.keys, (0, 0, 0, room)),
+        values=pad(memory.values, (0, 0, 0, room)),
+        time=time,
+        entries=entries,
+    )
 
 
 def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -226,4 +282,6 @@ def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(state)
     if state is None:
         return None
-    return replace(state, **{field.name: _mapped(getattr(state, field.name), change) for field in fields(state)})
+    return replace(
+        state, **{field.name: _mapped(getattr(state, field.name), change) for field in fields(state)}
+    )

@@ -1,6 +1,7 @@
 """What a CRAM language model is made of, in the form that Transformers saves and loads: ``config.json``.
 
-Any mixer of :data:`torchcram.mixers.MIXERS` can be the layer: ``mixer="transformer"`` is the dense baseline, through the same model file.
+Any mixer of :data:`torchcram.mixers.MIXERS` can be the layer: ``mixer="transformer"`` is the dense baseline,
+through the same model file.
 """
 
 import json
@@ -16,7 +17,17 @@ from torchcram.strict import nearest_hint, require_choice, require_positive
 
 # What PreTrainedConfig itself takes beyond its fields.
 INHERITED = {
-    *("torch_dtype", "num_labels", "name_or_path", "_name_or_path", "_commit_hash", "auto_map", "model_type", "output_attentions", "per_layer_config"),
+    *(
+        "torch_dtype",
+        "num_labels",
+        "name_or_path",
+        "_name_or_path",
+        "_commit_hash",
+        "auto_map",
+        "model_type",
+        "output_attentions",
+        "per_layer_config",
+    ),
     *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
     *("experts_implementation", "_experts_implementation", "_experts_implementation_internal"),
 }
@@ -31,17 +42,24 @@ class CRAMConfig(PreTrainedConfig):
         hidden_size: width.
         num_hidden_layers: depth.
         mixer: name in :data:`torchcram.mixers.MIXERS`.
-        mixer_options: its keyword arguments (``heads``, ``window``, ``slots``, ...), as in ``torchcram.mixers``.
-        max_position_embeddings: longest sequence, prompt and continuation together; None for no bound (positions are rotations by time).
-        initializer_range: standard deviation of initial embeddings, None for ``hidden_size ** -0.5``. Mixers initialise themselves.
+        mixer_options: its keyword arguments (``heads``, ``window``, ``slots``, ...), as in
+            ``torchcram.mixers``.
+        max_position_embeddings: longest sequence, prompt and continuation together; None for no bound
+            (positions are rotations by time).
+        initializer_range: standard deviation of initial embeddings, None for ``hidden_size ** -0.5``. Mixers
+            initialise themselves.
         use_cache: whether evaluation returns a cache.
-        routing: ``"sparse"`` computes what is routed; ``"dense"`` computes everything and selects, for ``torch.export``.
-        reads: what evaluation reads: ``"routed"``, ``"all"`` or ``"none"``. Training keeps this and the next one up to date.
+        routing: ``"sparse"`` computes what is routed; ``"dense"`` computes everything and selects, for
+            ``torch.export``.
+        reads: what evaluation reads: ``"routed"``, ``"all"`` or ``"none"``. Training keeps this and the next
+            one up to date.
         threshold_shift: logits added to every familiarity threshold in evaluation.
-        consolidation_weight, familiarity_weight, surprise_weight, predictor_weight: factors of the losses beside the language model's.
+        consolidation_weight, familiarity_weight, surprise_weight, predictor_weight: factors of the losses
+            beside the language model's.
     """
 
-    # Its fields are checked by "strict", which reads their types as they stand here; the tests' checker would refuse the further keys.
+    # Its fields are checked by "strict", which reads their types as they stand here; the tests' checker would
+    # refuse the further keys.
     __no_type_check__ = True
     model_type = "cram"
     keys_to_ignore_at_inference = ["past_key_values", "routes", "read_rates", "losses", "blocks"]  # noqa: RUF012 (Trainer adds a list to it)
@@ -75,7 +93,9 @@ class CRAMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def _check(self) -> None:
-        require_positive(vocab_size=self.vocab_size, hidden_size=self.hidden_size, num_hidden_layers=self.num_hidden_layers)
+        require_positive(
+            vocab_size=self.vocab_size, hidden_size=self.hidden_size, num_hidden_layers=self.num_hidden_layers
+        )
         require_choice("routing", self.routing, ("sparse", "dense"))
         require_choice("reads", self.reads, ("routed", "all", "none"))
         if self.max_position_embeddings is not None:
@@ -102,4 +122,6 @@ class CRAMConfig(PreTrainedConfig):
 
     def signature(self) -> str:
         """Return what a cache must share with a model that goes on with it."""
-        return json.dumps([self.mixer, self.hidden_size, self.num_hidden_layers, self.mixer_options], sort_keys=True)
+        return json.dumps(
+            [self.mixer, self.hidden_size, self.num_hidden_layers, self.mixer_options], sort_keys=True
+        )

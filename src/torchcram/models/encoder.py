@@ -1,4 +1,5 @@
-"""A whole model around a whole-sequence encoder: the same batches, heads and losses as :class:`torchcram.models.sequence.SequenceModel`, no blocks to stack.
+"""A whole model around a whole-sequence encoder: the same batches, heads and losses as
+:class:`torchcram.models.sequence.SequenceModel`, no blocks to stack.
 
 It carries no state from piece to piece, reads no key-value memory step by step, and routes nothing.
 """
@@ -37,7 +38,8 @@ class EncoderModel(SequenceModel):
         options: keyword arguments of the encoder.
 
     Raises:
-        ValueError: for an unknown name or option, with the nearest valid one; for inputs that are not values and as many flags.
+        ValueError: for an unknown name or option, with the nearest valid one; for inputs that are not values
+            and as many flags.
     """
 
     def __init__(
@@ -53,12 +55,19 @@ class EncoderModel(SequenceModel):
         # What a stack of blocks needs is not built: heads, checks and losses are what is shared.
         nn.Module.__init__(self)
         if input_size is None:
-            raise ValueError(f"encoder {encoder!r} takes masked vectors, but the task's steps are symbols: choose a mixer")
+            raise ValueError(
+                f"encoder {encoder!r} takes masked vectors, but the task's steps are symbols: choose a mixer"
+            )
         if flags and input_size % 2:
             raise ValueError(f"input_size {input_size} is odd: values need as many flags beside them")
         self.input_size, self.vocabulary, self.flags = input_size, None, flags
         # The encoder stands where training looks for blocks, and nowhere else: its weights are saved once.
-        self.blocks = cast(list[Mixer], nn.ModuleList([build_encoder(encoder, input_size // 2 if flags else input_size, d_model, options or {})]))
+        self.blocks = cast(
+            list[Mixer],
+            nn.ModuleList(
+                [build_encoder(encoder, input_size // 2 if flags else input_size, d_model, options or {})]
+            ),
+        )
         self.norm = RMSNorm(d_model)
         self.specs = tuple(heads)
         self.heads = nn.ModuleDict({head.name: nn.Linear(d_model, head.size) for head in heads})
@@ -76,10 +85,12 @@ class EncoderModel(SequenceModel):
         control: RoutingControl | None = None,
         noise: Float[Tensor, "batch time layers 4"] | None = None,
     ) -> ModelOutput:
-        """Run over a batch of whole sequences; there is nothing to route, so control and noise change nothing.
+        """Run over a batch of whole sequences; there is nothing to route, so control and noise change
+        nothing.
 
         Raises:
-            ValueError: if states are given, or the batch is not as :func:`torchcram.models.checks.check_batch` wants it.
+            ValueError: if states are given, or the batch is not as
+                :func:`torchcram.models.checks.check_batch` wants it.
         """
         del control, noise
         if states is not None:

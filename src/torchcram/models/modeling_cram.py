@@ -4,8 +4,9 @@
     x = mixer(x, gap=1)                  one of torchcram.mixers in every layer: CRAM's block, or a baseline
     logits = head(norm(x))
 
-Importing this module makes ``AutoConfig``, ``AutoModel`` and ``AutoModelForCausalLM`` know the model type ``"cram"``. In text, one token follows another
-after one unit of time. Legend: ``rows`` and ``steps`` are those of :mod:`torchcram.models.rows`: padding and packing are undone before any layer.
+Importing this module makes ``AutoConfig``, ``AutoModel`` and ``AutoModelForCausalLM`` know the model type
+``"cram"``. In text, one token follows another after one unit of time. Legend: ``rows`` and ``steps`` are
+those of :mod:`torchcram.models.rows`: padding and packing are undone before any layer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -43,7 +51,8 @@ class CRAMModelOutput(BaseModelOutputWithPast):
     """What :class:`CRAMModel` returns.
 
     Attributes:
-        routes: with ``output_routing=True``: for each layer ``[batch, time]`` values of :class:`torchcram.Route`; WORKING on padding.
+        routes: with ``output_routing=True``: for each layer ``[batch, time]`` values of
+            :class:`torchcram.Route`; WORKING on padding.
         read_rates: with ``output_routing=True``: for each layer the share of the real tokens that read.
         blocks: outputs of the layers, in rows.
     """
@@ -63,7 +72,8 @@ class CRAMCausalLMOutput(CausalLMOutputWithPast):
         loss: with labels: the language model's loss, in training with the layers' own losses.
         routes, read_rates: as in :class:`CRAMModelOutput`.
         losses: with labels: every loss by name, not weighted; ``task`` is the language model's.
-        blocks: while training is led (:meth:`CRAMForCausalLM.lead`): what the layers' memories have to learn after the optimizer's step.
+        blocks: while training is led (:meth:`CRAMForCausalLM.lead`): what the layers' memories have to learn
+            after the optimizer's step.
     """
 
     # Transformers' own fields are annotated for one precision only.
@@ -75,7 +85,9 @@ class CRAMCausalLMOutput(CausalLMOutputWithPast):
 
 
 class CRAMDecoderLayer(GradientCheckpointingLayer):
-    """One mixer, as a layer that can be checkpointed: its noise comes from outside, so that recomputation takes the same routes."""
+    """One mixer, as a layer that can be checkpointed: its noise comes from outside, so that recomputation
+    takes the same routes.
+    """
 
     def __init__(self, config: CRAMConfig, layer: int):
         super().__init__()
@@ -94,7 +106,16 @@ class CRAMDecoderLayer(GradientCheckpointingLayer):
         token: Tensor | None,
     ) -> BlockOutput:
         """Mix along the steps; a step's target, the next token, is one unit of time away."""
-        return self.mixer(hidden_states, gap, state, control=control, noise=noise, mask=mask, horizon=torch.ones_like(gap), token=token)
+        return self.mixer(
+            hidden_states,
+            gap,
+            state,
+            control=control,
+            noise=noise,
+            mask=mask,
+            horizon=torch.ones_like(gap),
+            token=token,
+        )
 
 
 class CRAMPreTrainedModel(PreTrainedModel):
@@ -122,7 +143,11 @@ class CRAMPreTrainedModel(PreTrainedModel):
             _renew(module)
 
     def _spread(self) -> float:
-        return self.config.hidden_size**-0.5 if self.config.initializer_range is None else self.config.initializer_range
+        return (
+            self.config.hidden_size**-0.5
+            if self.config.initializer_range is None
+            else self.config.initializer_range
+        )
 
 
 def _renew(layer: CRAMDecoderLayer) -> None:
@@ -155,7 +180,9 @@ class CRAMModel(CRAMPreTrainedModel):
     def __init__(self, config: CRAMConfig):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(CRAMDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            CRAMDecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
+        )
         self.norm = RMSNorm(config.hidden_size)
         _check_routing(config, self.mixers)
         self.post_init()
@@ -204,15 +231,30 @@ class CRAMModel(CRAMPreTrainedModel):
         """
         x = self._embedded(input_ids, inputs_embeds)
         batch, time = x.shape[:2]
-        use_cache = (self.config.use_cache and not self.training and not torch.compiler.is_compiling()) if use_cache is None else use_cache
+        use_cache = (
+            (self.config.use_cache and not self.training and not torch.compiler.is_compiling())
+            if use_cache is None
+            else use_cache
+        )
         cache = DynamicCache(config=self.config) if use_cache and past_key_values is None else past_key_values
         layers = None if cache is None else self._opened(cache, batch, time)
         rows = self._rows(batch, time, attention_mask, position_ids, layers)
-        control = RoutingControl(reads=cast(Any, self.config.reads), threshold_shift=self.config.threshold_shift) if control is None else control
-        control = replace(control if self.routed else RoutingControl(reads="all"), dense=self.config.routing == "dense")
+        control = (
+            RoutingControl(reads=cast(Any, self.config.reads), threshold_shift=self.config.threshold_shift)
+            if control is None
+            else control
+        )
+        control = replace(
+            control if self.routed else RoutingControl(reads="all"), dense=self.config.routing == "dense"
+        )
         if layers is not None and control.consolidate:
-            raise ValueError("memory does not consolidate through a cache: call the model with use_cache=False and without past_key_values to train it")
-        hidden, blocks = self._run(rows.gathered(x), rows, layers, control, None if noise is None else rows.gathered(noise))
+            raise ValueError(
+                "memory does not consolidate through a cache: call the model with use_cache=False "
+                "and without past_key_values to train it"
+            )
+        hidden, blocks = self._run(
+            rows.gathered(x), rows, layers, control, None if noise is None else rows.gathered(noise)
+        )
         for layer, block in zip(layers or [], blocks, strict=bool(layers)):
             layer.advance(block.state, time)
         return CRAMModelOutput(
@@ -229,24 +271,48 @@ class CRAMModel(CRAMPreTrainedModel):
             raise ValueError("give either input_ids or inputs_embeds, not both or neither")
         given = cast(Tensor, inputs_embeds if input_ids is None else input_ids)
         if given.numel() == 0:
-            raise ValueError(f"the batch is empty: it has shape {tuple(given.shape)}, at least one sequence of one token is needed")
+            raise ValueError(
+                f"the batch is empty: it has shape {tuple(given.shape)}, at least one sequence of "
+                "one token is needed"
+            )
         if given.device != self.embed_tokens.weight.device:
-            raise ValueError(f"the tokens are on {given.device}, the model is on {self.embed_tokens.weight.device}: move them with .to(model.device)")
+            raise ValueError(
+                f"the tokens are on {given.device}, the model is on {self.embed_tokens.weight.device}: "
+                "move them with .to(model.device)"
+            )
         x = given if input_ids is None else self.embed_tokens(input_ids)
         if x.dtype != self.embed_tokens.weight.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise ValueError(f"inputs_embeds are {x.dtype}, the model is {self.embed_tokens.weight.dtype}: convert them with .to(model.dtype)")
+            raise ValueError(
+                f"inputs_embeds are {x.dtype}, the model is {self.embed_tokens.weight.dtype}: "
+                "convert them with .to(model.dtype)"
+            )
         return x * self.config.hidden_size**0.5
 
     def _opened(self, cache: Any, batch: int, time: int) -> list[CRAMCacheLayer]:
         """Return the layers of a cache, filled with a first state if they are empty."""
         owner, weight = self.config.signature(), self.embed_tokens.weight
-        layers = check_cache(cache, owner=owner, layers=len(self.layers), batch_size=batch, columns=time, device=weight.device, dtype=weight.dtype)
+        layers = check_cache(
+            cache,
+            owner=owner,
+            layers=len(self.layers),
+            batch_size=batch,
+            columns=time,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
         for layer, mixer in zip(layers, self.mixers, strict=True):
             if layer.state is None:
                 layer.begin(mixer, batch, owner=owner)
         return layers
 
-    def _rows(self, batch: int, time: int, attention_mask: Any, position_ids: Tensor | None, layers: list[CRAMCacheLayer] | None) -> Rows:
+    def _rows(
+        self,
+        batch: int,
+        time: int,
+        attention_mask: Any,
+        position_ids: Tensor | None,
+        layers: list[CRAMCacheLayer] | None,
+    ) -> Rows:
         past = layers[0].columns if layers else 0
         mask = present_mask(attention_mask, batch, time, past, device=self.embed_tokens.weight.device)
         if torch.compiler.is_compiling():
@@ -266,17 +332,38 @@ class CRAMModel(CRAMPreTrainedModel):
         return rows
 
     def _run(
-        self, x: Tensor, rows: Rows, layers: list[CRAMCacheLayer] | None, control: RoutingControl, noise: Tensor | None
+        self,
+        x: Tensor,
+        rows: Rows,
+        layers: list[CRAMCacheLayer] | None,
+        control: RoutingControl,
+        noise: Tensor | None,
     ) -> tuple[list[Tensor], tuple[BlockOutput, ...]]:
-        """Run the layers over rows; return the stream before each of them and after the last, and what they said."""
+        """Run the layers over rows; return the stream before each of them and after the last, and what
+        they said.
+        """
         gap = torch.ones(x.shape[:2], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         token, hidden, blocks = x, [x], []
         for index, layer in enumerate(self.layers):
             state = None if layers is None else layers[index].state
-            block = layer(hidden[-1], gap, state, control=control, noise=None if noise is None else noise[:, :, index], mask=rows.mask, token=token)
+            block = layer(
+                hidden[-1],
+                gap,
+                state,
+                control=control,
+                noise=None if noise is None else noise[:, :, index],
+                mask=rows.mask,
+                token=token,
+            )
             if state is not None and state.spent is not None and not isinstance(layer.mixer, CRAMBlock):
-                read = block.decision.read if block.decision is not None else torch.zeros_like(gap, dtype=torch.bool)
-                block = replace(block, state=replace(block.state, spent=counted(state.spent, read, rows.mask)))
+                read = (
+                    block.decision.read
+                    if block.decision is not None
+                    else torch.zeros_like(gap, dtype=torch.bool)
+                )
+                block = replace(
+                    block, state=replace(block.state, spent=counted(state.spent, read, rows.mask))
+                )
             hidden.append(block.hidden_states)
             blocks.append(block)
         return hidden, tuple(blocks)
@@ -286,8 +373,9 @@ class CRAMModel(CRAMPreTrainedModel):
 class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
     """The language model: ``generate``, losses, budgets.
 
-    In training, every token reads unless somebody leads (:meth:`lead`): :class:`torchcram.models.consolidation_callback.ConsolidationCallback` does so
-    for ``transformers.Trainer``.
+    In training, every token reads unless somebody leads (:meth:`lead`):
+    :class:`torchcram.models.consolidation_callback.ConsolidationCallback` does so for
+    ``transformers.Trainer``.
 
     Args:
         config: sizes and mixer.
@@ -317,23 +405,36 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
         self._led = None if control is None else (control, cast(torch.Generator, generator))
 
     def generate(self, *args: Any, read_budget: Budget = None, **kwargs: Any) -> Any:
-        """Generate as every model of Transformers does; ``read_budget`` holds for this call (None: what :meth:`set_read_budget` said).
+        """Generate as every model of Transformers does; ``read_budget`` holds for this call (None: what
+        :meth:`set_read_budget` said).
 
         Raises:
             ValueError: for a budget that cannot be kept, or a row of padding alone.
         """
         mask = kwargs.get("attention_mask")
         if mask is not None and mask.dim() == 2 and not bool(mask.any(1).all()):
-            raise ValueError(f"row {int((~mask.bool().any(1)).nonzero()[0])} of attention_mask is padding alone: leave it out, or give it a first token")
+            raise ValueError(
+                f"row {int((~mask.bool().any(1)).nonzero()[0])} of attention_mask is padding "
+                "alone: leave it out, or give it a first token"
+            )
         with self.set_read_budget(self.read_budget if read_budget is None else read_budget):
             # Transformers annotates self by a class of its own that no model derives from.
             return super().generate(*args, **kwargs)  # type: ignore[misc]
 
     def parameter_groups(self, *, learning_rate: float, fast_factor: float = 5.0) -> list[dict[str, Any]]:
         """Return groups for an optimizer: the trunk's, and a faster one for what routes and consolidates."""
-        fast = [parameter for mixer in self.model.mixers for parameter in mixer.fast_parameters() if parameter.requires_grad]
+        fast = [
+            parameter
+            for mixer in self.model.mixers
+            for parameter in mixer.fast_parameters()
+            if parameter.requires_grad
+        ]
         chosen = {id(parameter) for parameter in fast}
-        trunk = [parameter for parameter in self.parameters() if id(parameter) not in chosen and parameter.requires_grad]
+        trunk = [
+            parameter
+            for parameter in self.parameters()
+            if id(parameter) not in chosen and parameter.requires_grad
+        ]
         groups: list[dict[str, Any]] = [{"params": trunk, "lr": learning_rate}]
         return [*groups, {"params": fast, "lr": fast_factor * learning_rate}] if fast else groups
 
@@ -353,7 +454,8 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
         control: RoutingControl | None = None,
         **kwargs: Any,
     ) -> CRAMCausalLMOutput:
-        """Return logits, and with ``labels`` the loss; see :meth:`CRAMModel.forward` for what both have in common.
+        """Return logits, and with ``labels`` the loss; see :meth:`CRAMModel.forward` for what both have in
+        common.
 
         Args:
             input_ids: tokens, as the five following: see :meth:`CRAMModel.forward`.
@@ -382,11 +484,19 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
             control=control,
             noise=self._noise(control, input_ids, inputs_embeds),
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) and logits_to_keep > 0 else slice(None)
-        logits = self.lm_head(output.last_hidden_state[:, kept if isinstance(logits_to_keep, int) else logits_to_keep])
+        kept = (
+            slice(-logits_to_keep, None)
+            if isinstance(logits_to_keep, int) and logits_to_keep > 0
+            else slice(None)
+        )
+        logits = self.lm_head(
+            output.last_hidden_state[:, kept if isinstance(logits_to_keep, int) else logits_to_keep]
+        )
         losses = None if labels is None else self._losses(logits, labels, output.blocks, kwargs)
         return CRAMCausalLMOutput(
-            loss=None if losses is None else self._total(losses, control, cast(Tensor, labels), kwargs.get("num_items_in_batch")),
+            loss=None
+            if losses is None
+            else self._total(losses, control, cast(Tensor, labels), kwargs.get("num_items_in_batch")),
             logits=logits,
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
@@ -401,31 +511,54 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
         if self.training and self._led is not None:
             return self._led[0]
         if self.training and self.model.routed:
-            logger.warning_once("Every token reads: nobody leads this training. Add torchcram's ConsolidationCallback to the Trainer, or call model.lead().")
+            logger.warning_once(
+                "Every token reads: nobody leads this training. Add torchcram's ConsolidationCallback to "
+                "the Trainer, or call model.lead()."
+            )
             return RoutingControl(reads="all")
-        default = RoutingControl(reads=cast(Any, self.config.reads), threshold_shift=self.config.threshold_shift)
+        default = RoutingControl(
+            reads=cast(Any, self.config.reads), threshold_shift=self.config.threshold_shift
+        )
         return control_within(self.read_budget, default, self.risk_curve)
 
-    def _noise(self, control: RoutingControl, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor | None:
-        """Draw the noise of a training pass, outside of all layers: a checkpointed layer that runs again gets the same."""
+    def _noise(
+        self, control: RoutingControl, input_ids: Tensor | None, inputs_embeds: Tensor | None
+    ) -> Tensor | None:
+        """Draw the noise of a training pass, outside of all layers: a checkpointed layer that runs again
+        gets the same.
+        """
         if not self.training or self._led is None or control.exploration == 0:
             return None
         given = cast(Tensor, inputs_embeds if input_ids is None else input_ids)
-        return torch.rand(*given.shape[:2], self.config.num_hidden_layers, 4, generator=self._led[1]).to(given.device)
+        return torch.rand(*given.shape[:2], self.config.num_hidden_layers, 4, generator=self._led[1]).to(
+            given.device
+        )
 
-    def _losses(self, logits: Tensor, labels: Tensor, blocks: Sequence[BlockOutput], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _losses(
+        self, logits: Tensor, labels: Tensor, blocks: Sequence[BlockOutput], kwargs: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
         """Return the language model's loss, and those of the layers, summed by name."""
-        losses = {"task": self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)}
+        losses = {
+            "task": self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
+            )
+        }
         for block in blocks:
             for name, value in block.losses.items():
                 losses[name] = losses[name] + value if name in losses else value
         return losses
 
-    def _total(self, losses: Mapping[str, Tensor], control: RoutingControl, labels: Tensor, items: Any) -> Tensor:
-        """Add the layers' losses in training, by their weights; with gradient accumulation each batch counts by its share of the scored tokens."""
+    def _total(
+        self, losses: Mapping[str, Tensor], control: RoutingControl, labels: Tensor, items: Any
+    ) -> Tensor:
+        """Add the layers' losses in training, by their weights; with gradient accumulation each batch
+        counts by its share of the scored tokens.
+        """
         if not self.training:
             return losses["task"]
-        weights = {name: getattr(self.config, f"{name}_weight") for name in losses if name not in ("task", "price")} | {"price": control.price or 0.0}
+        weights = {
+            name: getattr(self.config, f"{name}_weight") for name in losses if name not in ("task", "price")
+        } | {"price": control.price or 0.0}
         aside = [weights[name] * value for name, value in losses.items() if name != "task"]
         share = 1.0 if items is None else (labels[:, 1:] != -100).sum() / items
         return losses["task"] + share * torch.stack(aside).sum() if aside else losses["task"]
@@ -433,7 +566,10 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
 
 def _check_routing(config: CRAMConfig, mixers: Sequence[Mixer]) -> None:
     if config.routing == "dense" and not all(isinstance(mixer, CRAMBlock | StaticBlock) for mixer in mixers):
-        raise ValueError(f"routing 'dense' is not for mixer {config.mixer!r}, which leaves tokens out of its memory: use routing='sparse'")
+        raise ValueError(
+            f"routing 'dense' is not for mixer {config.mixer!r}, which leaves tokens out of its "
+            "memory: use routing='sparse'"
+        )
 
 
 def _route(block: BlockOutput) -> Tensor:

@@ -1,7 +1,8 @@
 """How much a trained language model may read, set for good, for a while, or for one call of ``generate``.
 
-A ratio or a number of tokens is a bound that is never exceeded, whatever it does to the quality; a risk tolerance is a bound on changed predictions, and
-needs a calibration on the user's own tokens before. See :class:`torchcram.types.ReadBudget` and :mod:`torchcram.memory.budget`.
+A ratio or a number of tokens is a bound that is never exceeded, whatever it does to the quality; a risk
+tolerance is a bound on changed predictions, and needs a calibration on the user's own tokens before. See
+:class:`torchcram.types.ReadBudget` and :mod:`torchcram.memory.budget`.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ def as_budget(budget: Budget) -> ReadBudget | None:
     if budget is None or isinstance(budget, ReadBudget):
         return budget
     if isinstance(budget, bool):
-        raise ValueError(f"read_budget {budget} is neither a ratio (a float in [0, 1]) nor a number of tokens (an integer)")
+        raise ValueError(
+            f"read_budget {budget} is neither a ratio (a float in [0, 1]) nor a number of tokens (an integer)"
+        )
     return ReadBudget(tokens=budget) if isinstance(budget, int) else ReadBudget(ratio=float(budget))
 
 
 class Restoration:
-    """What :meth:`torchcram.CRAMForCausalLM.set_read_budget` returns: as a context manager it restores the former budget, also after an error."""
+    """What :meth:`torchcram.CRAMForCausalLM.set_read_budget` returns: as a context manager it restores the
+    former budget, also after an error.
+    """
 
     def __init__(self, restore: Callable[[], None]):
         self._restore = restore
@@ -44,12 +49,16 @@ class Restoration:
     def __enter__(self) -> None:
         """Nothing to do: the budget holds already."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Restore the former budget."""
         self._restore()
 
 
-def control_within(budget: ReadBudget | None, control: RoutingControl, curve: RiskCurve | None) -> RoutingControl:
+def control_within(
+    budget: ReadBudget | None, control: RoutingControl, curve: RiskCurve | None
+) -> RoutingControl:
     """Return a control that keeps a budget.
 
     Raises:
@@ -60,10 +69,14 @@ def control_within(budget: ReadBudget | None, control: RoutingControl, curve: Ri
     if budget.risk_tolerance is None:
         return replace(control, budget=budget)
     if curve is None:
-        raise ValueError(f"risk_tolerance {budget.risk_tolerance} needs a calibration: call model.calibrate_reads(batches of token ids) first")
+        raise ValueError(
+            f"risk_tolerance {budget.risk_tolerance} needs a calibration: call "
+            "model.calibrate_reads(batches of token ids) first"
+        )
     chosen = choose_shift(curve, risk_tolerance=budget.risk_tolerance)
     if (chosen.sequences * chosen.empirical_risk + 1) / (chosen.sequences + 1) > budget.risk_tolerance:
-        # No threshold keeps the tolerance, for what needs no retrieval differs already. Reading everything keeps any.
+        # No threshold keeps the tolerance, for what needs no retrieval differs already. Reading everything
+        # keeps any.
         return replace(control, reads="all")
     return replace(control, threshold_shift=chosen.threshold_shift)
 
@@ -76,9 +89,13 @@ def check_budget(mixers: Sequence[Mixer]) -> None:
     """
     for mixer in mixers:
         if not isinstance(mixer, CRAMBlock):
-            raise ValueError(f"{type(mixer).__name__} has no router that could keep a read budget: use mixer='cram'")
+            raise ValueError(
+                f"{type(mixer).__name__} has no router that could keep a read budget: use mixer='cram'"
+            )
         if mixer.consolidates and mixer.familiarity is None:
-            raise ValueError("quality 'observed' needs the reads that a budget would save: use quality='predicted'")
+            raise ValueError(
+                "quality 'observed' needs the reads that a budget would save: use quality='predicted'"
+            )
 
 
 class BudgetedReads:
@@ -98,11 +115,12 @@ class BudgetedReads:
         """Bound what the model reads from now on; used as a context manager, until its end.
 
         Args:
-            budget: a float in [0, 1] (share of each sequence's tokens that may read, in every layer), an integer (number of such tokens), a
-                :class:`torchcram.ReadBudget`, or None for no bound.
+            budget: a float in [0, 1] (share of each sequence's tokens that may read, in every layer), an
+                integer (number of such tokens), a :class:`torchcram.ReadBudget`, or None for no bound.
 
         Raises:
-            ValueError: for a budget that cannot be, a model without a router of ours, a risk tolerance without :meth:`calibrate_reads`.
+            ValueError: for a budget that cannot be, a model without a router of ours, a risk tolerance
+                without :meth:`calibrate_reads`.
         """
         wanted, former = as_budget(budget), self.read_budget
         if wanted is not None:
@@ -112,14 +130,20 @@ class BudgetedReads:
         return Restoration(lambda: setattr(self, "read_budget", former))
 
     @torch.no_grad()
-    def calibrate_reads(self, batches: Sequence[Tensor | Mapping[str, Tensor]], *, shifts: Sequence[float] = SHIFTS) -> RiskCurve:
-        """Measure what fewer reads change, so that a budget can be a risk tolerance. Kept until the next calibration; not saved.
+    def calibrate_reads(
+        self, batches: Sequence[Tensor | Mapping[str, Tensor]], *, shifts: Sequence[float] = SHIFTS
+    ) -> RiskCurve:
+        """Measure what fewer reads change, so that a budget can be a risk tolerance.
 
-        Loss of a document: the share of its likeliest next tokens that differ from those with dense reads. The guarantee is for exchangeable
-        documents and a frozen model: calibrate again after training. At least ``1 / risk_tolerance - 1`` documents are needed.
+        Kept until the next calibration; not saved.
+
+        Loss of a document: the share of its likeliest next tokens that differ from those with dense reads.
+        The guarantee is for exchangeable documents and a frozen model: calibrate again after training. At
+        least ``1 / risk_tolerance - 1`` documents are needed.
 
         Args:
-            batches: token ids, or mappings with ``input_ids`` and perhaps ``attention_mask``; one row a document, none of them trained on.
+            batches: token ids, or mappings with ``input_ids`` and perhaps ``attention_mask``; one row a
+                document, none of them trained on.
             shifts: thresholds to try.
 
         Raises:
@@ -129,11 +153,15 @@ class BudgetedReads:
         mode, given = self.model.training, [_tokens_and_mask(batch) for batch in batches]
         self.model.eval()
         try:
-            dense = [self._predictions(tokens, mask, RoutingControl(reads="all"))[0] for tokens, mask in given]
+            dense = [
+                self._predictions(tokens, mask, RoutingControl(reads="all"))[0] for tokens, mask in given
+            ]
 
             def judge(shift: float) -> tuple[Tensor, Tensor]:
                 parts = [
-                    _judged(answers, *self._predictions(*pair, RoutingControl(threshold_shift=shift)), pair[1])
+                    _judged(
+                        answers, *self._predictions(*pair, RoutingControl(threshold_shift=shift)), pair[1]
+                    )
                     for pair, answers in zip(given, dense, strict=True)
                 ]
                 return torch.cat([loss for loss, _ in parts]), torch.cat([skipped for _, skipped in parts])
@@ -145,8 +173,12 @@ class BudgetedReads:
 
     def _predictions(self, tokens: Tensor, mask: Tensor, control: RoutingControl) -> tuple[Tensor, Tensor]:
         """Return the likeliest next tokens, and which tokens read in some layer."""
-        output = self.model(tokens, attention_mask=mask, control=control, use_cache=False, output_routing=True)
-        return self.lm_head(output.last_hidden_state).argmax(-1), (torch.stack(output.routes) == Route.EPISODIC).any(0)
+        output = self.model(
+            tokens, attention_mask=mask, control=control, use_cache=False, output_routing=True
+        )
+        return self.lm_head(output.last_hidden_state).argmax(-1), (
+            torch.stack(output.routes) == Route.EPISODIC
+        ).any(0)
 
 
 def _tokens_and_mask(batch: Tensor | Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

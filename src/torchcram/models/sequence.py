@@ -20,7 +20,9 @@ from torchcram.types import Batch, BlockOutput, Head, MemoryState, RoutingContro
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOutput:
-    """What a model returns: outputs by head name, one :class:`BlockOutput` a layer, and the states to carry on with."""
+    """What a model returns: outputs by head name, one :class:`BlockOutput` a layer, and the states to
+    carry on with.
+    """
 
     outputs: dict[str, Tensor]
     blocks: tuple[BlockOutput, ...]
@@ -32,7 +34,8 @@ class ModelOutput:
 
 
 class TimeFeatures(nn.Module):
-    """Sines and cosines of a span of time at learned frequencies, its logarithm, and the span itself (saturating).
+    """Sines and cosines of a span of time at learned frequencies, its logarithm, and the span itself
+    (saturating).
 
     Args:
         frequencies: how many, spread from ``lowest`` to ``highest`` radians per unit of time.
@@ -40,13 +43,17 @@ class TimeFeatures(nn.Module):
 
     def __init__(self, *, frequencies: int = 8, lowest: float = 0.1, highest: float = 10.0):
         super().__init__()
-        self.frequency = nn.Parameter(torch.logspace(torch.tensor(lowest).log10(), torch.tensor(highest).log10(), frequencies))
+        self.frequency = nn.Parameter(
+            torch.logspace(torch.tensor(lowest).log10(), torch.tensor(highest).log10(), frequencies)
+        )
         self.size = 2 * frequencies + 2
 
     def forward(self, span: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch features"]:
         """Return the features of each span (in the task's unit of time)."""
         angle = span[..., None] * self.frequency
-        return torch.cat([angle.cos(), angle.sin(), torch.log1p(span)[..., None], torch.exp(-span)[..., None]], -1)
+        return torch.cat(
+            [angle.cos(), angle.sin(), torch.log1p(span)[..., None], torch.exp(-span)[..., None]], -1
+        )
 
 
 class SequenceModel(nn.Module):
@@ -74,13 +81,22 @@ class SequenceModel(nn.Module):
     ):
         super().__init__()
         if (input_size is None) == (vocabulary is None):
-            raise ValueError("give either input_size (continuous inputs) or vocabulary (symbols), not both or neither")
+            raise ValueError(
+                "give either input_size (continuous inputs) or vocabulary (symbols), not both or neither"
+            )
         self.input_size, self.vocabulary = input_size, vocabulary
-        self.embed = nn.Embedding(vocabulary, d_model) if vocabulary is not None else nn.Linear(int(input_size or 0), d_model)
+        self.embed = (
+            nn.Embedding(vocabulary, d_model)
+            if vocabulary is not None
+            else nn.Linear(int(input_size or 0), d_model)
+        )
         self.gap_features, self.horizon_features = TimeFeatures(), TimeFeatures()
         self.embed_time = nn.Linear(self.gap_features.size + self.horizon_features.size, d_model, bias=False)
         # A ModuleList, typed by what it holds.
-        self.blocks = cast(list[Mixer], nn.ModuleList(build_mixer(mixer, d_model, options or {}, layer=layer) for layer in range(layers)))
+        self.blocks = cast(
+            list[Mixer],
+            nn.ModuleList(build_mixer(mixer, d_model, options or {}, layer=layer) for layer in range(layers)),
+        )
         self.norm = RMSNorm(d_model)
         self.specs = tuple(heads)
         self.heads = nn.ModuleDict({head.name: nn.Linear(d_model, head.size) for head in heads})
@@ -110,9 +126,12 @@ class SequenceModel(nn.Module):
         """Run over a batch, or over its continuation if ``states`` of the steps before are given.
 
         Raises:
-            ValueError: if the batch is empty, or holds NaN, negative gaps or unknown symbols: see :func:`torchcram.models.checks.check_batch`.
+            ValueError: if the batch is empty, or holds NaN, negative gaps or unknown symbols: see
+                :func:`torchcram.models.checks.check_batch`.
         """
-        check_batch(batch, input_size=self.input_size, vocabulary=self.vocabulary, continued=states is not None)
+        check_batch(
+            batch, input_size=self.input_size, vocabulary=self.vocabulary, continued=states is not None
+        )
         control = RoutingControl() if control is None else control
         horizon = torch.zeros_like(batch.gap) if batch.horizon is None else batch.horizon
         times = torch.cat([self.gap_features(batch.gap), self.horizon_features(horizon)], -1)
@@ -123,12 +142,27 @@ class SequenceModel(nn.Module):
         blocks: list[BlockOutput] = []
         for layer, (block, state) in enumerate(zip(self.blocks, states, strict=True)):
             layer_noise = None if noise is None else noise[:, :, layer]
-            blocks.append(block(x, batch.gap, state, control=control, noise=layer_noise, mask=batch.mask, horizon=batch.horizon, token=token))
+            blocks.append(
+                block(
+                    x,
+                    batch.gap,
+                    state,
+                    control=control,
+                    noise=layer_noise,
+                    mask=batch.mask,
+                    horizon=batch.horizon,
+                    token=token,
+                )
+            )
             x = blocks[-1].hidden_states
         return ModelOutput(outputs=self._read_out(self.norm(x), batch), blocks=tuple(blocks))
 
     def _read_out(self, x: Float[Tensor, "batch time d_model"], batch: Batch) -> dict[str, Tensor]:
-        last = x[:, -1] if batch.mask is None else x[torch.arange(batch.size, device=x.device), batch.mask.long().sum(1).clamp_min(1) - 1]
+        last = (
+            x[:, -1]
+            if batch.mask is None
+            else x[torch.arange(batch.size, device=x.device), batch.mask.long().sum(1).clamp_min(1) - 1]
+        )
         return {head.name: self.heads[head.name](x if head.per == "step" else last) for head in self.specs}
 
     def task_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Float[Tensor, ""]]:
@@ -141,7 +175,9 @@ class SequenceModel(nn.Module):
         return {head.name: head_loss(head, outputs[head.name], batch) for head in self.specs}
 
     def parameter_groups(self, *, fast_factor: float) -> list[dict[str, Any]]:
-        """Return optimizer groups with a relative learning rate: the trunk's 1, and ``fast_factor`` for what routes and consolidates."""
+        """Return optimizer groups with a relative learning rate: the trunk's 1, and ``fast_factor`` for
+        what routes and consolidates.
+        """
         fast = [parameter for block in self.blocks for parameter in block.fast_parameters()]
         chosen = {id(parameter) for parameter in fast}
         trunk = [parameter for parameter in self.parameters() if id(parameter) not in chosen]
@@ -150,12 +186,16 @@ class SequenceModel(nn.Module):
 
 
 def head_loss(head: Head, output: Tensor, batch: Batch) -> Float[Tensor, ""]:
-    """Return cross-entropy in nats, or the mean squared error, over the scored targets (0 if there are none)."""
+    """Return cross-entropy in nats, or the mean squared error, over the scored targets (0 if there are
+    none).
+    """
     target = batch.targets[head.name]
     keep = scored(head, batch)
     dtype = torch.promote_types(output.dtype, torch.float32)
     if head.kind == "classification":
-        return world_mean(cross_entropy(output[keep].to(dtype), target[keep], reduction="sum"), keep.sum().to(dtype))
+        return world_mean(
+            cross_entropy(output[keep].to(dtype), target[keep], reduction="sum"), keep.sum().to(dtype)
+        )
     output = output.to(dtype)
     error = output - torch.where(keep, target, output.detach())
     return world_mean(error.square().sum(), keep.sum().to(dtype))

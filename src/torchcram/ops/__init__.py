@@ -1,1 +1,3 @@
-"""Maths without parameters: each operation has a slow reference beside its fast form, with the same signature."""
+"""Maths without parameters: each operation has a slow reference beside its fast form, with the same
+signature.
+"""

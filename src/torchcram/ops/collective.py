@@ -31,16 +31,23 @@ def world_concat(rows: Inexact[Tensor, "rows *rest"], most: int) -> Inexact[Tens
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, padded)
-    counts = world_sum(torch.nn.functional.one_hot(torch.tensor(dist.get_rank(), device=rows.device), len(parts)).double() * len(rows))
+    counts = world_sum(
+        torch.nn.functional.one_hot(torch.tensor(dist.get_rank(), device=rows.device), len(parts)).double()
+        * len(rows)
+    )
     return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
 
 def world_mean(total: Inexact[Tensor, ""], count: Inexact[Tensor, ""]) -> Inexact[Tensor, ""]:
-    """Return ``total / count`` so that the average over processes of its gradient is that of (all totals) / (all counts)."""
+    """Return ``total / count`` so that the average over processes of its gradient is that of (all totals)
+    / (all counts).
+    """
     world = dist.get_world_size() if _several() else 1
     return total * world / world_sum(count).clamp_min(1e-9)
 
 
-def step_mean(values: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch time"] | None) -> Float[Tensor, ""]:
+def step_mean(
+    values: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch time"] | None
+) -> Float[Tensor, ""]:
     """Return the mean over the real steps: those where ``mask`` is True, or all."""
     return values.mean() if mask is None else world_mean((values * mask).sum(), mask.sum().to(values.dtype))

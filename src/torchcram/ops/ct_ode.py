@@ -1,7 +1,8 @@
 """The paper's continuous-time expert (section 3): inner Euler steps of a gated neural ODE, once per token.
 
-``h(k+1) = h(k) + dt sigmoid(tau) tanh(W1 h(k) + W2 x)`` for ``k = 0 .. steps-1`` with ``dt = 1 / steps``: explicit Euler, first order in ``dt``,
-for ``dh/ds = sigmoid(tau) tanh(W1 h + W2 x)`` over ``s`` in [0, 1]. The real gap enters through the gate ``tau`` only.
+``h(k+1) = h(k) + dt sigmoid(tau) tanh(W1 h(k) + W2 x)`` for ``k = 0 .. steps-1`` with ``dt = 1 / steps``:
+explicit Euler, first order in ``dt``, for ``dh/ds = sigmoid(tau) tanh(W1 h + W2 x)`` over ``s`` in [0, 1].
+The real gap enters through the gate ``tau`` only.
 """
 
 from __future__ import annotations

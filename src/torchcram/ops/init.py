@@ -10,6 +10,7 @@ from torch import nn
 def small_start(output: nn.Linear, *, scale: float = 0.2) -> None:
     """Shrink the initial weights of a projection into the residual stream.
 
-    A young memory's output is noise to everything behind it; started small, it does not drown the addresses that retrieval needs.
+    A young memory's output is noise to everything behind it; started small, it does not drown the addresses
+    that retrieval needs.
     """
     output.weight.mul_(scale)

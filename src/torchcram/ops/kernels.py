@@ -1,4 +1,6 @@
-"""Whether the Triton kernels are used: on a GPU that is new enough, for the precisions that it multiplies fast, and where Triton is installed."""
+"""Whether the Triton kernels are used: on a GPU that is new enough, for the precisions that it multiplies
+fast, and where Triton is installed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def kernels_for(tensor: Tensor) -> bool:
-    """Whether a kernel may compute with such a tensor; plain PyTorch does otherwise, and whenever a model is compiled or exported."""
+    """Whether a kernel may compute with such a tensor; plain PyTorch does otherwise, and whenever a model
+    is compiled or exported.
+    """
     if not tensor.is_cuda or tensor.dtype not in DTYPES or torch.compiler.is_compiling():
         return False
     return _installed() and torch.cuda.get_device_capability(tensor.device) >= CAPABILITY

@@ -1,7 +1,7 @@
 """Root-mean-square normalisation (Zhang & Sennrich 2019) with a backward pass of its own.
 
-On a CPU autograd takes PyTorch's own through a dozen passes over the tensor; half as many will do, and the input is all that is kept. Elsewhere, and where a
-graph is being captured, PyTorch's has its kernel.
+On a CPU autograd takes PyTorch's own through a dozen passes over the tensor; half as many will do, and the
+input is all that is kept. Elsewhere, and where a graph is being captured, PyTorch's has its kernel.
 """
 
 from __future__ import annotations
@@ -13,14 +13,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def rms_norm_reference(x: Float[Tensor, "*batch width"], weight: Float[Tensor, " width"] | None = None) -> Float[Tensor, "*batch width"]:
-    """Return ``x`` over the root of its mean square along the last dimension, times ``weight``: PyTorch's own."""
+def rms_norm_reference(
+    x: Float[Tensor, "*batch width"], weight: Float[Tensor, " width"] | None = None
+) -> Float[Tensor, "*batch width"]:
+    """Return ``x`` over the root of its mean square along the last dimension, times ``weight``: PyTorch's
+    own.
+    """
     return nn.functional.rms_norm(x, x.shape[-1:], weight)
 
 
-def rms_norm(x: Float[Tensor, "*batch width"], weight: Float[Tensor, " width"] | None = None) -> Float[Tensor, "*batch width"]:
+def rms_norm(
+    x: Float[Tensor, "*batch width"], weight: Float[Tensor, " width"] | None = None
+) -> Float[Tensor, "*batch width"]:
     """Fast form of :func:`rms_norm_reference`: same arguments, same result, same gradients."""
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.compiler.is_compiling():
+    if (
+        x.device.type != "cpu"
+        or x.dtype not in (torch.float32, torch.float64)
+        or torch.compiler.is_compiling()
+    ):
         return rms_norm_reference(x, weight)
     if weight is not None and weight.dtype != x.dtype:
         return rms_norm_reference(x, weight)
@@ -58,10 +68,13 @@ class _RMSNorm(torch.autograd.Function):
         scale, along = _scale(x), grad * x
         if weight is None:
             return torch.addcmul(x * (-along.mean(-1, keepdim=True) * scale.pow(3)), grad, scale), None
-        # Matrix-vector products, unlike "@", stay in full precision where a backward pass runs under autocast.
+        # Matrix-vector products, unlike "@", stay in full precision where a backward pass runs under
+        # autocast.
         rows = along.reshape(-1, len(weight))
         mean = torch.mv(rows, weight).view_as(scale) / len(weight)
-        return torch.addcmul(x * (-mean * scale.pow(3)), grad * weight, scale), torch.mv(rows.T, scale.flatten())
+        return torch.addcmul(x * (-mean * scale.pow(3)), grad * weight, scale), torch.mv(
+            rows.T, scale.flatten()
+        )
 
 
 def _scale(x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Discrete choices with useful gradients: straight-through mixing of memories, and thresholds with noise.
 
-A route is hard in the forward pass. In the backward pass its probability receives the inner product of the output's gradient with what the
-route would have added (Bengio et al. 2013). For tokens whose retrieval was not computed that product is unknown: it is estimated from the
-explored ones, each counted with the inverse of its probability of being explored, so that the expectation is unchanged. Against it stands the price of a
+A route is hard in the forward pass. In the backward pass its probability receives the inner product of the
+output's gradient with what the route would have added (Bengio et al. 2013). For tokens whose retrieval was
+not computed that product is unknown: it is estimated from the explored ones, each counted with the inverse of
+its probability of being explored, so that the expectation is unchanged. Against it stands the price of a
 read.
 """
 
@@ -23,8 +24,8 @@ def straight_through_mix_reference(
 ) -> Float[Tensor, "batch time d_model"]:
     """Return ``value`` where ``chosen`` and zero elsewhere.
 
-    Gradients: ``value`` gets them where chosen; ``probability`` gets ``<gradient, value> * weight`` everywhere, as if the output
-    were ``probability * value``.
+    Gradients: ``value`` gets them where chosen; ``probability`` gets ``<gradient, value> * weight``
+    everywhere, as if the output were ``probability * value``.
     """
     pulled = (probability - probability.detach()) * weight
     return value * chosen[..., None] + pulled[..., None] * value.detach()
@@ -36,7 +37,9 @@ def straight_through_mix(
     probability: Float[Tensor, "batch time"],
     weight: Float[Tensor, "batch time"],
 ) -> Float[Tensor, "batch time d_model"]:
-    """Fast form of :func:`straight_through_mix_reference`: same arguments, same result (in the precision of ``value``), same gradients."""
+    """Fast form of :func:`straight_through_mix_reference`: same arguments, same result (in the precision
+    of ``value``), same gradients.
+    """
     if torch.compiler.is_compiling():
         return straight_through_mix_reference(value, chosen, probability, weight)
     return _StraightThrough.apply(value, chosen, probability, weight)
@@ -61,15 +64,19 @@ class _StraightThrough(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         value, chosen, weight = ctx.saved_tensors
         for_value = grad * chosen[..., None] if ctx.needs_input_grad[0] else None
-        for_probability = ((grad * value.detach()).sum(-1) * weight).to(ctx.dtype) if ctx.needs_input_grad[2] else None
+        for_probability = (
+            ((grad * value.detach()).sum(-1) * weight).to(ctx.dtype) if ctx.needs_input_grad[2] else None
+        )
         return for_value, None, for_probability, None
 
 
 def priced(probability: Float[Tensor, "..."], *, steady: bool) -> Float[Tensor, "..."]:
-    """Return what the price of a read is charged on: the probability of reading; if ``steady``, with the gradient of ``-log(1 - probability)``.
+    """Return what the price of a read is charged on: the probability of reading; if ``steady``, with the
+    gradient of ``-log(1 - probability)``.
 
-    Through a sigmoid a steady price pulls the router's logit down with the probability itself. The plain gradient fades as ``p (1 - p)``: a router that
-    has become sure of every token, before reads had a price, can hardly be moved by any. Deviation: ours; the paper's price has no stated form.
+    Through a sigmoid a steady price pulls the router's logit down with the probability itself. The plain
+    gradient fades as ``p (1 - p)``: a router that has become sure of every token, before reads had a price,
+    can hardly be moved by any. Deviation: ours; the paper's price has no stated form.
     """
     if not steady:
         return probability
@@ -78,7 +85,9 @@ def priced(probability: Float[Tensor, "..."], *, steady: bool) -> Float[Tensor, 
 
 
 def logistic_noise(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Turn uniform noise in [0, 1) into logistic noise: the difference of two Gumbel variables, for binary Gumbel-softmax."""
+    """Turn uniform noise in [0, 1) into logistic noise: the difference of two Gumbel variables, for binary
+    Gumbel-softmax.
+    """
     return torch.logit(uniform, eps=1e-6)
 
 

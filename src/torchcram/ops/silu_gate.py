@@ -14,7 +14,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
 
-def silu_gate_reference(value: Float[Tensor, "*shape"], gate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def silu_gate_reference(
+    value: Float[Tensor, "*shape"], gate: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
     """Return ``value * silu(gate)``."""
     return value * silu(gate)
 

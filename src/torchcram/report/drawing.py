@@ -1,4 +1,6 @@
-"""A picture of one SRCD sequence: what a model observes over real time, what it is told, what it is asked, and where the answer stands."""
+"""A picture of one SRCD sequence: what a model observes over real time, what it is told, what it is asked,
+and where the answer stands.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def draw_sequence(batch: Batch, *, steps: int = 160) -> Figure:
     """
     missing = {"query", "binding"} - set(batch.slices) | {"pattern", "distance"} - set(batch.info)
     if missing:
-        raise ValueError(f"only sequences of SRCD can be drawn: this batch lacks {', '.join(sorted(missing))}")
+        raise ValueError(
+            f"only sequences of SRCD can be drawn: this batch lacks {', '.join(sorted(missing))}"
+        )
     shown = min(steps, batch.gap.shape[1])
     time = batch.gap[0].double().cumsum(0)[:shown].numpy()
     figure = Figure(figsize=(11, 5.2))
@@ -65,7 +69,15 @@ def _events(axes: Axes, batch: Batch, time: Float[np.ndarray, " time"]) -> None:
     pattern, distance = (batch.info[name][0].numpy() for name in ("pattern", "distance"))
     for step in _steps(batch, "binding", len(time)):
         colour = BLUE if pattern[step] >= 0 else VERMILION
-        axes.plot(time[step], BINDING_HEIGHT, "|", color=colour, markersize=15, markeredgewidth=2.8, gid=f"binding-{step}")
+        axes.plot(
+            time[step],
+            BINDING_HEIGHT,
+            "|",
+            color=colour,
+            markersize=15,
+            markeredgewidth=2.8,
+            gid=f"binding-{step}",
+        )
     sources: dict[int, tuple[int, str]] = {}
     for step in _steps(batch, "query", len(time)):
         kind = query_kind(batch, step)
@@ -76,7 +88,11 @@ def _events(axes: Axes, batch: Batch, time: Float[np.ndarray, " time"]) -> None:
     # Both ends of an arrow carry the value, a binding that is asked for twice only once.
     for source, (answer, colour) in sources.items():
         _value(axes, answer, time[source], BINDING_HEIGHT, 11, colour)
-    axes.set(title="Told and asked: each query is answered by the latest binding of its key", xlabel="time", ylim=(-0.32, 1.32))
+    axes.set(
+        title="Told and asked: each query is answered by the latest binding of its key",
+        xlabel="time",
+        ylim=(-0.32, 1.32),
+    )
     axes.set_yticks([QUERY_HEIGHT, BINDING_HEIGHT], ["queries", "bindings"])
     axes.spines["left"].set_visible(False)
 
@@ -91,16 +107,36 @@ def query_kind(batch: Batch, step: int) -> str:
 
 
 def _value(axes: Axes, answer: int, moment: float, height: float, offset: int, colour: str) -> None:
-    axes.annotate(str(answer), (moment, height), (0, offset), textcoords="offset points", ha="center", color=colour, fontsize=8.5)
+    axes.annotate(
+        str(answer),
+        (moment, height),
+        (0, offset),
+        textcoords="offset points",
+        ha="center",
+        color=colour,
+        fontsize=8.5,
+    )
 
 
-def _query(axes: Axes, time: Float[np.ndarray, " time"], step: int, source: int, answer: int, kind: str) -> None:
+def _query(
+    axes: Axes, time: Float[np.ndarray, " time"], step: int, source: int, answer: int, kind: str
+) -> None:
     colour = slice_colour(kind)
-    axes.plot(time[step], QUERY_HEIGHT, "v", color=colour, markersize=8, markeredgecolor=PAPER, gid=f"query-{step}")
+    axes.plot(
+        time[step], QUERY_HEIGHT, "v", color=colour, markersize=8, markeredgecolor=PAPER, gid=f"query-{step}"
+    )
     if kind == "unanswerable":
         return
     _value(axes, answer, time[step], QUERY_HEIGHT, -16, colour)
-    arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.2, "alpha": 0.75, "shrinkA": 5, "shrinkB": 0, "connectionstyle": "arc3,rad=0.06"}
+    arrow = {
+        "arrowstyle": "-|>",
+        "color": colour,
+        "linewidth": 1.2,
+        "alpha": 0.75,
+        "shrinkA": 5,
+        "shrinkB": 0,
+        "connectionstyle": "arc3,rad=0.06",
+    }
     axes.annotate("", (time[source], BINDING_HEIGHT - 0.09), (time[step], QUERY_HEIGHT), arrowprops=arrow)
 
 
@@ -109,5 +145,15 @@ def _legend(axes: Axes, batch: Batch, shown: int) -> None:
     kinds = {query_kind(batch, step) for step in _steps(batch, "query", shown)} | {"recurring", "novel"}
     marks = [(slice_colour(kind), "v", WORDS[kind]) for kind in KINDS if kind in kinds]
     marks = [(INK, "|", "binding of a key to a value"), (INK, "v", "query for the value of a key"), *marks]
-    handles = [axes.plot([], [], marker, color=colour, label=text, markersize=8, markeredgewidth=2)[0] for colour, marker, text in marks]
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.3, 1.05), fontsize=8.5, handletextpad=0.3, labelspacing=0.7)
+    handles = [
+        axes.plot([], [], marker, color=colour, label=text, markersize=8, markeredgewidth=2)[0]
+        for colour, marker, text in marks
+    ]
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(-0.3, 1.05),
+        fontsize=8.5,
+        handletextpad=0.3,
+        labelspacing=0.7,
+    )

@@ -1,4 +1,7 @@
-"""What a report fits to its curves: the transition in the read rate. A pure function of arrays, which answers None where the data do not support one."""
+"""What a report fits to its curves: the transition in the read rate.
+
+A pure function of arrays, which answers None where the data do not support one.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ class Transition:
 def detect_transition(steps: Points, rate: Points) -> Transition | None:
     """Return the sharpest fall of a rate over training, or None if it never falls by a factor of 1.5 at once.
 
-    Up to three jumps are fitted to the logarithm of the rate; how many, the Bayesian information criterion decides.
+    Up to three jumps are fitted to the logarithm of the rate; how many, the Bayesian information criterion
+    decides.
 
     Args:
         steps: training steps, ascending.
@@ -45,7 +49,9 @@ def detect_transition(steps: Points, rate: Points) -> Transition | None:
     starts = np.arange(0, len(rate), block) if len(rate) else np.array([], dtype=int)
     if len(starts) < 6:
         return None
-    signal = np.add.reduceat(np.log(np.clip(rate, SMALLEST_RATE, 1.0)), starts) / np.diff([*starts, len(rate)])
+    signal = np.add.reduceat(np.log(np.clip(rate, SMALLEST_RATE, 1.0)), starts) / np.diff(
+        [*starts, len(rate)]
+    )
     edges = _jumps(signal)
     means = [signal[a:b].mean() for a, b in pairwise(edges)]
     falls = -np.diff(means)
@@ -53,15 +59,23 @@ def detect_transition(steps: Points, rate: Points) -> Transition | None:
         return None
     sharpest = int(falls.argmax())
     before, after = np.exp(means[sharpest]), np.exp(means[sharpest + 1])
-    return Transition(step=float(steps[starts[edges[sharpest + 1]]]), before=float(before), after=float(after))
+    return Transition(
+        step=float(steps[starts[edges[sharpest + 1]]]), before=float(before), after=float(after)
+    )
 
 
 def _jumps(signal: Points) -> list[int]:
     """Return the edges of the best segmentation into one to four constant stretches, the ends included."""
     size = len(signal)
     search = ruptures.Dynp(model="l2", min_size=2, jump=1).fit(signal)
-    candidates = [[size], *(search.predict(n_bkps=jumps) for jumps in range(1, min(MOST_JUMPS, size // 2 - 1) + 1))]
+    candidates = [
+        [size],
+        *(search.predict(n_bkps=jumps) for jumps in range(1, min(MOST_JUMPS, size // 2 - 1) + 1)),
+    ]
     # Below this a residual is rounding, not noise: its logarithm must not decide.
     tiny = 1e-6 * size
-    costs = [size * np.log((search.cost.sum_of_costs(ends) + tiny) / size) + 2 * len(ends) * np.log(size) for ends in candidates]
+    costs = [
+        size * np.log((search.cost.sum_of_costs(ends) + tiny) / size) + 2 * len(ends) * np.log(size)
+        for ends in candidates
+    ]
     return [0, *candidates[int(np.argmin(costs))]]

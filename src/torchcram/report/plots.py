@@ -1,6 +1,9 @@
-"""The curves of a report. Each function takes the record of a run and returns a figure, or None if the run has nothing to show in it.
+"""The curves of a report.
 
-Titles state what happened, computed from the numbers; how to read a figure is said in its caption (:mod:`torchcram.report.html`).
+Each function takes the record of a run and returns a figure, or None if the run has nothing to show in it.
+
+Titles state what happened, computed from the numbers; how to read a figure is said in its caption
+(:mod:`torchcram.report.html`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.ndimage import median_filter
 
-from torchcram.analysis.consolidation_curve import encounters, fit_curve
+from torchcram.report.consolidation_curve import encounters, fit_curve
 from torchcram.report.fits import detect_transition
 from torchcram.report.records import Points, RunRecord, series
 from torchcram.report.style import (
@@ -35,27 +38,47 @@ from torchcram.report.wording import count, percent
 
 @styled
 def read_rate_figure(record: RunRecord) -> Figure | None:
-    """Draw read rates (any layer, each layer) and attention share over training, with phases, floors and the detected transition."""
+    """Draw read rates (any layer, each layer) and attention share over training, with phases, floors and
+    the detected transition.
+    """
     steps, rate = series(record.train, "any_layer_read_rate")
     share_steps, share = series(record.train, "attention_share")
     if not len(steps):
         return None
     figure = Figure(figsize=(WIDTH, 6.2 if len(share) else 4.2))
-    panels = figure.subplots(2 if len(share) else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 2] if len(share) else None)[:, 0]
+    panels = figure.subplots(
+        2 if len(share) else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 2] if len(share) else None
+    )[:, 0]
     _read_rates(panels[0], record, steps, rate)
     if len(share):
-        _rate_over_training(panels[1], record, "attention_share", share_steps, share, colour=INK, name="attention share")
+        _rate_over_training(
+            panels[1], record, "attention_share", share_steps, share, colour=INK, name="attention share"
+        )
         rate_axis(panels[1], label="attention share")
-        end_labels(panels[1], [*_end_label(record, "attention_share", share, "share", INK), *_floor_label(record, "attention_share_floor")], gap=0.11)
+        end_labels(
+            panels[1],
+            [
+                *_end_label(record, "attention_share", share, "share", INK),
+                *_floor_label(record, "attention_share_floor"),
+            ],
+            gap=0.11,
+        )
     training_axis(panels[-1], record)
     figure.align_ylabels(panels)
     return figure
 
 
 def _read_rates(axes: Axes, record: RunRecord, steps: Points, rate: Points) -> None:
-    labels = [*_end_label(record, "any_layer_read_rate", rate, "any layer", VERMILION), *_floor_label(record, "any_layer_floor")]
+    labels = [
+        *_end_label(record, "any_layer_read_rate", rate, "any layer", VERMILION),
+        *_floor_label(record, "any_layer_floor"),
+    ]
     peak, final = float(rate.max()), labels[0][0]
-    fall = f"Reads fell from {percent(peak)} to {percent(final)} of the steps" if final < peak else f"Reads did not fall: {percent(final)} of the steps"
+    fall = (
+        f"Reads fell from {percent(peak)} to {percent(final)} of the steps"
+        if final < peak
+        else f"Reads did not fall: {percent(final)} of the steps"
+    )
     axes.set_title(fall, pad=PHASE_ROOM)
     layers = max(len(line.get("read_rate_by_layer") or ()) for line in record.train)
     # In a single layer the two rates are the same line.
@@ -63,7 +86,11 @@ def _read_rates(axes: Axes, record: RunRecord, steps: Points, rate: Points) -> N
         at, values = series(record.train, "read_rate_by_layer", layer)
         tint = str(0.4 + 0.4 * layer / layers)
         axes.plot(at, smooth(values), color=tint, linewidth=1.3, zorder=2, label=f"layer {layer + 1}")
-        labels += _end_label(record, "read_rate_by_layer", values, f"layer {layer + 1}", tint, layer) if layers <= 4 else []
+        labels += (
+            _end_label(record, "read_rate_by_layer", values, f"layer {layer + 1}", tint, layer)
+            if layers <= 4
+            else []
+        )
     _rate_over_training(axes, record, "any_layer_read_rate", steps, rate, colour=VERMILION, name="any layer")
     rate_axis(axes, label="steps that read")
     end_labels(axes, labels)
@@ -75,11 +102,24 @@ def _mark_transition(axes: Axes, record: RunRecord, steps: Points, rate: Points)
     transition = detect_transition(steps, rate)
     if transition is None:
         return
-    axes.axvline(transition.step, color=BLUE, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1, label="sharpest fall")
-    words = f"sharpest fall: step {count(transition.step)},\nfrom {percent(transition.before)} to {percent(transition.after)}"
+    axes.axvline(
+        transition.step, color=BLUE, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1, label="sharpest fall"
+    )
+    words = (
+        f"sharpest fall: step {count(transition.step)},\nfrom {percent(transition.before)} to "
+        f"{percent(transition.after)}"
+    )
     # The note stands on the side that has room.
     side, offset = ("right", -8) if transition.step > 0.6 * record.last_step else ("left", 8)
-    axes.annotate(words, (transition.step, 0.3), (offset, 0), textcoords="offset points", color=BLUE, fontsize=8.5, ha=side)
+    axes.annotate(
+        words,
+        (transition.step, 0.3),
+        (offset, 0),
+        textcoords="offset points",
+        color=BLUE,
+        fontsize=8.5,
+        ha=side,
+    )
 
 
 def _mark_lengths(axes: Axes, record: RunRecord) -> None:
@@ -88,22 +128,48 @@ def _mark_lengths(axes: Axes, record: RunRecord) -> None:
     for change in np.flatnonzero(np.diff(lengths)) + 1:
         axes.axvline(steps[change], color=MUTED, linewidth=0.9, zorder=1, label="length")
         words = f" length {count(lengths[change])}"
-        axes.annotate(words, (steps[change], 0.03), xycoords=("data", "axes fraction"), color=MUTED, fontsize=8, rotation=90, ha="left", va="bottom")
+        axes.annotate(
+            words,
+            (steps[change], 0.03),
+            xycoords=("data", "axes fraction"),
+            color=MUTED,
+            fontsize=8,
+            rotation=90,
+            ha="left",
+            va="bottom",
+        )
 
 
-def _rate_over_training(axes: Axes, record: RunRecord, field: str, steps: Points, values: Points, *, colour: str, name: str) -> None:
+def _rate_over_training(
+    axes: Axes, record: RunRecord, field: str, steps: Points, values: Points, *, colour: str, name: str
+) -> None:
     axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3, zorder=3)
     axes.plot(steps, smooth(values), color=colour, zorder=4, label=name)
     evaluated = series(record.evaluations, field)
-    axes.plot(*evaluated, "o", color=PAPER, markeredgecolor=colour, markersize=4.5, zorder=5, clip_on=False, label=f"{name}, evaluated")
+    axes.plot(
+        *evaluated,
+        "o",
+        color=PAPER,
+        markeredgecolor=colour,
+        markersize=4.5,
+        zorder=5,
+        clip_on=False,
+        label=f"{name}, evaluated",
+    )
     floor = record.floor(f"{field.removesuffix('_read_rate')}_floor")
     if floor is not None:
         axes.axhline(floor, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), zorder=4, label="floor")
 
 
-def _end_label(record: RunRecord, field: str, values: Points, name: str, colour: str, *path: int) -> list[tuple[float, str, str]]:
-    """The label of a curve: its figure in the last evaluation or the summary, which explore nothing, else the median of its end."""
-    evaluated = series([*record.evaluations, {**(record.summary or {}), "step": record.last_step}], field, *path)[1]
+def _end_label(
+    record: RunRecord, field: str, values: Points, name: str, colour: str, *path: int
+) -> list[tuple[float, str, str]]:
+    """The label of a curve: its figure in the last evaluation or the summary, which explore nothing, else
+    the median of its end.
+    """
+    evaluated = series(
+        [*record.evaluations, {**(record.summary or {}), "step": record.last_step}], field, *path
+    )[1]
     final = float(evaluated[-1]) if len(evaluated) else float(np.median(values[-9:]))
     return [(final, f"{name} {percent(final)}", colour)]
 
@@ -127,7 +193,18 @@ def accuracy_figure(record: RunRecord) -> Figure | None:
     for name in names:
         steps, values = series(record.evaluations, "accuracy", name)
         colour = slice_colour(name, names)
-        axes.plot(steps, values, "o-", color=colour, markersize=4, markeredgecolor=PAPER, markeredgewidth=0.6, label=name, zorder=3, clip_on=False)
+        axes.plot(
+            steps,
+            values,
+            "o-",
+            color=colour,
+            markersize=4,
+            markeredgecolor=PAPER,
+            markeredgewidth=0.6,
+            label=name,
+            zorder=3,
+            clip_on=False,
+        )
         final = record.final(f"{'retrieval' if name == 'query' else name}_accuracy", "accuracy", name)
         labels += [] if final is None else [(final, f"{name} {percent(final)}", colour)]
     share_axis(axes, label="answered correctly")
@@ -139,12 +216,21 @@ def accuracy_figure(record: RunRecord) -> Figure | None:
 
 @styled
 def quality_figure(record: RunRecord) -> Figure | None:
-    """Draw observed quality and predicted familiarity, each for recurring and novel queries, over training."""
-    fields = [field for field in ("quality", "familiarity") if any(len(series(record.train, field, kind)[0]) for kind in ("recurring", "novel"))]
+    """Draw observed quality and predicted familiarity, each for recurring and novel queries, over
+    training.
+    """
+    fields = [
+        field
+        for field in ("quality", "familiarity")
+        if any(len(series(record.train, field, kind)[0]) for kind in ("recurring", "novel"))
+    ]
     if not fields:
         return None
     figure = Figure(figsize=(WIDTH, 3.4))
-    titles = {"quality": "Quality, observed on reads", "familiarity": "Familiarity, predicted without reading"}
+    titles = {
+        "quality": "Quality, observed on reads",
+        "familiarity": "Familiarity, predicted without reading",
+    }
     for axes, field in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields, strict=True):
         for kind in ("recurring", "novel"):
             steps, values = series(record.train, field, kind)
@@ -159,10 +245,14 @@ def quality_figure(record: RunRecord) -> Figure | None:
 
 @styled
 def exposure_figure(record: RunRecord) -> Figure | None:
-    """Draw the share of recurring queries that read against how often their pattern had been seen, with a fitted power law."""
+    """Draw the share of recurring queries that read against how often their pattern had been seen, with a
+    fitted power law.
+    """
     if record.exposures is None or not np.sum(record.exposures["queries"]):
         return None
-    edges, by_pattern, reads_by_pattern = (np.array(record.exposures[key]) for key in ("edges", "queries", "reads"))
+    edges, by_pattern, reads_by_pattern = (
+        np.array(record.exposures[key]) for key in ("edges", "queries", "reads")
+    )
     queries, reads = by_pattern.sum(0), reads_by_pattern.sum(0)
     centres, seen = encounters(edges), queries > 0
     share = reads[seen] / queries[seen]
@@ -176,10 +266,22 @@ def exposure_figure(record: RunRecord) -> Figure | None:
         axes.plot(at, law.power(at), color=MUTED, linewidth=1.4, linestyle=(0, (5, 3)), label=label)
     error = 2 * np.sqrt(share * (1 - share) / queries[seen])
     line = "o" if law is not None else "o-"
-    axes.errorbar(centres[seen], share, yerr=error, fmt=line, color=BLUE, markersize=6, elinewidth=1.2, capsize=3, label="recurring queries that read")
+    axes.errorbar(
+        centres[seen],
+        share,
+        yerr=error,
+        fmt=line,
+        color=BLUE,
+        markersize=6,
+        elinewidth=1.2,
+        capsize=3,
+        label="recurring queries that read",
+    )
     axes.set_xscale("log")
     rate_axis(axes, label="recurring queries that read")
-    axes.set_title(f"With exposure, reads go from {percent(share[0])} to {percent(share[-1])} of the recurring queries")
+    axes.set_title(
+        f"With exposure, reads go from {percent(share[0])} to {percent(share[-1])} of the recurring queries"
+    )
     axes.set_xlabel("encounters of the pattern, this one included")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seen, _: f"{seen:,g}"))
@@ -190,7 +292,9 @@ def exposure_figure(record: RunRecord) -> Figure | None:
 
 @styled
 def calibration_figure(record: RunRecord) -> Figure | None:
-    """Draw the calibration curve: risk and share of skipped reads against the shift of the familiarity thresholds."""
+    """Draw the calibration curve: risk and share of skipped reads against the shift of the familiarity
+    thresholds.
+    """
     calibration = record.calibration
     if calibration is None or not calibration.get("curve"):
         return None
@@ -200,26 +304,69 @@ def calibration_figure(record: RunRecord) -> Figure | None:
     left, right = figure.subplots(1, 2)
     risk_then, skipped_then = (float(np.interp(chosen, shift, values)) for values in (risk, skipped))
     left.axhline(tolerance, color=INK, linewidth=1.1, linestyle=(0, (5, 3)))
-    left.annotate(f"tolerance {percent(tolerance)}", (shift.max(), tolerance), (0, 4), textcoords="offset points", ha="right", fontsize=8.5)
+    left.annotate(
+        f"tolerance {percent(tolerance)}",
+        (shift.max(), tolerance),
+        (0, 4),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+    )
     left.set_ylim(-0.06 * tolerance, max(3 * tolerance, 1.1 * risk_then))
     right.set_ylim(-0.02, 1.04)
-    _against_shift(left, shift, risk, (chosen, risk_then), colour=VERMILION, title="Answers that skipping changes", offset=(10, 8))
-    _against_shift(right, shift, skipped, (chosen, skipped_then), colour=BLUE, title="Skippable reads that are skipped", offset=(-9, -18))
+    _against_shift(
+        left,
+        shift,
+        risk,
+        (chosen, risk_then),
+        colour=VERMILION,
+        title="Answers that skipping changes",
+        offset=(10, 8),
+    )
+    _against_shift(
+        right,
+        shift,
+        skipped,
+        (chosen, skipped_then),
+        colour=BLUE,
+        title="Skippable reads that are skipped",
+        offset=(-9, -18),
+    )
     return figure
 
 
-def _against_shift(axes: Axes, shift: Points, values: Points, chosen: tuple[float, float], *, colour: str, title: str, offset: tuple[int, int]) -> None:
+def _against_shift(
+    axes: Axes,
+    shift: Points,
+    values: Points,
+    chosen: tuple[float, float],
+    *,
+    colour: str,
+    title: str,
+    offset: tuple[int, int],
+) -> None:
     axes.plot(shift, values, color=colour)
     axes.plot(*chosen, "o", color=PAPER, markeredgecolor=colour, markeredgewidth=2, markersize=7, zorder=5)
     side = "left" if offset[0] > 0 else "right"
-    axes.annotate(f"chosen: {percent(chosen[1])}", chosen, offset, textcoords="offset points", ha=side, color=colour, fontweight="bold", fontsize=9)
+    axes.annotate(
+        f"chosen: {percent(chosen[1])}",
+        chosen,
+        offset,
+        textcoords="offset points",
+        ha=side,
+        color=colour,
+        fontweight="bold",
+        fontsize=9,
+    )
     axes.axvline(chosen[0], color=MUTED, linewidth=1.1, linestyle=(0, (1, 2)))
     axes.set(title=title, xlabel="shift of the familiarity thresholds (logits)")
     percent_labels(axes.yaxis)
 
 
 def smooth(values: Points) -> Points:
-    """Return the running median over nine records: it calms the noise of a batch and leaves a sharp fall sharp."""
+    """Return the running median over nine records: it calms the noise of a batch and leaves a sharp fall
+    sharp.
+    """
     return median_filter(values, size=9, mode="nearest") if len(values) >= 9 else values
 
 
@@ -227,7 +374,9 @@ def training_axis(axes: Axes, record: RunRecord) -> None:
     """Label the x axis with training steps, and shade and name the phases in every panel that shares it."""
     axes.set(xlim=(0, max(record.last_step, 1)), xlabel="training step")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: count(step)))
-    panels = [panel for panel in axes.figure.axes if panel is axes or panel.get_shared_x_axes().joined(panel, axes)]
+    panels = [
+        panel for panel in axes.figure.axes if panel is axes or panel.get_shared_x_axes().joined(panel, axes)
+    ]
     for phase in record.phases:
         if phase.name not in PHASE_COLOURS:
             continue
@@ -235,4 +384,11 @@ def training_axis(axes: Axes, record: RunRecord) -> None:
             panel.axvspan(phase.start, phase.stop, color=PHASE_COLOURS[phase.name], linewidth=0, zorder=0)
         if phase.stop - phase.start > 0.09 * record.last_step:
             middle = (phase.start + phase.stop) / 2
-            panels[0].annotate(phase.name, (middle, 1.02), xycoords=("data", "axes fraction"), ha="center", color=MUTED, fontsize=8.5)
+            panels[0].annotate(
+                phase.name,
+                (middle, 1.02),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                color=MUTED,
+                fontsize=8.5,
+            )

@@ -1,4 +1,6 @@
-"""A run as its files tell it: read, checked, and tolerant of what a killed process leaves behind. Never a model.
+"""A run as its files tell it: read, checked, and tolerant of what a killed process leaves behind.
+
+Never a model.
 
 The names of the files stand here and nowhere else in the report.
 """
@@ -37,7 +39,8 @@ class RunRecord:
     Attributes:
         directory: where the run lies.
         config, environment: as written before the first step; an empty dict where there is no environment.
-        train, evaluations: the lines of their kind, by step; of a step repeated after a resume the last one counts.
+        train, evaluations: the lines of their kind, by step; of a step repeated after a resume the last one
+            counts.
         exposures, route_map, calibration, summary: None where the run has none (yet).
         torn: whether the last line of the metrics was cut off, as in a killed run.
     """
@@ -62,17 +65,28 @@ class RunRecord:
     def phases(self) -> list[Phase]:
         """The phases in the order in which they happened; empty for models without a controller."""
         named = [(str(line["phase"]), int(line["step"])) for line in self.train if line.get("phase")]
-        starts = [entry for entry, before in zip(named, [("", -1), *named], strict=False) if entry[0] != before[0]]
+        starts = [
+            entry for entry, before in zip(named, [("", -1), *named], strict=False) if entry[0] != before[0]
+        ]
         stops = [*(step for _, step in starts[1:]), self.last_step][: len(starts)]
-        return [Phase(name=name, start=start, stop=stop) for (name, start), stop in zip(starts, stops, strict=True)]
+        return [
+            Phase(name=name, start=start, stop=stop)
+            for (name, start), stop in zip(starts, stops, strict=True)
+        ]
 
     def floor(self, name: str) -> float | None:
-        """Return a floor of the task (``any_layer_floor``, ``attention_share_floor``): the summary's, else the last evaluation's."""
-        values = [line[name] for line in (*self.evaluations, self.summary or {}) if line.get(name) is not None]
+        """Return a floor of the task (``any_layer_floor``, ``attention_share_floor``): the summary's, else
+        the last evaluation's.
+        """
+        values = [
+            line[name] for line in (*self.evaluations, self.summary or {}) if line.get(name) is not None
+        ]
         return values[-1] if values else None
 
     def final(self, name: str, *path: str | int) -> float | None:
-        """Return a figure of the summary, else that of the last evaluation, where ``path`` leads to it (default: the same name)."""
+        """Return a figure of the summary, else that of the last evaluation, where ``path`` leads to it
+        (default: the same name).
+        """
         if self.summary is not None and self.summary.get(name) is not None:
             return float(self.summary[name])
         values = series(self.evaluations, *(path or (name,)))[1]
@@ -80,7 +94,9 @@ class RunRecord:
 
 
 def series(lines: Sequence[Record], *path: str | int) -> tuple[Points, Points]:
-    """Return steps and values of one field, e.g. ``series(record.evaluations, "accuracy", "novel")``, without the lines that lack it."""
+    """Return steps and values of one field, e.g. ``series(record.evaluations, "accuracy", "novel")``,
+    without the lines that lack it.
+    """
     found = [(line["step"], value) for line in lines if (value := _lookup(line, path)) is not None]
     steps, values = zip(*found, strict=True) if found else ((), ())
     return np.array(steps, dtype=float), np.array(values, dtype=float)
@@ -90,7 +106,8 @@ def read_run(directory: Path) -> RunRecord:
     """Read the files of a run.
 
     Raises:
-        ValueError: if the directory is no run, has recorded nothing yet, or one of its files is damaged; the message names the file.
+        ValueError: if the directory is no run, has recorded nothing yet, or one of its files is damaged; the
+            message names the file.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -98,9 +115,13 @@ def read_run(directory: Path) -> RunRecord:
     if not (directory / CONFIG).is_file():
         raise ValueError(f"{directory} is no run: {CONFIG} is missing")
     lines, torn = _read_lines(directory / METRICS)
-    by_kind = {kind: {line["step"]: line for line in lines if line["kind"] == kind} for kind in ("train", "eval")}
+    by_kind = {
+        kind: {line["step"]: line for line in lines if line["kind"] == kind} for kind in ("train", "eval")
+    }
     if not any(by_kind.values()):
-        raise ValueError(f"{directory} has recorded nothing yet: {METRICS} is missing or holds no complete line")
+        raise ValueError(
+            f"{directory} has recorded nothing yet: {METRICS} is missing or holds no complete line"
+        )
     exposures = [line for line in lines if line["kind"] == "exposures"]
     return RunRecord(
         directory=directory,

@@ -1,4 +1,5 @@
-"""What happened in a run, told in a few plain sentences that are computed from its numbers, and its state: finished or not.
+"""What happened in a run, told in a few plain sentences that are computed from its numbers, and its state:
+finished or not.
 
 No sentence is written about a figure that the run does not have.
 """
@@ -15,7 +16,15 @@ from torchcram.report.wording import count, duration, factor, percent, times
 
 def story(record: RunRecord) -> list[str]:
     """Return the sentences, most important first; possibly none."""
-    sentences = [_reads(record), _answers(record), _transition(record), _causes(record), _threshold(record), _cost(record), _run(record)]
+    sentences = [
+        _reads(record),
+        _answers(record),
+        _transition(record),
+        _causes(record),
+        _threshold(record),
+        _cost(record),
+        _run(record),
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -26,20 +35,37 @@ def unfinished_message(record: RunRecord) -> str:
     planned = (record.config.get("training") or {}).get("steps")
     until = f"of {count(planned)} planned steps" if isinstance(planned, int) else "so far"
     torn = " Its last record was cut off and is left out." if record.torn else ""
-    return f"This run is unfinished: it has no summary, and its records end at step {count(record.last_step)} {until}. All figures are provisional.{torn}"
+    return (
+        "This run is unfinished: it has no summary, and its records end at step "
+        f"{count(record.last_step)} {until}. All figures are provisional.{torn}"
+    )
 
 
 def tiles(record: RunRecord) -> list[tuple[str, str, str]]:
     """Return the key figures as (figure, what it is, what to hold it against)."""
     floor, share_floor = record.floor("any_layer_floor"), record.floor("attention_share_floor")
     wanted: list[tuple[str, str, Callable[[float], str], str]] = [
-        ("any_layer_read_rate", "of the steps read", percent, "" if floor is None else f"floor {percent(floor)}"),
-        ("attention_share", "of dense attention's keys scanned", percent, "" if share_floor is None else f"floor {percent(share_floor)}"),
+        (
+            "any_layer_read_rate",
+            "of the steps read",
+            percent,
+            "" if floor is None else f"floor {percent(floor)}",
+        ),
+        (
+            "attention_share",
+            "of dense attention's keys scanned",
+            percent,
+            "" if share_floor is None else f"floor {percent(share_floor)}",
+        ),
         ("retrieval_accuracy", "of the queries answered correctly", percent, ""),
         ("reduction_any_layer", "fewer reads than at the peak", factor, ""),
     ]
     given = record.summary or {}
-    return [(write(given[name]), label, note) for name, label, write, note in wanted if given.get(name) is not None]
+    return [
+        (write(given[name]), label, note)
+        for name, label, write, note in wanted
+        if given.get(name) is not None
+    ]
 
 
 def _reads(record: RunRecord) -> str:
@@ -48,10 +74,14 @@ def _reads(record: RunRecord) -> str:
         return ""
     peak = float(rate.max())
     if final >= peak:
-        return f"The model reads its key-value memory at {percent(final)} of the steps, as much as ever: reads did not fall."
+        return (
+            f"The model reads its key-value memory at {percent(final)} of the steps, as much as ever: "
+            "reads did not fall."
+        )
     less = f", {times(peak / final)} less often" if final > 0 else ""
     return (
-        f"The model first read its key-value memory at {percent(peak)} of the steps, and in the end at {percent(final)}{less}.{_against_floor(record, final)}"
+        f"The model first read its key-value memory at {percent(peak)} of the steps, and in the end "
+        f"at {percent(final)}{less}.{_against_floor(record, final)}"
     )
 
 
@@ -59,7 +89,9 @@ def _against_floor(record: RunRecord, final: float) -> str:
     floor = record.floor("any_layer_floor")
     if not floor:
         return ""
-    oracle = f" An oracle that knows every recurring pattern by heart would still have to read at {percent(floor)}"
+    oracle = (
+        f" An oracle that knows every recurring pattern by heart would still have to read at {percent(floor)}"
+    )
     return f"{oracle}: the model reads {times(final / floor)} as often."
 
 
@@ -67,8 +99,13 @@ def _answers(record: RunRecord) -> str:
     total = record.final("retrieval_accuracy", "accuracy", "query")
     if total is None:
         return ""
-    kinds = {kind: record.final(f"{kind}_accuracy", "accuracy", kind) for kind in ("recurring", "novel", "overridden")}
-    parts = ", ".join(f"{percent(share)} of the {kind} ones" for kind, share in kinds.items() if share is not None)
+    kinds = {
+        kind: record.final(f"{kind}_accuracy", "accuracy", kind)
+        for kind in ("recurring", "novel", "overridden")
+    }
+    parts = ", ".join(
+        f"{percent(share)} of the {kind} ones" for kind, share in kinds.items() if share is not None
+    )
     return f"It answers {percent(total)} of the queries correctly" + (f" ({parts})." if parts else ".")
 
 
@@ -94,22 +131,35 @@ def _causes(record: RunRecord) -> str:
 
 
 def _threshold(record: RunRecord) -> str:
-    """Say so where calibration could certify no threshold that skips more than the most cautious one, and what would help."""
+    """Say so where calibration could certify no threshold that skips more than the most cautious one, and
+    what would help.
+    """
     calibration = record.calibration or {}
     curve = sorted(calibration.get("curve") or [], reverse=True)
     if not curve or calibration["threshold_shift"] != curve[0][0]:
         return ""
-    tolerance, sequences, (_, least, skipped) = calibration["risk_tolerance"], calibration["sequences"], curve[0]
+    tolerance, sequences, (_, least, skipped) = (
+        calibration["risk_tolerance"],
+        calibration["sequences"],
+        curve[0],
+    )
     certified = (sequences * least + 1) / (sequences + 1) <= tolerance
-    which = "no threshold but the most cautious one" if certified else "no threshold, not even the most cautious one"
+    which = (
+        "no threshold but the most cautious one"
+        if certified
+        else "no threshold, not even the most cautious one"
+    )
     return (
-        f"{count(sequences)} calibration sequences could certify {which}, at a risk of {percent(tolerance)}: it was taken, and skips {percent(skipped)} "
-        f"of the reads that could be skipped. {_what_would_help(tolerance, [risk for _, risk, _ in curve])}"
+        f"{count(sequences)} calibration sequences could certify {which}, at a risk of "
+        f"{percent(tolerance)}: it was taken, and skips {percent(skipped)} of the reads that could be "
+        f"skipped. {_what_would_help(tolerance, [risk for _, risk, _ in curve])}"
     )
 
 
 def _what_would_help(tolerance: float, risks: list[float]) -> str:
-    """Tell the risk of the second most cautious threshold, and the least number of sequences that certifies it."""
+    """Tell the risk of the second most cautious threshold, and the least number of sequences that
+    certifies it.
+    """
     if len(risks) == 1:
         return f"It alone changes {percent(risks[0])} of the answers."
     told = f"The next one changes {percent(risks[1])} of the answers"
@@ -121,7 +171,14 @@ def _what_would_help(tolerance: float, risks: list[float]) -> str:
 
 def _cost(record: RunRecord) -> str:
     share = (record.summary or {}).get("training_attention_share")
-    return "" if share is None else f"Getting there cost {percent(share)} of the attention that dense training would have cost, every read counted."
+    return (
+        ""
+        if share is None
+        else (
+            f"Getting there cost {percent(share)} of the attention that dense training would have "
+            "cost, every read counted."
+        )
+    )
 
 
 def _run(record: RunRecord) -> str:

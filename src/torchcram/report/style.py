@@ -1,7 +1,9 @@
-"""One look for every figure: colours with a fixed meaning, safe for colour-blind readers, and a matplotlib style without global state.
+"""One look for every figure: colours with a fixed meaning, safe for colour-blind readers, and a matplotlib
+style without global state.
 
-Blue is what is known by heart (semantic memory, recurring queries), vermilion what must be looked up (episodic memory, novel queries),
-grey what is free. Figures are plain :class:`matplotlib.figure.Figure` objects: pyplot and its backends are never touched.
+Blue is what is known by heart (semantic memory, recurring queries), vermilion what must be looked up
+(episodic memory, novel queries), grey what is free. Figures are plain :class:`matplotlib.figure.Figure`
+objects: pyplot and its backends are never touched.
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ from torchcram.types import Route
 INK, MUTED, PAPER = "#1F2933", "#6B7785", "#FFFFFF"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#AA3377"
 ROUTE_COLOURS = {Route.WORKING: "#DDE2E8", Route.SEMANTIC: BLUE, Route.EPISODIC: VERMILION}
-SLICE_COLOURS = {"query": INK, "recurring": BLUE, "novel": VERMILION, "overridden": PURPLE, "unanswerable": "#9AA5B1"}
+SLICE_COLOURS = {
+    "query": INK,
+    "recurring": BLUE,
+    "novel": VERMILION,
+    "overridden": PURPLE,
+    "unanswerable": "#9AA5B1",
+}
 # Okabe and Ito's remaining colours, for slices that a task of one's own brings.
 OTHER_COLOURS = ("#009E73", "#B8860B", "#56B4E9", "#CC79A7")
 PHASE_COLOURS = {"acquire": "#FBEFE6", "consolidate": "#E8F1F8", "mature": "#F2F4F6"}
@@ -72,8 +80,11 @@ def styled(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
 
     @wraps(draw)
     def inner(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        # A user's matplotlibrc must not change a report; the backend is not ours to touch, and even to ask for it would load pyplot.
-        defaults: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")}
+        # A user's matplotlibrc must not change a report; the backend is not ours to touch, and even to ask
+        # for it would load pyplot.
+        defaults: dict[Any, Any] = {
+            name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")
+        }
         with mpl.rc_context({**defaults, **STYLE}):
             return draw(*args, **kwargs)
 
@@ -91,7 +102,10 @@ def png(figure: Figure) -> bytes:
 def slice_colour(name: str, others: Sequence[str] = ()) -> str:
     """Return the colour of a slice; names without a fixed meaning get one by their place among ``others``."""
     unknown = [other for other in others if other not in SLICE_COLOURS]
-    return SLICE_COLOURS.get(name) or OTHER_COLOURS[unknown.index(name) % len(OTHER_COLOURS) if name in unknown else 0]
+    return (
+        SLICE_COLOURS.get(name)
+        or OTHER_COLOURS[unknown.index(name) % len(OTHER_COLOURS) if name in unknown else 0]
+    )
 
 
 def percent_labels(axis: Axis) -> None:
@@ -115,7 +129,8 @@ def share_axis(axes: Axes, *, label: str) -> None:
 
 
 def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], *, gap: float = 0.075) -> None:
-    """Write ``(y, text, colour)`` labels right of the axes beside the ends of their lines, pushed apart to be legible.
+    """Write ``(y, text, colour)`` labels right of the axes beside the ends of their lines, pushed apart to be
+    legible.
 
     Args:
         axes: with its final limits and scale.
@@ -123,10 +138,23 @@ def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]], *, gap: flo
         gap: smallest distance of two labels, as a share of the height of the axes.
     """
     to_axes = axes.transData + axes.transAxes.inverted()
-    wanted = sorted(((float(to_axes.transform((0.0, y))[1]), text, colour) for y, text, colour in labels), key=lambda label: label[0])
+    wanted = sorted(
+        ((float(to_axes.transform((0.0, y))[1]), text, colour) for y, text, colour in labels),
+        key=lambda label: label[0],
+    )
     ranks = gap * np.arange(len(wanted))
-    # The least displacement that keeps order and distance is a monotone regression on the heights without their distances.
+    # The least displacement that keeps order and distance is a monotone regression on the heights without
+    # their distances.
     least = isotonic_regression([height for height, _, _ in wanted] - ranks).x if wanted else ranks
     heights = np.clip(least, 0.0, max(0.0, 1.0 - gap * (len(wanted) - 1))) + ranks
     for height, (_, text, colour) in zip(heights, wanted, strict=True):
-        axes.text(1.012, height, text, color=colour, transform=axes.transAxes, va="center", fontweight="bold", fontsize=9)
+        axes.text(
+            1.012,
+            height,
+            text,
+            color=colour,
+            transform=axes.transAxes,
+            va="center",
+            fontweight="bold",
+            fontsize=9,
+        )

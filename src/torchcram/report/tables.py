@@ -1,6 +1,7 @@
 """The summary of a run as rows: one list, shown by the terminal and by the HTML report alike.
 
-A row whose figure is absent is left out; a figure without a row of its own is listed under "Other figures": nothing is hidden.
+A row whose figure is absent is left out; a figure without a row of its own is listed under "Other figures":
+nothing is hidden.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Summary = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryRow:
-    """One line of the summary: its group, what was measured, the figure as text, and what to hold it against."""
+    """One line of the summary: its group, what was measured, the figure as text, and what to hold it
+    against.
+    """
 
     group: str
     label: str
@@ -69,7 +72,11 @@ def print_statistics(statistics: Mapping[str, tuple[float, float | None]], conso
 def bench_line(record: Mapping[str, Any]) -> str:
     """Return one measurement of a benchmark as a line of text."""
     read_rate = "" if record["read_rate"] is None else f" at {percent(record['read_rate'])}"
-    ratio = "not measured" if record["ratio"] is None else f"{record['ratio']:.1f}x (spread {record['spread']:.1f}) against {record['peer']}"
+    ratio = (
+        "not measured"
+        if record["ratio"] is None
+        else f"{record['ratio']:.1f}x (spread {record['spread']:.1f}) against {record['peer']}"
+    )
     return f"{record['question']}, {count(record['length'])} tokens{read_rate}: {ratio}"
 
 
@@ -82,27 +89,50 @@ def print_bench(records: Sequence[Mapping[str, Any]], console: Console) -> None:
         table.add_column(heading, justify="right")
     for record in records:
         times = ["" if record[name] is None else f"{record[name]:,.2f}" for name in ("ours_ms", "peer_ms")]
-        shares = ["" if record[name] is None else write(record[name]) for name, write in (("read_rate", percent), ("ratio", factor), ("limit", factor))]
-        table.add_row(escape(record["question"]), escape(record["peer"]), count(record["length"]), shares[0], *times, *shares[1:])
+        shares = [
+            "" if record[name] is None else write(record[name])
+            for name, write in (("read_rate", percent), ("ratio", factor), ("limit", factor))
+        ]
+        table.add_row(
+            escape(record["question"]),
+            escape(record["peer"]),
+            count(record["length"]),
+            shares[0],
+            *times,
+            *shares[1:],
+        )
     console.print(table)
 
 
-def print_plan(entries: Sequence[tuple[str, str, int, str, str]], jobs: int, steps: int, hours: float, console: Console) -> None:
-    """Print the runs of a plan: claim, method, seed, state and folder of each, and what is left to do, in steps and core-hours."""
+def print_plan(
+    entries: Sequence[tuple[str, str, int, str, str]], jobs: int, steps: int, hours: float, console: Console
+) -> None:
+    """Print the runs of a plan: claim, method, seed, state and folder of each, and what is left to do, in
+    steps and core-hours.
+    """
     table = Table("claim", "method", "seed", "state", "folder", box=None, header_style="bold")
     for claim, method, seed, state, folder in entries:
         table.add_row(claim, method, str(seed), state, folder)
     console.print(table)
-    console.print(f"{jobs} processes to run, {steps:,} training steps, about {hours:.1f} core-hours", highlight=False)
+    console.print(
+        f"{jobs} processes to run, {steps:,} training steps, about {hours:.1f} core-hours", highlight=False
+    )
 
 
 def _answers(summary: Summary) -> list[SummaryRow]:
-    labels = {"retrieval": "all queries", "recurring": "recurring queries", "novel": "novel queries", "overridden": "overridden queries"}
+    labels = {
+        "retrieval": "all queries",
+        "recurring": "recurring queries",
+        "novel": "novel queries",
+        "overridden": "overridden queries",
+    }
     queries = summary.get("evaluated_queries")
     notes = {"retrieval": "" if queries is None else f"{count(queries)} fresh queries, exploration off"}
     given = {name: summary.get(f"{name}_accuracy") for name in labels}
     return [
-        SummaryRow(group="Answered correctly", label=labels[name], value=percent(share), note=notes.get(name, ""))
+        SummaryRow(
+            group="Answered correctly", label=labels[name], value=percent(share), note=notes.get(name, "")
+        )
         for name, share in given.items()
         if share is not None
     ]
@@ -113,13 +143,41 @@ def _reads(summary: Summary) -> list[SummaryRow]:
     rate, used = summary.get("any_layer_read_rate"), summary.get("any_layer_used_rate")
     return _rows(
         "Reads of the key-value memory",
-        ("any-layer read rate", _as(percent, rate), _above_floor(summary, "any_layer_read_rate", "any_layer_floor")),
-        ("steps whose output uses a read", None if used == rate else _as(percent, used), "the others read only to find their route"),
-        ("read rate by layer", " / ".join(percent(share) for share in by_layer) if by_layer else None, "first layer first"),
-        ("attention share", _as(percent, summary.get("attention_share")), _above_floor(summary, "attention_share", "attention_share_floor")),
-        ("reduction of the any-layer rate", _as(factor, summary.get("reduction_any_layer")), _causes(summary)),
-        ("reduction of the attention share", _as(factor, summary.get("reduction_attention_share")), "peak over final"),
-        ("transition step", _as(count, summary.get("transition_step")), "from here on at most 1.5x the final rate"),
+        (
+            "any-layer read rate",
+            _as(percent, rate),
+            _above_floor(summary, "any_layer_read_rate", "any_layer_floor"),
+        ),
+        (
+            "steps whose output uses a read",
+            None if used == rate else _as(percent, used),
+            "the others read only to find their route",
+        ),
+        (
+            "read rate by layer",
+            " / ".join(percent(share) for share in by_layer) if by_layer else None,
+            "first layer first",
+        ),
+        (
+            "attention share",
+            _as(percent, summary.get("attention_share")),
+            _above_floor(summary, "attention_share", "attention_share_floor"),
+        ),
+        (
+            "reduction of the any-layer rate",
+            _as(factor, summary.get("reduction_any_layer")),
+            _causes(summary),
+        ),
+        (
+            "reduction of the attention share",
+            _as(factor, summary.get("reduction_attention_share")),
+            "peak over final",
+        ),
+        (
+            "transition step",
+            _as(count, summary.get("transition_step")),
+            "from here on at most 1.5x the final rate",
+        ),
     )
 
 
@@ -137,10 +195,22 @@ def _costs(summary: Summary) -> list[SummaryRow]:
     computed, counted = summary.get("reads_computed"), summary.get("reads_counted")
     return _rows(
         "Honest costs",
-        ("mixing FLOPs", _as(percent, summary.get("mixing_flops_share")), "of dense attention's: reads, slots, estimator, trace"),
+        (
+            "mixing FLOPs",
+            _as(percent, summary.get("mixing_flops_share")),
+            "of dense attention's: reads, slots, estimator, trace",
+        ),
         ("bytes moved", _as(percent, summary.get("bytes_share")), "of dense attention's"),
-        ("attention during training", _as(percent, summary.get("training_attention_share")), "of dense training's: everything read on the way here"),
-        ("reads computed", _as(count, computed), "" if counted is None else f"beside {count(counted)} counted"),
+        (
+            "attention during training",
+            _as(percent, summary.get("training_attention_share")),
+            "of dense training's: everything read on the way here",
+        ),
+        (
+            "reads computed",
+            _as(count, computed),
+            "" if counted is None else f"beside {count(counted)} counted",
+        ),
     )
 
 
@@ -150,15 +220,33 @@ def _run(summary: Summary) -> list[SummaryRow]:
         "The run",
         ("parameters", _as(count, summary.get("parameters")), ""),
         ("training steps", _as(count, summary.get("steps")), ""),
-        ("time", _as(duration, summary.get("seconds")), "" if speed is None else f"{count(speed)} tokens a second"),
+        (
+            "time",
+            _as(duration, summary.get("seconds")),
+            "" if speed is None else f"{count(speed)} tokens a second",
+        ),
         ("seed", _as(str, summary.get("seed")), ""),
         ("configuration", _as(str, summary.get("config_hash")), "hash of config.json"),
     )
 
 
 SHOWN = {
-    *("retrieval_accuracy", "recurring_accuracy", "novel_accuracy", "overridden_accuracy", "evaluated_queries"),
-    *("any_layer_read_rate", "any_layer_used_rate", "any_layer_floor", "read_rate_by_layer", "attention_share", "attention_share_floor", "transition_step"),
+    *(
+        "retrieval_accuracy",
+        "recurring_accuracy",
+        "novel_accuracy",
+        "overridden_accuracy",
+        "evaluated_queries",
+    ),
+    *(
+        "any_layer_read_rate",
+        "any_layer_used_rate",
+        "any_layer_floor",
+        "read_rate_by_layer",
+        "attention_share",
+        "attention_share_floor",
+        "transition_step",
+    ),
     *("reduction_any_layer", "reduction_need", "reduction_consolidation", "reduction_attention_share"),
     *("dynamics_mse", "dynamics_mse_all_reads", "kalman_mse"),
     *("mixing_flops_share", "bytes_share", "training_attention_share", "reads_computed", "reads_counted"),
@@ -168,13 +256,28 @@ SHOWN = {
 
 def _others(summary: Summary) -> list[SummaryRow]:
     flat = {key: value for key, value in summary.items() if key not in SHOWN}
-    flat |= {f"{key} {part}": value for key, group in flat.items() if isinstance(group, Mapping) for part, value in group.items()}
+    flat |= {
+        f"{key} {part}": value
+        for key, group in flat.items()
+        if isinstance(group, Mapping)
+        for part, value in group.items()
+    }
     rest = {key: value for key, value in flat.items() if isinstance(value, str | float | int)}
-    return _rows("Other figures", *((key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value), "") for key, value in rest.items()))
+    return _rows(
+        "Other figures",
+        *(
+            (key.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value), "")
+            for key, value in rest.items()
+        ),
+    )
 
 
 def _rows(group: str, *entries: tuple[str, str | None, str]) -> list[SummaryRow]:
-    return [SummaryRow(group=group, label=label, value=value, note=note) for label, value, note in entries if value is not None]
+    return [
+        SummaryRow(group=group, label=label, value=value, note=note)
+        for label, value, note in entries
+        if value is not None
+    ]
 
 
 def _as(write: Any, value: Any) -> str | None:
@@ -193,5 +296,10 @@ def _above_floor(summary: Summary, name: str, floor_name: str) -> str:
 
 
 def _causes(summary: Summary) -> str:
-    causes: Sequence[tuple[str, str]] = (("reduction_need", "by need"), ("reduction_consolidation", "by consolidation"))
-    return ", ".join(f"{factor(summary[key])} {words}" for key, words in causes if summary.get(key) is not None)
+    causes: Sequence[tuple[str, str]] = (
+        ("reduction_need", "by need"),
+        ("reduction_consolidation", "by consolidation"),
+    )
+    return ", ".join(
+        f"{factor(summary[key])} {words}" for key, words in causes if summary.get(key) is not None
+    )

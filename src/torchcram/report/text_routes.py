@@ -13,12 +13,17 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
 body { font: 16px/1.7 Georgia, serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1, h2, p.key { font-family: system-ui, sans-serif } pre { white-space: pre-wrap; font: inherit }
-span { border-radius: 2px } {% for route in routes %}.{{ route.name }} { border-bottom: 3px solid {{ colours[route] }} } {% endfor %}
+span { border-radius: 2px }
+{% for route in routes %}.{{ route.name }} { border-bottom: 3px solid {{ colours[route] }} } {% endfor %}
 .EPISODIC { background: {{ colours[episodic] }}33 }
 </style></head><body><h1>{{ title }}</h1><p>{{ caption }}</p>
-<p class="key">{% for route in routes %}<span class="{{ route.name }}">{{ route.name | lower }} memory</span> {% endfor %}</p>
+<p class="key">
+{% for route in routes %}<span class="{{ route.name }}">{{ route.name | lower }} memory</span> {% endfor %}
+</p>
 {% for passage in passages %}<h2>{{ passage.heading }}</h2>
-<pre>{% for token, route in passage.tokens %}<span class="{{ names[route] }}">{{ token }}</span>{% endfor %}</pre>{% endfor %}
+<pre>{% for token, route in passage.tokens -%}
+<span class="{{ names[route] }}">{{ token }}</span>
+{%- endfor %}</pre>{% endfor %}
 </body></html>
 """
 
@@ -40,4 +45,13 @@ def text_page(title: str, caption: str, passages: Sequence[Passage]) -> str:
         passages: what it shows.
     """
     names = {int(route): route.name for route in Route}
-    return render(PAGE, title=title, caption=caption, passages=passages, routes=list(Route), names=names, colours=ROUTE_COLOURS, episodic=Route.EPISODIC)
+    return render(
+        PAGE,
+        title=title,
+        caption=caption,
+        passages=passages,
+        routes=list(Route),
+        names=names,
+        colours=ROUTE_COLOURS,
+        episodic=Route.EPISODIC,
+    )

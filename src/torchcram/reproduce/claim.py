@@ -1,4 +1,6 @@
-"""The words of a claim: methods (changes to a preset), goals (bounds on figures), the picture that answers its question."""
+"""The words of a claim: methods (changes to a preset), goals (bounds on figures), the picture that answers
+its question.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ class Method:
         family: methods of one family differ in one number and make one line of a figure.
         at: that number.
         base: the method whose finished run, of the same seed, gives the weights; None to start from the seed.
-        rival: name of the method whose run, of the same seed, it is measured against (keys scanned until the same accuracy).
+        rival: name of the method whose run, of the same seed, it is measured against (keys scanned until the
+            same accuracy).
     """
 
     name: str
@@ -55,7 +58,9 @@ class Method:
     rival: str = ""
 
     def config(self, preset: RunConfig, *, seed: int) -> RunConfig:
-        """Return the configuration of one run. Its name is the scale's, so that claims share what they have in common.
+        """Return the configuration of one run.
+
+        Its name is the scale's, so that claims share what they have in common.
 
         Raises:
             ValueError: if a change does not fit the preset.
@@ -67,7 +72,10 @@ class Method:
 
 
 def _updated(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """Change some fields. Those that bound each other fit in one order only: what does not fit yet is tried again after the others."""
+    """Change some fields.
+
+    Those that bound each other fit in one order only: what does not fit yet is tried again after the others.
+    """
     late = {}
     for path, value in changes.items():
         try:
@@ -82,7 +90,9 @@ def _updated(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
 
 
 def _in_steps(value: Any, preset: RunConfig) -> Any:
-    """Return a value with every :class:`Share` and :class:`Part` in it, also in lists, as a number of steps."""
+    """Return a value with every :class:`Share` and :class:`Part` in it, also in lists, as a number of
+    steps.
+    """
     if isinstance(value, list | tuple):
         return [_in_steps(item, preset) for item in value]
     if isinstance(value, Part):
@@ -94,7 +104,8 @@ def _in_steps(value: Any, preset: RunConfig) -> Any:
 class Goal:
     """What every run of a method must reach: ``figure <= bound`` or ``figure >= bound``.
 
-    The bound is ``number``, or ``times`` another field of the same run, or ``times`` the mean of the figure over other methods' runs; ``plus`` is added.
+    The bound is ``number``, or ``times`` another field of the same run, or ``times`` the mean of the figure
+    over other methods' runs; ``plus`` is added.
 
     Attributes:
         method: whose runs.
@@ -124,7 +135,11 @@ class Goal:
             return None if base is None else self.times * base + self.plus
         compared = [other.get(self.figure) for name in self.than for other in others.get(name, [])]
         known = [value for value in compared if value is not None]
-        return self.times * mean(known) + self.plus if known and all(others.get(name) for name in self.than) else None
+        return (
+            self.times * mean(known) + self.plus
+            if known and all(others.get(name) for name in self.than)
+            else None
+        )
 
     def met(self, row: Row, others: Mapping[str, list[Row]]) -> bool:
         """Whether a run reaches it; what was not measured does not."""
@@ -137,10 +152,20 @@ class Goal:
     def words(self) -> str:
         """The bound in words."""
         if self.number is not None:
-            return f"{self.sign} {100 * self.number:g}%" if is_share(self.figure) else f"{self.sign} {self.number:g}"
-        base = f"its {self.of.replace('_', ' ')}" if self.of is not None else f"the mean of {', '.join(self.than)}"
+            return (
+                f"{self.sign} {100 * self.number:g}%"
+                if is_share(self.figure)
+                else f"{self.sign} {self.number:g}"
+            )
+        base = (
+            f"its {self.of.replace('_', ' ')}"
+            if self.of is not None
+            else f"the mean of {', '.join(self.than)}"
+        )
         factor = "" if self.times == 1 else f"{self.times:g} x "
-        return f"{self.sign} {factor}{base}" + (f" {'+' if self.plus > 0 else '-'} {abs(self.plus):g}" if self.plus else "")
+        return f"{self.sign} {factor}{base}" + (
+            f" {'+' if self.plus > 0 else '-'} {abs(self.plus):g}" if self.plus else ""
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +173,11 @@ class Picture:
     """What the figure of a claim shows.
 
     Attributes:
-        kind: ``"training"`` (``y`` over training steps, a line a method), ``"sweep"`` (``y`` over the number that a family sweeps),
-            ``"frontier"`` (``y`` against ``x``, a point a method, a line a family), ``"exposures"`` (read rate against encounters of a pattern)
-            ``"bound"`` (``y`` against reads, a line a family, above the bound on static routing)
-            or ``"dots"`` (``x`` and ``y`` for every method, one below the other).
+        kind: ``"training"`` (``y`` over training steps, a line a method), ``"sweep"`` (``y`` over the number
+            that a family sweeps), ``"frontier"`` (``y`` against ``x``, a point a method, a line a family),
+            ``"exposures"`` (read rate against encounters of a pattern) ``"bound"`` (``y`` against reads, a
+            line a family, above the bound on static routing) or ``"dots"`` (``x`` and ``y`` for every method,
+            one below the other).
         title: what the figure asks.
         x, y: fields of the rows; for ``"training"`` fields of the metrics.
         methods: which are drawn; all if empty.
@@ -176,7 +202,12 @@ class Pair:
 
     ours: str
     theirs: tuple[str, ...]
-    figures: tuple[str, ...] = ("retrieval_accuracy", "any_layer_read_rate", "attention_share", "dynamics_mse")
+    figures: tuple[str, ...] = (
+        "retrieval_accuracy",
+        "any_layer_read_rate",
+        "attention_share",
+        "dynamics_mse",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +253,11 @@ class Claim:
     def methods_at(self, scale: str, *, also: Sequence[str] = ()) -> tuple[Method, ...]:
         """Return what is trained at a scale, and those methods of the claim that are named in ``also``."""
         headline = self.headline.get(scale)
-        return self.methods if headline is None else tuple(method for method in self.methods if method.name in {*headline, *also})
+        return (
+            self.methods
+            if headline is None
+            else tuple(method for method in self.methods if method.name in {*headline, *also})
+        )
 
     def goals_at(self, scale: str) -> tuple[Goal, ...]:
         """Return the goals that what is trained at a scale can be judged by."""

@@ -1,4 +1,7 @@
-"""Which runs a claim needs, where they lie, and how far each has come. A run is known by the digest of its configuration and the hash of the code."""
+"""Which runs a claim needs, where they lie, and how far each has come.
+
+A run is known by the digest of its configuration and the hash of the code.
+"""
 
 from __future__ import annotations
 
@@ -82,8 +85,13 @@ class Job:
     @property
     def stale_folders(self) -> list[Path]:
         """Folders of the same run with other code, finished, oldest first."""
-        found = [file.parent for file in self.runs.glob(f"{self.config.name}-{self.config.digest()}-*/{SUMMARY}")]
-        return sorted((folder for folder in found if folder != self.folder), key=lambda folder: (folder / SUMMARY).stat().st_mtime)
+        found = [
+            file.parent for file in self.runs.glob(f"{self.config.name}-{self.config.digest()}-*/{SUMMARY}")
+        ]
+        return sorted(
+            (folder for folder in found if folder != self.folder),
+            key=lambda folder: (folder / SUMMARY).stat().st_mtime,
+        )
 
     @property
     def before(self) -> list[Job]:
@@ -102,7 +110,9 @@ class PlannedRun:
     job: Job
 
 
-def plan(claims: Sequence[Claim], *, scale: str, seeds: int, runs: Path, source: str, also: Sequence[str] = ()) -> list[PlannedRun]:
+def plan(
+    claims: Sequence[Claim], *, scale: str, seeds: int, runs: Path, source: str, also: Sequence[str] = ()
+) -> list[PlannedRun]:
     """Return all runs of some claims, seed by seed, so that a first seed of everything is there early.
 
     ``also`` names methods that are wanted at a scale where their claim does without.
@@ -114,15 +124,28 @@ def plan(claims: Sequence[Claim], *, scale: str, seeds: int, runs: Path, source:
     if seeds < 1:
         raise ValueError(f"seeds {seeds} must be at least 1")
     at_scale = [(claim, claim.methods_at(scale, also=also)) for claim in claims if scale in claim.scales]
-    asked = [(claim, method, seed) for claim, methods in at_scale for seed in claim.seeds_of(seeds) for method in methods]
+    asked = [
+        (claim, method, seed)
+        for claim, methods in at_scale
+        for seed in claim.seeds_of(seeds)
+        for method in methods
+    ]
     wanted = [(claim, method, seed, method.config(preset, seed=seed)) for claim, method, seed in asked]
-    bases = [method.base.config(preset, seed=seed) for _, method, seed, _ in wanted if method.base is not None]
+    bases = [
+        method.base.config(preset, seed=seed) for _, method, seed, _ in wanted if method.base is not None
+    ]
     jobs = _jobs([*bases, *(config for *_, config in wanted)], runs=runs, source=source)
-    return [PlannedRun(claim=claim, method=method, seed=seed, scale=scale, job=jobs[config.digest()]) for claim, method, seed, config in wanted]
+    return [
+        PlannedRun(claim=claim, method=method, seed=seed, scale=scale, job=jobs[config.digest()])
+        for claim, method, seed, config in wanted
+    ]
 
 
 def _jobs(configs: Sequence[RunConfig], *, runs: Path, source: str) -> dict[str, Job]:
-    """Return the job of each run, by the digest of its configuration. What runs start from must come before them."""
+    """Return the job of each run, by the digest of its configuration.
+
+    What runs start from must come before them.
+    """
     starts = _shared({config.digest(): config for config in configs}.values(), runs=runs, source=source)
     jobs: dict[str, Job] = {}
     for digest, (config, acquisition) in starts.items():
@@ -131,14 +154,18 @@ def _jobs(configs: Sequence[RunConfig], *, runs: Path, source: str) -> dict[str,
     return jobs
 
 
-def _shared(configs: Iterable[RunConfig], *, runs: Path, source: str) -> dict[str, tuple[RunConfig, Job | None]]:
+def _shared(
+    configs: Iterable[RunConfig], *, runs: Path, source: str
+) -> dict[str, tuple[RunConfig, Job | None]]:
     """Return each run with the acquisition that it shares with at least one other, or None."""
     found = {config.digest(): (config, acquisition_of(config)) for config in configs}
     users = Counter(acquisition.digest() for _, acquisition in found.values() if acquisition is not None)
     return {
         digest: (
             config,
-            Job(config=acquisition, runs=runs, source=source, acquires=True) if acquisition is not None and users[acquisition.digest()] > 1 else None,
+            Job(config=acquisition, runs=runs, source=source, acquires=True)
+            if acquisition is not None and users[acquisition.digest()] > 1
+            else None,
         )
         for digest, (config, acquisition) in found.items()
     }
@@ -158,6 +185,9 @@ def jobs_to_do(planned: Sequence[PlannedRun], *, refresh: bool) -> list[Job]:
             if not needed.finished:
                 left.setdefault(needed.name, needed)
             elif not needed.acquires and not (needed.folder / MODEL).exists():
-                raise ValueError(f"{needed.folder} is finished, but its {MODEL} is gone, and other runs start from it: delete the folder to train it again")
+                raise ValueError(
+                    f"{needed.folder} is finished, but its {MODEL} is gone, and other runs start "
+                    "from it: delete the folder to train it again"
+                )
         left.setdefault(job.name, job)
     return list(left.values())

@@ -1,4 +1,6 @@
-"""What a sweep shows: one bar for all of it with the time left, one line for each run under way, and a printed line for each that ended."""
+"""What a sweep shows: one bar for all of it with the time left, one line for each run under way, and a
+printed line for each that ended.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from torchcram.reproduce.plan import Job
 from torchcram.training.run_dir import METRICS
@@ -16,7 +26,8 @@ from torchcram.training.run_dir import METRICS
 TAIL = 8192  # bytes
 # Seconds over which the speed is measured: runs of different methods differ.
 SPEED_PERIOD = 600.0
-# Seconds that one core takes for a token of training, width and depth as in the presets: about 0.22 s for 2,048 tokens on the machine of the tests.
+# Seconds that one core takes for a token of training, width and depth as in the presets: about 0.22 s for
+# 2,048 tokens on the machine of the tests.
 SECONDS_PER_TOKEN = 1.1e-4
 # Seconds of the end of a run: calibration, and two evaluations.
 SECONDS_AT_END = 8.0
@@ -36,24 +47,36 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         times = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         columns = (TextColumn("{task.description:<44}"), BarColumn(), *times)
         live = show and self.console.is_terminal
-        self.progress = Progress(*columns, console=self.console, disable=not live, transient=True, speed_estimate_period=SPEED_PERIOD)
+        self.progress = Progress(
+            *columns,
+            console=self.console,
+            disable=not live,
+            transient=True,
+            speed_estimate_period=SPEED_PERIOD,
+        )
         self.titles, self.count = titles, len(jobs)
         self.work = {job.name: steps_of(job) for job in jobs}
         self.done = {job.name: steps_done(job) for job in jobs}
         self.lines: dict[str, TaskID] = {}
         self.ends = 0
-        self.whole = self.progress.add_task("[bold]all runs, in steps", total=sum(self.work.values()), completed=sum(self.done.values()))
+        self.whole = self.progress.add_task(
+            "[bold]all runs, in steps", total=sum(self.work.values()), completed=sum(self.done.values())
+        )
 
     def __enter__(self) -> SweepProgress:
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.progress.stop()
 
     def began(self, job: Job) -> None:
         """A run has begun."""
-        self.lines[job.name] = self.progress.add_task(self.titles.get(job.name, job.name), total=self.work[job.name], completed=self.done[job.name])
+        self.lines[job.name] = self.progress.add_task(
+            self.titles.get(job.name, job.name), total=self.work[job.name], completed=self.done[job.name]
+        )
 
     def look(self, active: Sequence[Job]) -> None:
         """Look how far the runs under way have come."""
@@ -70,7 +93,11 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
             self.progress.remove_task(self.lines.pop(job.name))
         self.progress.update(self.whole, completed=sum(self.done.values()))
         end = "finished" if job.finished else f"[red]failed[/red]: {job.failure}"
-        self.console.print(f"{self.ends}/{self.count} {self.titles.get(job.name, job.name)}: {end}", highlight=False, soft_wrap=True)
+        self.console.print(
+            f"{self.ends}/{self.count} {self.titles.get(job.name, job.name)}: {end}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def steps_of(job: Job) -> int:
@@ -78,7 +105,13 @@ def steps_of(job: Job) -> int:
     longest = job.config.controller.acquire_steps
     steps = job.config.training.steps
     acquiring = steps if longest is None else min(longest, steps)
-    return acquiring if job.acquires else steps - acquiring if job.start is not None and job.start.acquires else steps
+    return (
+        acquiring
+        if job.acquires
+        else steps - acquiring
+        if job.start is not None and job.start.acquires
+        else steps
+    )
 
 
 def core_hours(jobs: Sequence[Job]) -> float:

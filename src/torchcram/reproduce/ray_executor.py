@@ -1,7 +1,9 @@
-"""Sweeps over the machines of a Ray cluster (extra ``ray``): one Ray task a run, one core each; placing them and losing nodes is Ray's affair.
+"""Sweeps over the machines of a Ray cluster (extra ``ray``): one Ray task a run, one core each; placing them
+and losing nodes is Ray's affair.
 
-A thin adapter: :class:`RayProcess` looks to :func:`torchcram.reproduce.sweep.sweep` like a local process. Every node needs this package with the same code (a
-worker refuses other code), and the working folder, where the runs lie, under the same path.
+A thin adapter: :class:`RayProcess` looks to :func:`torchcram.reproduce.sweep.sweep` like a local process.
+Every node needs this package with the same code (a worker refuses other code), and the working folder, where
+the runs lie, under the same path.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class RayProcess:
 
 @contextmanager
 def ray_cluster() -> Iterator[tuple[Callable[[Job], RayProcess], int]]:
-    """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine; yield what starts a job there, and the number of its cores.
+    """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine; yield what starts a job
+    there, and the number of its cores.
 
     Raises:
         MissingExtraError: without Ray.
@@ -76,17 +79,29 @@ def _start(ray: Any, task: Any, job: Job) -> RayProcess:
     prepare(job)
     stop = job.log.with_suffix(".stop").resolve()
     stop.unlink(missing_ok=True)
-    return RayProcess(ray, task.remote(command_of(job), str(job.log), str(stop), str(Path.cwd()), THREADS), stop=stop)
+    return RayProcess(
+        ray, task.remote(command_of(job), str(job.log), str(stop), str(Path.cwd()), THREADS), stop=stop
+    )
 
 
 def follow(command: list[str], log: str, stop: str, folder: str, threads: tuple[str, ...]) -> int:
-    """Run a command on a node until it ends, passing on the wish to stop; return its exit status. Ray finds this function by its name."""
+    """Run a command on a node until it ends, passing on the wish to stop; return its exit status.
+
+    Ray finds this function by its name.
+    """
     if Path(stop).exists():
         return 130
     os.chdir(folder)
     with Path(log).open("w") as file:
         environment = {**os.environ, **dict.fromkeys(threads, "1")}
-        process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=file,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
     asked = False
     while process.poll() is None:
         if not asked and Path(stop).exists():

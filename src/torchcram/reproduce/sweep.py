@@ -1,6 +1,8 @@
-"""Many runs on the cores of one machine: one process a run, one thread a process, never more at once than asked for.
+"""Many runs on the cores of one machine: one process a run, one thread a process, never more at once than
+asked for.
 
-A run that fails leaves its reason in its log; the others go on. Ctrl-C, and a request to end, let every process finish its step and save.
+A run that fails leaves its reason in its log; the others go on. Ctrl-C, and a request to end, let every
+process finish its step and save.
 """
 
 from __future__ import annotations
@@ -53,20 +55,43 @@ def prepare(job: Job) -> None:
 
 def command_of(job: Job) -> list[str]:
     """Return the command of a job's process."""
-    command = [sys.executable, "-m", "torchcram.reproduce.worker", str(job.config_file), str(job.folder), job.source]
+    command = [
+        sys.executable,
+        "-m",
+        "torchcram.reproduce.worker",
+        str(job.config_file),
+        str(job.folder),
+        job.source,
+    ]
     command += ["--acquire"] if job.acquires else []
     return command + (["--start", str(job.start.folder)] if job.start is not None else [])
 
 
 def launch(job: Job) -> Process:
-    """Start a job's process, apart from the terminal: Ctrl-C reaches it through :func:`sweep` alone, and once."""
+    """Start a job's process, apart from the terminal: Ctrl-C reaches it through :func:`sweep` alone, and
+    once.
+    """
     prepare(job)
     environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
     with job.log.open("w") as log:
-        return subprocess.Popen(command_of(job), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
+        return subprocess.Popen(
+            command_of(job),
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
 
 
-def sweep(jobs: Sequence[Job], *, workers: int, progress: SweepProgress, start: Callable[[Job], Process] = launch, pause: float = 1.0) -> None:
+def sweep(
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    progress: SweepProgress,
+    start: Callable[[Job], Process] = launch,
+    pause: float = 1.0,
+) -> None:
     """Work through jobs until none is left that can be started.
 
     Args:
@@ -90,7 +115,9 @@ def sweep(jobs: Sequence[Job], *, workers: int, progress: SweepProgress, start: 
                         del active[name]
                         _ended(job, process, progress)
                 _drop_hopeless(waiting, active, progress)
-                while len(active) < workers and (ready := [job for job in waiting if job.start is None or job.start.finished]):
+                while len(active) < workers and (
+                    ready := [job for job in waiting if job.start is None or job.start.finished]
+                ):
                     job = ready[0]
                     waiting.remove(job)
                     active[job.name] = (job, start(job))
@@ -104,11 +131,16 @@ def sweep(jobs: Sequence[Job], *, workers: int, progress: SweepProgress, start: 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM interrupt, also where a shell that started this in the background has Ctrl-C ignored; so do the processes started meanwhile."""
+    """Ctrl-C and SIGTERM interrupt, also where a shell that started this in the background has Ctrl-C
+    ignored; so do the processes started meanwhile.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
@@ -125,14 +157,23 @@ def _ended(job: Job, process: Process, progress: SweepProgress) -> None:
     progress.ended(job)
 
 
-def _drop_hopeless(waiting: list[Job], active: dict[str, tuple[Job, Process]], progress: SweepProgress) -> None:
+def _drop_hopeless(
+    waiting: list[Job], active: dict[str, tuple[Job, Process]], progress: SweepProgress
+) -> None:
     """Give up runs whose start is neither there, nor under way, nor about to be."""
     coming = {job.name for job in waiting} | set(active)
-    for job in [job for job in waiting if job.start is not None and not job.start.finished and job.start.name not in coming]:
+    for job in [
+        job
+        for job in waiting
+        if job.start is not None and not job.start.finished and job.start.name not in coming
+    ]:
         waiting.remove(job)
         assert job.start is not None
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        job.log.write_text(f"error: the {'acquisition' if job.start.acquires else 'run'} that it starts from failed: {job.start.failure}\n")
+        job.log.write_text(
+            f"error: the {'acquisition' if job.start.acquires else 'run'} that it starts from "
+            f"failed: {job.start.failure}\n"
+        )
         progress.ended(job)
 
 

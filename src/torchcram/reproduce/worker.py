@@ -1,6 +1,8 @@
-"""One run in a process of its own, with one thread: ``python -m torchcram.reproduce.worker CONFIG FOLDER SOURCE [--start FOLDER] [--acquire]``.
+"""One run in a process of its own, with one thread: ``python -m torchcram.reproduce.worker CONFIG FOLDER
+SOURCE [--start FOLDER] [--acquire]``.
 
-What went wrong is the last line of its output, ``error: ...``, with exit status 2; an interruption, after which it can go on, is 130.
+What went wrong is the last line of its output, ``error: ...``, with exit status 2; an interruption, after
+which it can go on, is 130.
 """
 
 from __future__ import annotations
@@ -15,16 +17,17 @@ from pathlib import Path
 
 import torch
 
+from torchcram.runs.source import source_hash
 from torchcram.training.loop import acquire, train
 from torchcram.training.presets import from_yaml
-from torchcram.training.source import source_hash
 
 
 def work(arguments: Sequence[str]) -> None:
     """Train what the arguments say, or go on with it.
 
     Raises:
-        ValueError: if the code is not the one that the run was planned with, or another process is at this run.
+        ValueError: if the code is not the one that the run was planned with, or another process is at this
+            run.
         FloatingPointError, OSError, KeyboardInterrupt: as :func:`torchcram.training.loop.train`.
     """
     parser = argparse.ArgumentParser(prog="torchcram.reproduce.worker")
@@ -35,7 +38,10 @@ def work(arguments: Sequence[str]) -> None:
     parser.add_argument("--acquire", action="store_true")
     asked = parser.parse_args(arguments)
     if asked.source != source_hash():
-        raise ValueError(f"the code has changed since this run was planned (it is {source_hash()}, planned was {asked.source}): start reproduce again")
+        raise ValueError(
+            f"the code has changed since this run was planned (it is {source_hash()}, planned was "
+            f"{asked.source}): start reproduce again"
+        )
     torch.set_num_threads(1)
     config = from_yaml(asked.config)
     with alone(asked.folder):
@@ -47,7 +53,8 @@ def work(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a run's lock, which ends with the process: two sweeps, or one that was killed and its successor, must not write the same run.
+    """Hold a run's lock, which ends with the process: two sweeps, or one that was killed and its successor,
+    must not write the same run.
 
     Raises:
         ValueError: if another process holds it.
@@ -57,7 +64,9 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another process is at the run {folder}: wait for it, then start reproduce again") from None
+            raise ValueError(
+                f"another process is at the run {folder}: wait for it, then start reproduce again"
+            ) from None
         yield
 
 

@@ -13,9 +13,11 @@ from torchcram.types import Batch, Head
 
 
 def generator_of(seed: int, index: int, *, fresh: bool = False) -> torch.Generator:
-    """Return the generator of a training step, or of a batch of ``fresh`` sequences, which no training step of any seed draws.
+    """Return the generator of a training step, or of a batch of ``fresh`` sequences, which no training step
+    of any seed draws.
 
-    Torch's generator on the CPU looks at the lower 32 bits of its key only. So keys of training lie in [0, 2^30), all others in [2^30, 2^32).
+    Torch's generator on the CPU looks at the lower 32 bits of its key only. So keys of training lie in [0,
+    2^30), all others in [2^30, 2^32).
     """
     key = seed * 1_000_003 + index
     if not fresh:
@@ -30,7 +32,9 @@ class Task(Protocol):
 
     @property
     def input_size(self) -> int | None:
-        """Number of continuous features a step carries; None if a step is one symbol, whose number a member ``vocabulary`` then tells."""
+        """Number of continuous features a step carries; None if a step is one symbol, whose number a
+        member ``vocabulary`` then tells.
+        """
         ...
 
     @property
@@ -38,13 +42,16 @@ class Task(Protocol):
         """The outputs that a model of this task needs."""
         ...
 
-    def batch(self, size: int, *, generator: torch.Generator, step: int = 0, length: int | None = None) -> Batch:
+    def batch(
+        self, size: int, *, generator: torch.Generator, step: int = 0, length: int | None = None
+    ) -> Batch:
         """Draw ``size`` sequences.
 
         Args:
             size: number of sequences.
             generator: the only source of randomness.
             step: training step, for tasks that change while a model learns.
-            length: number of steps of each sequence; None for the task's own (a length curriculum passes shorter ones).
+            length: number of steps of each sequence; None for the task's own (a length curriculum passes
+                shorter ones).
         """
         ...

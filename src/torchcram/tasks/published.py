@@ -1,4 +1,7 @@
-"""Where published data lie on this machine, and whether they are what they should be. Nothing is ever downloaded."""
+"""Where published data lie on this machine, and whether they are what they should be.
+
+Nothing is ever downloaded.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ class Published:
     own: str
 
     def folder(self, folder: Path | str | None) -> Path:
-        """Return the folder to look in: the given one, else that of the environment variable ``TORCHCRAM_DATA``.
+        """Return the folder to look in: the given one, else that of the environment variable
+        ``TORCHCRAM_DATA``.
 
         Raises:
             FileNotFoundError: if neither names a folder that exists.
@@ -46,8 +50,9 @@ class Published:
     def absent(self, reason: str) -> FileNotFoundError:
         """Return the error of data that are not there; it says how to get them."""
         return FileNotFoundError(
-            f"{self.name}: {reason}. Get it from {self.page} ({self.licence}), then pass the folder that holds {self.own} "
-            f"(or the packed file {self.packed}) as folder=..., or name it in the environment variable {VARIABLE}"
+            f"{self.name}: {reason}. Get it from {self.page} ({self.licence}), then pass the folder that "
+            f"holds {self.own} (or the packed file {self.packed}) as folder=..., or name it in the "
+            f"environment variable {VARIABLE}"
         )
 
     def packed_file(self, folder: Path, *, verify: bool) -> Path | None:
@@ -69,18 +74,24 @@ def check_sum(file: Path, expected: str) -> None:
     with file.open("rb") as handle:
         found = hashlib.file_digest(handle, "sha256").hexdigest()
     if found != expected:
-        raise ValueError(f"{file} is damaged or another version: its SHA-256 is {found[:12]}..., expected {expected[:12]}...: fetch it again")
+        raise ValueError(
+            f"{file} is damaged or another version: its SHA-256 is {found[:12]}..., expected "
+            f"{expected[:12]}...: fetch it again"
+        )
 
 
 def check_listed(folder: Path, files: list[Path]) -> None:
-    """Check files against the publisher's list of sums, if the folder has one; files that it does not list pass.
+    """Check files against the publisher's list of sums, if the folder has one; files that it does not list
+    pass.
 
     Raises:
         ValueError: for a file with another sum.
     """
     if not (folder / SUMS).is_file():
         return
-    listed = dict(line.split(maxsplit=1)[::-1] for line in (folder / SUMS).read_text().splitlines() if line.strip())
+    listed = dict(
+        line.split(maxsplit=1)[::-1] for line in (folder / SUMS).read_text().splitlines() if line.strip()
+    )
     for file in files:
         expected = listed.get(file.relative_to(folder).as_posix())
         if expected is not None:

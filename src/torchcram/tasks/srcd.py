@@ -1,16 +1,19 @@
-"""SRCD, Sparse Retrieval in Continuous Dynamics: the paper's benchmark (section 5), vectorised and seeded by a passed generator.
+"""SRCD, Sparse Retrieval in Continuous Dynamics: the paper's benchmark (section 5), vectorised and seeded by
+a passed generator.
 
-Every step observes a damped oscillator at an irregular moment (Pareto gaps). Some steps also *bind* a key to a value, some *query* a key
-bound earlier in the same sequence. Most queried keys belong to patterns that recur in every sequence (and can be learned by heart);
-the others are new each time (and can only be looked up). One short sequence, ``B`` = binding, ``Q`` = query, upper case = recurring key::
+Every step observes a damped oscillator at an irregular moment (Pareto gaps). Some steps also *bind* a key to
+a value, some *query* a key bound earlier in the same sequence. Most queried keys belong to patterns that
+recur in every sequence (and can be learned by heart); the others are new each time (and can only be looked
+up). One short sequence, ``B`` = binding, ``Q`` = query, upper case = recurring key::
 
     time      0.0  0.1  0.4  0.5  0.9  1.0  1.1  2.3  2.4
     step       .   B:K7  .   B:k   .    .   Q:k   .   Q:K7
     value           3         11                 (read)  (known)
     answer                                  11          3
 
-Attention solves it by reading at every query; a recurrent state alone cannot hold the novel bindings; a parametric memory answers the
-recurring queries without reading. Deviation: 70% of the *bindings* and 70% of the *queries* recur (``docs/deviations.md``).
+Attention solves it by reading at every query; a recurrent state alone cannot hold the novel bindings; a
+parametric memory answers the recurring queries without reading. Deviation: 70% of the *bindings* and 70% of
+the *queries* recur (``docs/deviations.md``).
 """
 
 from __future__ import annotations
@@ -40,18 +43,23 @@ class SRCDConfig(StrictConfig):
         patterns: number of recurring patterns, fixed by ``seed``.
         key_size, values: width of a key vector; number of values.
         pattern_law, zipf_exponent: how often each pattern occurs: equally, or as 1 / rank^exponent.
-        introduce_at: ``((step, patterns), ...)``: so many further patterns first appear at that training step; the others are there from the start.
-        override: re-bindings for every other recurring binding: the share of the recurring keys that are bound again, to another value
-            (somewhat more where patterns repeat within a sequence by themselves). The latest binding is the answer.
+        introduce_at: ``((step, patterns), ...)``: so many further patterns first appear at that training
+            step; the others are there from the start.
+        override: re-bindings for every other recurring binding: the share of the recurring keys that are
+            bound again, to another value (somewhat more where patterns repeat within a sequence by
+            themselves). The latest binding is the answer.
         drift_at: training step from which every recurring pattern has another value; None for never.
-        contextual: the value of a recurring pattern depends on a latent context, too: the oscillator's sense of rotation.
-        redrawn_map: the value of every recurring pattern is drawn anew in each sequence: keys recur, but no memory that outlives a sequence can
-            know their values, so that every query needs a read.
+        contextual: the value of a recurring pattern depends on a latent context, too: the oscillator's sense
+            of rotation.
+        redrawn_map: the value of every recurring pattern is drawn anew in each sequence: keys recur, but no
+            memory that outlives a sequence can know their values, so that every query needs a read.
         typeless: leave out the two flags that tell bindings and queries from ordinary steps.
-        unanswerable: share of the queries whose key was never bound: the answer is the extra class ``values``.
+        unanswerable: share of the queries whose key was never bound: the answer is the extra class
+            ``values``.
         gap_exponent, gap_min, gap_max: Pareto law of the gaps, cut at ``gap_max``.
         frequency, damping: ranges, per unit of time, from which each sequence draws (uniformly).
-        stationary_std, observation_std: standard deviations of the process at rest and of an observation's error.
+        stationary_std, observation_std: standard deviations of the process at rest and of an observation's
+            error.
         seed: fixes the recurring patterns.
     """
 
@@ -84,16 +92,25 @@ class SRCDConfig(StrictConfig):
     @model_validator(mode="after")
     def _possible(self) -> SRCDConfig:
         if self.recurrence > 0 and self.patterns == 0:
-            raise ValueError(f"recurrence {self.recurrence} needs patterns, but patterns is 0: set recurrence to 0 or patterns to at least 1")
+            raise ValueError(
+                f"recurrence {self.recurrence} needs patterns, but patterns is 0: set recurrence "
+                "to 0 or patterns to at least 1"
+            )
         if self.binding_share + self.query_share > 1:
             raise ValueError(
-                f"binding_share {self.binding_share} and query_share {self.query_share} exceed 1 together: use at most {1 - self.binding_share:g} for queries"
+                f"binding_share {self.binding_share} and query_share {self.query_share} exceed 1 "
+                f"together: use at most {1 - self.binding_share:g} for queries"
             )
         if any(start < 0 or count < 1 for start, count in self.introduce_at):
-            raise ValueError(f"introduce_at {self.introduce_at} needs steps of at least 0 and counts of at least 1")
+            raise ValueError(
+                f"introduce_at {self.introduce_at} needs steps of at least 0 and counts of at least 1"
+            )
         late = sum(count for _, count in self.introduce_at)
         if late >= max(self.patterns, 1) and self.introduce_at:
-            raise ValueError(f"introduce_at introduces {late} patterns, at most patterns - 1 = {self.patterns - 1} can be late")
+            raise ValueError(
+                f"introduce_at introduces {late} patterns, at most patterns - 1 = {self.patterns - 1} can "
+                "be late"
+            )
         if self.gap_max < self.gap_min:
             raise ValueError(f"gap_max {self.gap_max} is below gap_min {self.gap_min}")
         for name, (low, high) in {"frequency": self.frequency, "damping": self.damping}.items():
@@ -105,7 +122,10 @@ class SRCDConfig(StrictConfig):
             other = "contextual" if self.contextual else f"drift_at {self.drift_at}"
             raise ValueError(f"redrawn_map leaves no map for {other} to change: use one of the two")
         if self.contextual and self.frequency[0] <= 0:
-            raise ValueError(f"frequency {self.frequency[0]} does not tell the sense of rotation, which is the context: use frequencies above 0")
+            raise ValueError(
+                f"frequency {self.frequency[0]} does not tell the sense of rotation, which is the "
+                "context: use frequencies above 0"
+            )
         self.check_length(self.length)
         return self
 
@@ -115,8 +135,8 @@ class SRCDConfig(StrictConfig):
         first = 2 if 0 < self.recurrence < 1 else 1
         if bindings < first or queries < 1 or bindings + queries > length:
             raise ValueError(
-                f"length {length} gives {bindings} bindings and {queries} queries; at least {first} and 1 are needed: "
-                f"use a length of {self.shortest()} or more, or larger shares"
+                f"length {length} gives {bindings} bindings and {queries} queries; at least {first} and 1 "
+                f"are needed: use a length of {self.shortest()} or more, or larger shares"
             )
 
     def shortest(self) -> int:
@@ -132,7 +152,9 @@ class SRCDConfig(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class _Events:
-    """The bindings and queries of each sequence, in the order in which they happen; keys >= patterns are novel ones."""
+    """The bindings and queries of each sequence, in the order in which they happen; keys >= patterns are
+    novel ones.
+    """
 
     position: Int[Tensor, "batch events"]
     query: Bool[Tensor, "batch events"]
@@ -158,7 +180,9 @@ class SRCD:
         shift = torch.randint(1, config.values, (2, config.patterns), generator=generator)
         self._maps = torch.stack([first, (first + shift) % config.values])
         rank = torch.randperm(config.patterns, generator=generator) + 1.0
-        self._law = rank.pow(-config.zipf_exponent) if config.pattern_law == "zipf" else torch.ones(config.patterns)
+        self._law = (
+            rank.pow(-config.zipf_exponent) if config.pattern_law == "zipf" else torch.ones(config.patterns)
+        )
 
     @property
     def input_size(self) -> int:
@@ -169,7 +193,10 @@ class SRCD:
     def heads(self) -> tuple[Head, ...]:
         """``answer`` (the value at queries) and ``next_observation`` (everywhere)."""
         classes = self.config.values + (self.config.unanswerable > 0)
-        return (Head(name="answer", kind="classification", size=classes), Head(name="next_observation", kind="regression", size=2))
+        return (
+            Head(name="answer", kind="classification", size=classes),
+            Head(name="next_observation", kind="regression", size=2),
+        )
 
     def pattern_values(self, *, step: int = 0, context: int = 0) -> Int[Tensor, " patterns"]:
         """Return the value of each recurring pattern at a training step, in a context (0 or 1)."""
@@ -186,26 +213,39 @@ class SRCD:
             end -= count
         return steps
 
-    def batch(self, size: int, *, generator: torch.Generator, step: int = 0, length: int | None = None) -> Batch:
-        """Draw ``size`` sequences as they are at training step ``step``. See :class:`torchcram.tasks.base.Task`."""
+    def batch(
+        self, size: int, *, generator: torch.Generator, step: int = 0, length: int | None = None
+    ) -> Batch:
+        """Draw ``size`` sequences as they are at training step ``step``.
+
+        See :class:`torchcram.tasks.base.Task`.
+        """
         length = self.config.length if length is None else length
         self.config.check_length(length)
         gaps = self._gaps(size, length + 1, generator)
         oscillator, context = self._oscillator(size, generator)
         path = oscillator.simulate(gaps, generator=generator)
         events = self._events(size, length, step, context, generator)
-        novel_keys = normalize(torch.randn(size, events.key.shape[1], self.config.key_size, generator=generator), dim=-1)
+        novel_keys = normalize(
+            torch.randn(size, events.key.shape[1], self.config.key_size, generator=generator), dim=-1
+        )
         return self._assemble(gaps, path, oscillator, events, novel_keys)
 
     def _gaps(self, size: int, length: int, generator: torch.Generator) -> Float[Tensor, "batch time"]:
         uniform = torch.rand(size, length, generator=generator).clamp_min(1e-9)
-        gaps = (self.config.gap_min * uniform.pow(-1 / self.config.gap_exponent)).clamp_max(self.config.gap_max)
+        gaps = (self.config.gap_min * uniform.pow(-1 / self.config.gap_exponent)).clamp_max(
+            self.config.gap_max
+        )
         gaps[:, 0] = 0.0
         return gaps
 
     def _oscillator(self, size: int, generator: torch.Generator) -> tuple[Oscillator, Int[Tensor, " batch"]]:
         draws = torch.rand(3, size, generator=generator)
-        context = torch.randint(2, (size,), generator=generator) if self.config.contextual else torch.zeros(size, dtype=torch.long)
+        context = (
+            torch.randint(2, (size,), generator=generator)
+            if self.config.contextual
+            else torch.zeros(size, dtype=torch.long)
+        )
         (low_f, high_f), (low_d, high_d) = self.config.frequency, self.config.damping
         frequency = (low_f + (high_f - low_f) * draws[0]) * (1 - 2 * context)
         oscillator = Oscillator(
@@ -217,7 +257,9 @@ class SRCD:
         )
         return oscillator, context
 
-    def _events(self, size: int, length: int, step: int, context: Int[Tensor, " batch"], generator: torch.Generator) -> _Events:
+    def _events(
+        self, size: int, length: int, step: int, context: Int[Tensor, " batch"], generator: torch.Generator
+    ) -> _Events:
         bindings, queries = self.config.events(length)
         count = bindings + queries
         position = torch.rand(size, length, generator=generator).topk(count, dim=1).indices.sort(dim=1).values
@@ -234,26 +276,36 @@ class SRCD:
         key = torch.where(unanswerable, self.config.patterns + torch.arange(count), key)
         return self._answer(position, query, key, value, earlier, unanswerable, maps)
 
-    def _maps_of_sequences(self, size: int, step: int, context: Int[Tensor, " batch"], generator: torch.Generator) -> Int[Tensor, "batch patterns"]:
+    def _maps_of_sequences(
+        self, size: int, step: int, context: Int[Tensor, " batch"], generator: torch.Generator
+    ) -> Int[Tensor, "batch patterns"]:
         """Return the value of each recurring pattern in each sequence."""
         if self.config.redrawn_map:
             return torch.randint(self.config.values, (size, self.config.patterns), generator=generator)
         return torch.stack([self.pattern_values(step=step, context=c) for c in (0, 1)])[context]
 
-    def _choose_queries(self, size: int, count: int, queries: int, generator: torch.Generator) -> Bool[Tensor, "batch events"]:
+    def _choose_queries(
+        self, size: int, count: int, queries: int, generator: torch.Generator
+    ) -> Bool[Tensor, "batch events"]:
         """Which events query: any but the first ones, so that every query has a binding to ask for."""
         scores = torch.rand(size, count, generator=generator)
         scores[:, : 2 if 0 < self.config.recurrence < 1 else 1] = -1.0
-        return torch.zeros(size, count, dtype=torch.bool).scatter(1, scores.topk(queries, dim=1).indices, True)
+        return torch.zeros(size, count, dtype=torch.bool).scatter(
+            1, scores.topk(queries, dim=1).indices, True
+        )
 
-    def _choose_recurring(self, size: int, count: int, generator: torch.Generator) -> Bool[Tensor, "batch events"]:
+    def _choose_recurring(
+        self, size: int, count: int, generator: torch.Generator
+    ) -> Bool[Tensor, "batch events"]:
         """Which events concern recurring keys; of the first two bindings one does and one does not."""
         recurring = torch.rand(size, count, generator=generator) < self.config.recurrence
         if 0 < self.config.recurrence < 1:
             recurring[:, 1] = ~recurring[:, 0]
         return recurring
 
-    def _binding_keys(self, recurring: Bool[Tensor, "batch events"], step: int, generator: torch.Generator) -> Int[Tensor, "batch events"]:
+    def _binding_keys(
+        self, recurring: Bool[Tensor, "batch events"], step: int, generator: torch.Generator
+    ) -> Int[Tensor, "batch events"]:
         size, count = recurring.shape
         novel = (self.config.patterns + torch.arange(count)).expand(size, -1)
         if not recurring.any():
@@ -263,17 +315,28 @@ class SRCD:
         return torch.where(recurring, pattern, novel)
 
     def _rebind(
-        self, key: Int[Tensor, "batch events"], query: Bool[Tensor, "batch events"], recurring: Bool[Tensor, "batch events"], generator: torch.Generator
+        self,
+        key: Int[Tensor, "batch events"],
+        query: Bool[Tensor, "batch events"],
+        recurring: Bool[Tensor, "batch events"],
+        generator: torch.Generator,
     ) -> tuple[Int[Tensor, "batch events"], Bool[Tensor, "batch events"]]:
-        """Turn some recurring bindings into re-bindings of a key bound before: the keys, and which events bind again."""
+        """Turn some recurring bindings into re-bindings of a key bound before: the keys, and which events
+        bind again.
+        """
         size, count = key.shape
         if self.config.override == 0:
             return key, torch.zeros_like(query)
         bound = recurring & ~query
-        # Shuffle the recurring bindings and pair them up: in an active pair, the later one binds the key of the earlier one again.
-        order = torch.where(bound, torch.rand(size, count, generator=generator), -1.0).argsort(1, descending=True)
+        # Shuffle the recurring bindings and pair them up: in an active pair, the later one binds the key of
+        # the earlier one again.
+        order = torch.where(bound, torch.rand(size, count, generator=generator), -1.0).argsort(
+            1, descending=True
+        )
         first, second = order[:, : count // 2 * 2].unflatten(1, (-1, 2)).sort(-1).values.unbind(-1)
-        active = torch.rand(first.shape, generator=generator) < 2 * self.config.override / (1 + self.config.override)
+        active = torch.rand(first.shape, generator=generator) < 2 * self.config.override / (
+            1 + self.config.override
+        )
         active = active & bound.gather(1, first) & bound.gather(1, second)
         key = key.scatter(1, second, torch.where(active, key.gather(1, first), key.gather(1, second)))
         return key, torch.zeros_like(query).scatter(1, second, active)
@@ -298,7 +361,10 @@ class SRCD:
         return torch.where(source.any(-1), other.gather(1, source.float().argmax(-1)), own)
 
     def _own_values(
-        self, key: Int[Tensor, "batch events"], fresh: Int[Tensor, "batch events"], maps: Int[Tensor, "batch patterns"]
+        self,
+        key: Int[Tensor, "batch events"],
+        fresh: Int[Tensor, "batch events"],
+        maps: Int[Tensor, "batch patterns"],
     ) -> Int[Tensor, "batch events"]:
         if self.config.patterns == 0:
             return fresh
@@ -332,22 +398,34 @@ class SRCD:
         )
 
     def _assemble(
-        self, gaps: Float[Tensor, "batch steps"], path: Float[Tensor, "batch steps 2"], oscillator: Oscillator, events: _Events, novel_keys: Tensor
+        self,
+        gaps: Float[Tensor, "batch steps"],
+        path: Float[Tensor, "batch steps 2"],
+        oscillator: Oscillator,
+        events: _Events,
+        novel_keys: Tensor,
     ) -> Batch:
         size, length = gaps.shape[0], gaps.shape[1] - 1
 
         def spread(values: Tensor, blank: float | bool) -> Tensor:
             out = torch.full((size, length, *values.shape[2:]), blank, dtype=values.dtype)
-            index = events.position.reshape(*events.position.shape, *[1] * (values.dim() - 2)).expand_as(values)
+            index = events.position.reshape(*events.position.shape, *[1] * (values.dim() - 2)).expand_as(
+                values
+            )
             return out.scatter(1, index, values)
 
         recurring = events.key < self.config.patterns
         vectors = self._key_vectors(events.key, novel_keys)
-        shown = one_hot(events.value.clamp_max(self.config.values - 1), self.config.values) * ~events.query[..., None]
+        shown = (
+            one_hot(events.value.clamp_max(self.config.values - 1), self.config.values)
+            * ~events.query[..., None]
+        )
         flags = [] if self.config.typeless else [torch.stack([~events.query, events.query], -1).float()]
         features = torch.cat([*flags, vectors, shown.float()], -1)
         novel = events.query & ~recurring & ~events.unanswerable
-        unknowable = events.query if self.config.redrawn_map else novel | events.overridden | events.unanswerable
+        unknowable = (
+            events.query if self.config.redrawn_map else novel | events.overridden | events.unanswerable
+        )
         slices = {
             "query": events.query,
             "binding": ~events.query,
@@ -368,12 +446,17 @@ class SRCD:
             inputs=torch.cat([path[:, :-1], spread(features, 0.0)], -1),
             gap=gaps[:, :-1],
             horizon=gaps[:, 1:],
-            targets={"answer": spread(torch.where(events.query, events.value, -100), -100), "next_observation": path[:, 1:]},
+            targets={
+                "answer": spread(torch.where(events.query, events.value, -100), -100),
+                "next_observation": path[:, 1:],
+            },
             slices={name: spread(flag, False) for name, flag in slices.items()},
             info=info,
         )
 
-    def _key_vectors(self, key: Int[Tensor, "batch events"], novel_keys: Float[Tensor, "batch events key"]) -> Float[Tensor, "batch events key"]:
+    def _key_vectors(
+        self, key: Int[Tensor, "batch events"], novel_keys: Float[Tensor, "batch events key"]
+    ) -> Float[Tensor, "batch events key"]:
         """Recurring keys from the table; novel ones by the event that introduced them."""
         event = (key - self.config.patterns).clamp_min(0)
         novel = novel_keys.gather(1, event[..., None].expand(-1, -1, self.config.key_size))
@@ -383,7 +466,9 @@ class SRCD:
         return torch.where((key < self.config.patterns)[..., None], known, novel)
 
 
-def _pick(allowed: Bool[Tensor, "batch events candidates"], generator: torch.Generator) -> Int[Tensor, "batch events"]:
+def _pick(
+    allowed: Bool[Tensor, "batch events candidates"], generator: torch.Generator
+) -> Int[Tensor, "batch events"]:
     """Return for each event a uniformly drawn allowed candidate (0 where none is)."""
     scores = torch.rand(allowed.shape, generator=generator)
     return torch.where(allowed, scores, -1.0).argmax(-1)

@@ -1,9 +1,10 @@
 """Oracles of SRCD: who knows the answers, and the least that answering them can cost.
 
-Pure functions of a batch. :func:`exact_retrieval` looks the answers up in the inputs, as dense attention ideally would. The two floors say what
-a model must still read once it knows every recurring pattern by heart (the paper's 1.5%, section 5): :func:`any_layer_floor` counts steps,
-:func:`attention_share_floor` counts the keys that they scan. :func:`kalman_mse` is the floor of the dynamics.
-:func:`statistics` holds what was drawn against what was specified. Nothing here looks at a model.
+Pure functions of a batch. :func:`exact_retrieval` looks the answers up in the inputs, as dense attention
+ideally would. The two floors say what a model must still read once it knows every recurring pattern by heart
+(the paper's 1.5%, section 5): :func:`any_layer_floor` counts steps, :func:`attention_share_floor` counts the
+keys that they scan. :func:`kalman_mse` is the floor of the dynamics. :func:`statistics` holds what was drawn
+against what was specified. Nothing here looks at a model.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from torchcram.types import Batch
 
 
 def exact_retrieval(batch: Batch, *, config: SRCDConfig) -> Int[Tensor, "batch time"]:
-    """Answer every query from the inputs alone: the value in the latest earlier binding of the very same key vector.
+    """Answer every query from the inputs alone: the value in the latest earlier binding of the very same key
+    vector.
 
     Args:
         batch: sequences drawn with ``config``; only their inputs are looked at.
         config: says where the features of a step lie.
 
     Returns:
-        The class of each query (``config.values`` where its key is not bound earlier), -100 on all other steps, as in the target ``answer``.
+        The class of each query (``config.values`` where its key is not bound earlier), -100 on all other
+        steps, as in the target ``answer``.
     """
     keys, values = _keys_and_values(batch.inputs, config)
     binding = (values != 0).any(-1)
@@ -43,14 +46,18 @@ def exact_retrieval(batch: Batch, *, config: SRCDConfig) -> Int[Tensor, "batch t
 
 
 def any_layer_floor(batch: Batch) -> float:
-    """Return the share of steps, in [0, 1], whose answer no consolidated memory can know: novel, overridden and unanswerable queries."""
+    """Return the share of steps, in [0, 1], whose answer no consolidated memory can know: novel,
+    overridden and unanswerable queries.
+    """
     return _mean(batch.slices["needs_read"])
 
 
 def attention_share_floor(batch: Batch, *, layers: int) -> float:
-    """Return the least attention share, in [0, 1]: keys scanned if the steps of :func:`any_layer_floor` read in one layer, over dense attention in all.
+    """Return the least attention share, in [0, 1]: keys scanned if the steps of :func:`any_layer_floor` read
+    in one layer, over dense attention in all.
 
-    Step ``t`` (from 0) scans ``t + 1`` keys. Queries follow their bindings, so they scan more keys than an average step.
+    Step ``t`` (from 0) scans ``t + 1`` keys. Queries follow their bindings, so they scan more keys than an
+    average step.
 
     Args:
         batch: SRCD sequences.
@@ -67,7 +74,8 @@ def attention_share_floor(batch: Batch, *, layers: int) -> float:
 
 
 def kalman_mse(batch: Batch, *, config: SRCDConfig) -> float:
-    """Return the mean squared error, per coordinate, of the Kalman filter that knows each sequence's frequency, damping and phase.
+    """Return the mean squared error, per coordinate, of the Kalman filter that knows each sequence's
+    frequency, damping and phase.
 
     No predictor of ``next_observation`` that sees the same observations has a smaller expected error.
     """
@@ -84,7 +92,9 @@ def kalman_mse(batch: Batch, *, config: SRCDConfig) -> float:
 
 
 def statistics(batch: Batch, *, config: SRCDConfig) -> list[tuple[str, float, float]]:
-    """Return rows (what, measured in the batch, specified by ``config``); the last is NaN where nothing is specified."""
+    """Return rows (what, measured in the batch, specified by ``config``); the last is NaN where nothing is
+    specified.
+    """
     return [*_shares(batch, config), *_gap_statistics(batch, config), *_floors(batch, config)]
 
 
@@ -94,15 +104,23 @@ def _shares(batch: Batch, config: SRCDConfig) -> list[tuple[str, float, float]]:
         ("binding share of the steps", _mean(binding), config.binding_share),
         ("query share of the steps", _mean(query), config.query_share),
         ("recurring share of the bindings", _mean(recurring[binding]), config.recurrence),
-        ("recurring share of the queries", _mean(recurring[query]), config.recurrence * (1 - config.unanswerable)),
+        (
+            "recurring share of the queries",
+            _mean(recurring[query]),
+            config.recurrence * (1 - config.unanswerable),
+        ),
     ]
 
 
 def _gap_statistics(batch: Batch, config: SRCDConfig) -> list[tuple[str, float, float]]:
-    """Mean and median of ``min(gap, gap_max)`` for a gap with ``P(gap > g) = (gap_min / g) ** gap_exponent``."""
+    """Mean and median of ``min(gap, gap_max)`` for a gap with ``P(gap > g) = (gap_min / g) **
+    gap_exponent``.
+    """
     assert batch.horizon is not None, "SRCD batches say how far ahead the next observation lies"
     least, most, exponent = config.gap_min, config.gap_max, config.gap_exponent
-    scaled = math.log(most / least) if exponent == 1 else ((most / least) ** (1 - exponent) - 1) / (1 - exponent)
+    scaled = (
+        math.log(most / least) if exponent == 1 else ((most / least) ** (1 - exponent) - 1) / (1 - exponent)
+    )
     return [
         ("mean gap", _mean(batch.horizon), least * (1 + scaled)),
         ("median gap", batch.horizon.median().item(), min(least * 2 ** (1 / exponent), most)),
@@ -113,7 +131,11 @@ def _floors(batch: Batch, config: SRCDConfig) -> list[tuple[str, float, float]]:
     unknown = 1.0 if config.redrawn_map else 1 - config.recurrence * (1 - config.unanswerable)
     last_observation = (batch.inputs[..., :2] - batch.targets["next_observation"]).square()
     return [
-        ("any-layer floor", any_layer_floor(batch), config.query_share * unknown if config.override == 0 else math.nan),
+        (
+            "any-layer floor",
+            any_layer_floor(batch),
+            config.query_share * unknown if config.override == 0 else math.nan,
+        ),
         ("attention-share floor, 2 layers", attention_share_floor(batch, layers=2), math.nan),
         ("squared error of the last observation", _mean(last_observation), math.nan),
         ("squared error of the Kalman filter", kalman_mse(batch, config=config), math.nan),
@@ -127,5 +149,7 @@ def _mean(values: Tensor) -> float:
 def _keys_and_values(
     inputs: Float[Tensor, "batch time features"], config: SRCDConfig
 ) -> tuple[Float[Tensor, "batch time key"], Float[Tensor, "batch time value"]]:
-    """Key vectors and one-hot values, zero where a step has none: the last features of a step, after observation and flags."""
+    """Key vectors and one-hot values, zero where a step has none: the last features of a step, after
+    observation and flags.
+    """
     return inputs[..., -config.key_size - config.values : -config.values], inputs[..., -config.values :]

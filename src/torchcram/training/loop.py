@@ -1,6 +1,7 @@
 """Training from start to summary: the one screen to read first.
 
-``config.json`` and the environment are written before the first step, metrics and checkpoints on the way, ``summary.json`` last.
+``config.json`` and the environment are written before the first step, metrics and checkpoints on the way,
+``summary.json`` last.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any, cast, get_args
 from accelerate import Accelerator
 
 from torchcram.models.sequence import SequenceModel
+from torchcram.runs.clock import Clock
+from torchcram.runs.interruption import Interruption
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
 from torchcram.tasks.srcd import SRCDConfig
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.checkpoint import find_checkpoint, load_weights
-from torchcram.training.clock import Clock
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.evaluate import enough_scored, evaluate
-from torchcram.training.interruption import Interruption
 from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_config import RunConfig
 from torchcram.training.run_dir import ACQUISITION, CHECKPOINT, METRICS, MODEL, SUMMARY, RunDir
@@ -56,9 +57,10 @@ def train(
         config: the whole run.
         out: its folder; ``runs/NAME-seedS`` if None.
         task: a task object, for configurations with ``task.kind = "custom"``.
-        resume: continue what the folder holds, from its last checkpoint (from the start if there is none yet).
-        start: folder of an acquisition that the run shares, see :func:`acquire`; the run equals one without it bit for bit. For a configuration
-            with ``start_from``: folder of the finished run that it names.
+        resume: continue what the folder holds, from its last checkpoint (from the start if there is none
+            yet).
+        start: folder of an acquisition that the run shares, see :func:`acquire`; the run equals one without
+            it bit for bit. For a configuration with ``start_from``: folder of the finished run that it names.
         show_progress: live progress on the terminal.
 
     Raises:
@@ -69,7 +71,11 @@ def train(
     clock, learned, accelerator = Clock(), build_task(config, task), make_accelerator()
     trainer = Trainer(config, learned, accelerator)
     path = Path(out) if out is not None else Path("runs") / f"{config.name}-seed{config.seed}"
-    if config.start_from is not None and find_checkpoint(path / CHECKPOINT) is None and not (path / SUMMARY).exists():
+    if (
+        config.start_from is not None
+        and find_checkpoint(path / CHECKPOINT) is None
+        and not (path / SUMMARY).exists()
+    ):
         _start_from_run(trainer, start)
     run = _open(path, config, accelerator, resume=resume)
     if (run.path / SUMMARY).exists():
@@ -81,7 +87,9 @@ def train(
         clock.seconds_before = trainer.start_from(Path(start))
         run.write_text(METRICS, (Path(start) / METRICS).read_text())
     run.cut_metrics(trainer.step)
-    with TrainingProgress(steps=config.training.steps, done=trainer.step, show=show_progress and run.writes) as progress:
+    with TrainingProgress(
+        steps=config.training.steps, done=trainer.step, show=show_progress and run.writes
+    ) as progress:
         try:
             if start is not None and config.start_from is None and not begun:
                 _pause(trainer, run, clock, progress)
@@ -95,7 +103,9 @@ def train(
 
 
 def acquire(config: RunConfig, *, out: Path | str, resume: bool = False, show_progress: bool = True) -> Path:
-    """Train until acquisition has ended, for runs to start from; return the folder. Its last file is ``acquisition.json``.
+    """Train until acquisition has ended, for runs to start from; return the folder.
+
+    Its last file is ``acquisition.json``.
 
     Args:
         config: from :func:`torchcram.training.acquisition.acquisition_of`.
@@ -114,7 +124,9 @@ def acquire(config: RunConfig, *, out: Path | str, resume: bool = False, show_pr
     if find_checkpoint(run.path / CHECKPOINT) is not None:
         clock.seconds_before = trainer.load(run)
     run.cut_metrics(trainer.step)
-    with TrainingProgress(steps=config.training.steps, done=trainer.step, show=show_progress and run.writes) as progress:
+    with TrainingProgress(
+        steps=config.training.steps, done=trainer.step, show=show_progress and run.writes
+    ) as progress:
         _acquire(trainer, run, clock, progress)
     run.write_json(ACQUISITION, {"acquired_at": trainer.controller.acquired_at, "steps": trainer.step})
     return run.path
@@ -123,12 +135,17 @@ def acquire(config: RunConfig, *, out: Path | str, resume: bool = False, show_pr
 def _start_from_run(trainer: Trainer, start: Path | str | None) -> None:
     """Take over the weights of the finished run that the configuration names."""
     if start is None:
-        raise ValueError(f"the run starts from another one, {trainer.config.start_from}: pass its folder (train --start FOLDER)")
+        raise ValueError(
+            f"the run starts from another one, {trainer.config.start_from}: pass its folder "
+            "(train --start FOLDER)"
+        )
     trainer.start_from_run(Path(start))
 
 
 def _acquire(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
-    """Stop right after the step that ends acquisition: what a run evaluates there already depends on its own rules."""
+    """Stop right after the step that ends acquisition: what a run evaluates there already depends on its
+    own rules.
+    """
     with Interruption() as interruption:
         while trainer.controller.phase == "acquire" and trainer.step < trainer.config.training.steps:
             _step(trainer, run, clock, progress)
@@ -200,7 +217,13 @@ def load_run(path: Path | str, *, task: Task | None = None) -> Run:
 
 
 def evaluate_run(
-    run: Run, *, queries: int, seed: int, reads: str = "routed", shift: float = 0.0, task_changes: Mapping[str, Any] | None = None
+    run: Run,
+    *,
+    queries: int,
+    seed: int,
+    reads: str = "routed",
+    shift: float = 0.0,
+    task_changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Judge a finished run on fresh sequences; see :func:`torchcram.training.evaluate.evaluate`.
 
@@ -223,6 +246,15 @@ def evaluate_run(
             rules = rules.updated(field, value)
             task = built_in_task(rules)
         else:
-            raise ValueError(f"the task of {run.path} is a custom one: its field {field!r} cannot be changed here")
+            raise ValueError(
+                f"the task of {run.path} is a custom one: its field {field!r} cannot be changed here"
+            )
     control = RoutingControl(reads=cast(Reads, reads), threshold_shift=shift)
-    return evaluate(run.model, task, control=control, seed=seed, step=run.config.training.steps, enough=enough_scored(queries))
+    return evaluate(
+        run.model,
+        task,
+        control=control,
+        seed=seed,
+        step=run.config.training.steps,
+        enough=enough_scored(queries),
+    )

@@ -1,4 +1,7 @@
-"""Named configurations: ``mini`` (a minute), ``demo`` (a laptop, minutes) and ``full`` (the paper's scale). Variants change fields of these."""
+"""Named configurations: ``mini`` (a minute), ``demo`` (a laptop, minutes) and ``full`` (the paper's scale).
+
+Variants change fields of these.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from torchcram.training.run_config import EvaluationConfig, ModelConfig, RunConf
 
 
 def mini() -> RunConfig:
-    """SRCD with 128 steps and 40 patterns, for comparisons of many runs: about a minute on one core after acquisition."""
+    """SRCD with 128 steps and 40 patterns, for comparisons of many runs: about a minute on one core after
+    acquisition.
+    """
     return RunConfig(
         name="mini",
         task=SRCDConfig(length=128, patterns=40),
@@ -30,8 +35,12 @@ def mini() -> RunConfig:
             caution_start=2.0,
             caution_step=0.02,
         ),
-        training=TrainingConfig(steps=800, tokens_per_step=2048, decay_share=0.2, head_weights={"next_observation": 5.0}),
-        evaluation=EvaluationConfig(queries=2000, sequences_midway=16, calibration_sequences=200, risk_tolerance=0.01),
+        training=TrainingConfig(
+            steps=800, tokens_per_step=2048, decay_share=0.2, head_weights={"next_observation": 5.0}
+        ),
+        evaluation=EvaluationConfig(
+            queries=2000, sequences_midway=16, calibration_sequences=200, risk_tolerance=0.01
+        ),
     )
 
 
@@ -54,7 +63,9 @@ def full() -> RunConfig:
         task=SRCDConfig(length=2048),
         model=ModelConfig(),
         controller=ControllerConfig(acquire_steps=500),
-        training=TrainingConfig(steps=2000, length_curriculum=((0, 256), (350, 2048)), head_weights={"next_observation": 5.0}),
+        training=TrainingConfig(
+            steps=2000, length_curriculum=((0, 256), (350, 2048)), head_weights={"next_observation": 5.0}
+        ),
         evaluation=EvaluationConfig(sequences_midway=8, calibration_sequences=260, risk_tolerance=0.005),
     )
 
@@ -72,11 +83,14 @@ def resolve(name: str) -> RunConfig:
         return PRESETS[name]()
     if name.endswith((".yaml", ".yml")) or Path(name).exists():
         return from_yaml(Path(name))
-    raise ValueError(f"unknown preset {name!r}: {nearest_hint(name, PRESETS)} (a configuration file must end in .yaml)")
+    raise ValueError(
+        f"unknown preset {name!r}: {nearest_hint(name, PRESETS)} (a configuration file must end in .yaml)"
+    )
 
 
 def from_yaml(path: Path) -> RunConfig:
-    """Read a YAML file: a tree of configuration keys, on top of the defaults or of the preset that its key ``preset`` names.
+    """Read a YAML file: a tree of configuration keys, on top of the defaults or of the preset that its key
+    ``preset`` names.
 
     Raises:
         ValueError: if the file is missing, is not YAML, or does not describe a run.
@@ -101,5 +115,9 @@ def from_yaml(path: Path) -> RunConfig:
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return ``base`` with ``changes`` on top, mapping by mapping."""
-    both = {key: _merged(base[key], value) for key, value in changes.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
+    both = {
+        key: _merged(base[key], value)
+        for key, value in changes.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
     return {**base, **changes, **both}

@@ -7,7 +7,14 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class TrainingProgress(AbstractContextManager["TrainingProgress"]):
@@ -22,8 +29,15 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     def __init__(self, *, steps: int, done: int = 0, show: bool = True):
         self.console = Console(stderr=True, quiet=not show)
         times = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        columns = (TextColumn("[bold]{task.description:<11}"), BarColumn(), *times, TextColumn("{task.fields[note]}"))
-        self.progress = Progress(*columns, console=self.console, disable=not (show and self.console.is_terminal), transient=True)
+        columns = (
+            TextColumn("[bold]{task.description:<11}"),
+            BarColumn(),
+            *times,
+            TextColumn("{task.fields[note]}"),
+        )
+        self.progress = Progress(
+            *columns, console=self.console, disable=not (show and self.console.is_terminal), transient=True
+        )
         self.task = self.progress.add_task("start", total=steps, completed=done, note="")
         self.phase = ""
 
@@ -31,7 +45,9 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.progress.stop()
 
     def trained(self, step: int, record: dict[str, Any] | None, phase: str) -> None:
@@ -47,10 +63,15 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     def evaluated(self, record: dict[str, Any]) -> None:
         """Show an evaluation."""
         layers = " ".join(f"{rate:.1%}" for rate in record["read_rate_by_layer"])
-        scores = " ".join(f"{name} {value:.1%}" for name, value in record["accuracy"].items() if name != "query")
+        scores = " ".join(
+            f"{name} {value:.1%}" for name, value in record["accuracy"].items() if name != "query"
+        )
         floor = f" (floor {record['any_layer_floor']:.2%})" if "any_layer_floor" in record else ""
         error = f" | MSE {record['dynamics_mse']:.4f}" if "dynamics_mse" in record else ""
-        self.say(f"step {record['step']:>5} | reads {record['any_layer_read_rate']:.2%}{floor}, by layer {layers} | {scores}{error}")
+        self.say(
+            f"step {record['step']:>5} | reads {record['any_layer_read_rate']:.2%}{floor}, by "
+            f"layer {layers} | {scores}{error}"
+        )
 
     def say(self, text: str) -> None:
         """Show a line."""

@@ -1,4 +1,6 @@
-"""The whole configuration of a run, as one frozen tree: what is learned, by which model, how, and how it is judged."""
+"""The whole configuration of a run, as one frozen tree: what is learned, by which model, how, and how it
+is judged.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ class CustomTaskConfig(StrictConfig):
 
     Attributes:
         name: what the user calls the task.
-        length: steps of its longest sequences; ``training.tokens_per_step`` over this is the number of sequences in a step.
+        length: steps of its longest sequences; ``training.tokens_per_step`` over this is the number of
+            sequences in a step.
     """
 
     kind: Literal["custom"] = "custom"
@@ -46,7 +49,8 @@ class ModelConfig(StrictConfig):
 
 
 class LossWeights(StrictConfig):
-    """Factors of the losses beside the task's own; the price of a read has its own schedule, in the controller.
+    """Factors of the losses beside the task's own; the price of a read has its own schedule, in the
+    controller.
 
     Attributes:
         consolidation: distance of semantic answers to retrievals.
@@ -67,17 +71,21 @@ class TrainingConfig(StrictConfig):
     Attributes:
         steps: optimizer steps.
         tokens_per_step: sequence length times batch size, over all processes.
-        length_curriculum: ``((step, length), ...)``: sequence length from that step on; before the first entry the task's own.
+        length_curriculum: ``((step, length), ...)``: sequence length from that step on; before the first
+            entry the task's own.
         learning_rate: peak of the trunk's learning rate (AdamW).
         fast_factor: learning rate of router, familiarity and semantic memory, relative to the trunk's.
         warmup_steps: linear warm-up.
-        decay_share: share of the steps, at the end, over which the learning rate falls to ``final_share`` of its peak (half a cosine).
+        decay_share: share of the steps, at the end, over which the learning rate falls to ``final_share`` of
+            its peak (half a cosine).
         weight_decay, clip: AdamW's decay; largest norm of the gradient.
         head_weights: factor of each head's loss, by name; 1 if absent.
         losses: factors of the other losses.
-        frozen: parts that keep what the run named in ``start_from`` has taught them: ``"trunk"``, ``"semantic"``, ``"router"`` (see
-            :mod:`torchcram.training.frozen`). A frozen router routes from the first step, without price, caution or exploration.
-        precision: ``"fp32"``; ``"bf16"`` autocast, where recurrence, router and statistics stay in fp32; ``"fp64"`` for exact comparisons.
+        frozen: parts that keep what the run named in ``start_from`` has taught them: ``"trunk"``,
+            ``"semantic"``, ``"router"`` (see :mod:`torchcram.training.frozen`). A frozen router routes from
+            the first step, without price, caution or exploration.
+        precision: ``"fp32"``; ``"bf16"`` autocast, where recurrence, router and statistics stay in fp32;
+            ``"fp64"`` for exact comparisons.
         checkpoint_every: steps between checkpoints; 0 writes the last one only.
         log_every, evaluate_every: steps between lines of the metrics, and between evaluations (0 for none).
     """
@@ -114,8 +122,8 @@ class EvaluationConfig(StrictConfig):
     Attributes:
         queries: least number of scored queries in the final evaluation.
         sequences_midway: sequences of each evaluation during training.
-        calibration_sequences: sequences on which the familiarity threshold is set at the end (disjoint from training and evaluation); 0 keeps
-            the router's own threshold.
+        calibration_sequences: sequences on which the familiarity threshold is set at the end (disjoint from
+            training and evaluation); 0 keeps the router's own threshold.
         risk_tolerance: bound on the expected share of answers that differ from the dense-read model's.
         seed: seed of the evaluation sequences, apart from training's.
     """
@@ -139,8 +147,8 @@ class RunConfig(StrictConfig):
     Attributes:
         name: used for the default folder.
         seed: fixes initial weights, training data and noise.
-        start_from: digest of the finished run (``config_hash`` of its summary) whose weights this one starts from, heads apart; its folder is
-            passed when training starts. None to start from the seed.
+        start_from: digest of the finished run (``config_hash`` of its summary) whose weights this one starts
+            from, heads apart; its folder is passed when training starts. None to start from the seed.
         task, model, controller, training, evaluation: see their classes.
     """
 
@@ -156,7 +164,10 @@ class RunConfig(StrictConfig):
     @model_validator(mode="after")
     def _frozen_parts_know_something(self) -> RunConfig:
         if self.training.frozen and self.start_from is None:
-            raise ValueError(f"training.frozen {', '.join(self.training.frozen)} would keep random weights: name the run they come from in start_from")
+            raise ValueError(
+                f"training.frozen {', '.join(self.training.frozen)} would keep random weights: "
+                "name the run they come from in start_from"
+            )
         return self
 
     @model_validator(mode="after")
@@ -166,5 +177,8 @@ class RunConfig(StrictConfig):
                 self.task.check_length(length)
         longest = max([length for _, length in self.training.length_curriculum] + [self.task.length])
         if self.training.tokens_per_step < longest:
-            raise ValueError(f"training.tokens_per_step {self.training.tokens_per_step} holds no sequence of {longest} steps")
+            raise ValueError(
+                f"training.tokens_per_step {self.training.tokens_per_step} holds no sequence of "
+                f"{longest} steps"
+            )
         return self

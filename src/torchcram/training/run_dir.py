@@ -1,7 +1,7 @@
 """A run's folder: configuration and environment first, metrics while it runs, checkpoints, the summary last.
 
-Every file is written beside itself and then renamed, so that a crash or a full disk leaves the old one; metrics are appended line by line, and
-a line cut short by a crash is dropped when the run is resumed.
+Every file is written beside itself and then renamed, so that a crash or a full disk leaves the old one;
+metrics are appended line by line, and a line cut short by a crash is dropped when the run is resumed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from typing import Any
 
 import torch
 
+from torchcram.runs.source import source_hash
 from torchcram.training.run_config import RunConfig
-from torchcram.training.source import source_hash
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
-CHECKPOINT, MODEL, ROUTE_MAP, CALIBRATION = "checkpoint", "model.safetensors", "route_map.json", "calibration.json"
+CHECKPOINT, MODEL, ROUTE_MAP, CALIBRATION = (
+    "checkpoint",
+    "model.safetensors",
+    "route_map.json",
+    "calibration.json",
+)
 # What an acquisition that other runs start from ends with, in place of a summary.
 ACQUISITION = "acquisition.json"
 
@@ -32,7 +37,8 @@ class RunDir:
 
     Args:
         path: the folder.
-        writes: False for the processes of a distributed run that leave writing to the main one: their writes do nothing.
+        writes: False for the processes of a distributed run that leave writing to the main one: their writes
+            do nothing.
     """
 
     def __init__(self, path: Path, *, writes: bool = True):
@@ -43,7 +49,8 @@ class RunDir:
         """Make the folder, or take up an existing one.
 
         Raises:
-            ValueError: if the folder holds another configuration, or the same one without ``resume``; nothing is overwritten.
+            ValueError: if the folder holds another configuration, or the same one without ``resume``; nothing
+                is overwritten.
         """
         run = cls(path)
         if run._is_blank():
@@ -53,18 +60,29 @@ class RunDir:
             run.write_json(CONFIG, config.model_dump(mode="json"))
             return run
         if not (path / CONFIG).exists():
-            raise ValueError(f"{path} exists and is not a run (it has no {CONFIG}): choose another folder with --out")
+            raise ValueError(
+                f"{path} exists and is not a run (it has no {CONFIG}): choose another folder with --out"
+            )
         if run.config() != config:
-            raise ValueError(f"{path} holds a run with another configuration: choose another folder with --out, or delete it")
+            raise ValueError(
+                f"{path} holds a run with another configuration: choose another folder with "
+                "--out, or delete it"
+            )
         if not resume:
-            done = "this run, finished: look at it with report" if (path / SUMMARY).exists() else "this run: continue it with --resume"
+            done = (
+                "this run, finished: look at it with report"
+                if (path / SUMMARY).exists()
+                else "this run: continue it with --resume"
+            )
             raise ValueError(f"{path} already holds {done}, or choose another folder with --out")
         return run
 
     def _is_blank(self) -> bool:
         """Whether the folder is new, or holds nothing but what a process killed at once leaves behind."""
         started = {ENVIRONMENT, f".{ENVIRONMENT}.draft", f".{CONFIG}.draft"}
-        return not self.path.exists() or (self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= started)
+        return not self.path.exists() or (
+            self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= started
+        )
 
     def config(self) -> RunConfig:
         """Return the run's configuration.
@@ -73,11 +91,17 @@ class RunDir:
             ValueError: if the folder is no run, or its configuration is damaged.
         """
         if not (self.path / CONFIG).is_file():
-            raise ValueError(f"{self.path} is no run: it has no {CONFIG}" if self.path.exists() else f"there is no run {self.path}")
+            raise ValueError(
+                f"{self.path} is no run: it has no {CONFIG}"
+                if self.path.exists()
+                else f"there is no run {self.path}"
+            )
         try:
             return RunConfig.parse(self.read_json(CONFIG))
         except ValueError as error:
-            raise ValueError(f"{self.path / CONFIG} does not fit this version of torchcram: {error}") from None
+            raise ValueError(
+                f"{self.path / CONFIG} does not fit this version of torchcram: {error}"
+            ) from None
 
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file of the run.
@@ -89,9 +113,13 @@ class RunDir:
         try:
             return json.loads(file.read_text())
         except FileNotFoundError:
-            raise ValueError(f"{self.path} is no finished run, {name} is missing: finish it with train --resume") from None
+            raise ValueError(
+                f"{self.path} is no finished run, {name} is missing: finish it with train --resume"
+            ) from None
         except ValueError as error:
-            raise ValueError(f"{file} is damaged ({error}): restore it from a copy, or delete the run") from None
+            raise ValueError(
+                f"{file} is damaged ({error}): restore it from a copy, or delete the run"
+            ) from None
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file, all of it or nothing."""
@@ -176,10 +204,19 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, marked if files differ; None for an installed package."""
+    """The commit of the checkout that this package runs from, marked if files differ; None for an
+    installed package.
+    """
     here = Path(__file__).parent
     try:
-        describe = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=here, capture_output=True, text=True, check=False, timeout=10)
+        describe = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return describe.stdout.strip() or None

@@ -1,8 +1,10 @@
 """Early stopping: training that ends, and decides when to route, by what held-out data say.
 
-Two stretches, each ended by patience. While everything reads, a held-out loss that no longer falls ends acquisition, from the best model so far: what has
-been learned by heart only is not consolidated. Once the router decides *and the price of a read has climbed to its bound*, the latest model that is about as
-good as the best is kept, for reads fall with time; those before still read almost everything. If the price never comes so far, the last model stays.
+Two stretches, each ended by patience. While everything reads, a held-out loss that no longer falls ends
+acquisition, from the best model so far: what has been learned by heart only is not consolidated. Once the
+router decides *and the price of a read has climbed to its bound*, the latest model that is about as good as
+the best is kept, for reads fall with time; those before still read almost everything. If the price never
+comes so far, the last model stays.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class EarlyStopping:
 
     Args:
         patience: judgements without a gain before training should stop.
-        tolerance: share by which a later model may be worse and still takes the place of an earlier one; it is no gain.
+        tolerance: share by which a later model may be worse and still takes the place of an earlier one; it
+            is no gain.
     """
 
     def __init__(self, *, patience: int, tolerance: float = 0.0):
@@ -64,30 +67,41 @@ def learn(
     seconds: float = math.inf,
     average: int = 0,
 ) -> RoutingControl:
-    """Train until the steps of the configuration are done or patience runs out; return what the model may read from now on.
+    """Train until the steps of the configuration are done or patience runs out; return what the model may
+    read from now on.
 
     Args:
         trainer: at its first step.
-        judge: held-out loss of a model, the trainer's or an average of it, under a control; None trains all the steps and keeps the last model.
+        judge: held-out loss of a model, the trainer's or an average of it, under a control; None trains all
+            the steps and keeps the last model.
         every: steps between judgements.
         patience: judgements without a gain that end a stretch.
         progress: where training is shown.
         tolerance: see :class:`EarlyStopping`; for models that route.
         seconds: after which no further step is taken.
-        average: steps over which the parameters are averaged that are judged and kept (Polyak and Juditsky 1992); 0 or 1 for those of the last step.
-            What is no parameter is always the latest.
+        average: steps over which the parameters are averaged that are judged and kept (Polyak and Juditsky
+            1992); 0 or 1 for those of the last step. What is no parameter is always the latest.
     """
     mean = _average(trainer.plain, steps=average)
-    stopping, total, end = EarlyStopping(patience=patience), trainer.config.training.steps, time.monotonic() + seconds
+    stopping, total, end = (
+        EarlyStopping(patience=patience),
+        trainer.config.training.steps,
+        time.monotonic() + seconds,
+    )
     while trainer.step < total and time.monotonic() < end:
-        control, acquiring = trainer.evaluation_control(), trainer.routes and trainer.controller.phase == "acquire"
+        control, acquiring = (
+            trainer.evaluation_control(),
+            trainer.routes and trainer.controller.phase == "acquire",
+        )
         record = trainer.train_step()
         mean.update_parameters(trainer.plain)
         progress.trained(trainer.step, record, record["phase"])
         acquired = acquiring and trainer.controller.phase != "acquire"
         if judge is None:
             continue
-        if (acquiring or _priced(trainer)) and (trainer.step % every == 0 or trainer.step == total or acquired):
+        if (acquiring or _priced(trainer)) and (
+            trainer.step % every == 0 or trainer.step == total or acquired
+        ):
             stopping.judge(judge(mean.module, control), mean.module, control)
         if acquiring and (acquired or stopping.exhausted):
             stopping.restore(trainer.plain)
@@ -105,7 +119,9 @@ def learn(
 
 
 def _average(model: nn.Module, *, steps: int) -> AveragedModel:
-    """Return an exponential average that reaches back over so many steps; while it is younger, the mean of all of its own."""
+    """Return an exponential average that reaches back over so many steps; while it is younger, the mean of
+    all of its own.
+    """
 
     def averaged(mean: Tensor, latest: Tensor, taken: Tensor | int) -> Tensor:
         return torch.lerp(mean, latest, 1 / min(int(taken) + 1, max(1, steps)))

@@ -1,4 +1,6 @@
-"""The end of a run: calibrate, evaluate on fresh sequences, and write the summary in the words of :mod:`torchcram.accounting`."""
+"""The end of a run: calibrate, evaluate on fresh sequences, and write the summary in the words of
+:mod:`torchcram.accounting`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from typing import Any
 
 from torchcram.accounting import reduction, transition_step
 from torchcram.calibration import apply_shift, has_threshold
+from torchcram.runs.clock import Clock
 from torchcram.tasks.srcd import SRCD
 from torchcram.training.checkpoint import save_weights
-from torchcram.training.clock import Clock
 from torchcram.training.evaluate import calibrate, enough_scored, evaluate, evaluation_batch, route_map
 from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_dir import CALIBRATION, MODEL, ROUTE_MAP, SUMMARY, RunDir
@@ -37,7 +39,10 @@ def evaluate_midway(trainer: Trainer) -> dict[str, Any]:
 
 
 def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
-    """Write calibration, weights, route map and, last, the summary. Every process evaluates everything; the main one writes."""
+    """Write calibration, weights, route map and, last, the summary.
+
+    Every process evaluates everything; the main one writes.
+    """
     if isinstance(trainer.task, SRCD) and has_threshold(trainer.plain) and trainer.learns_routes:
         _calibrate(trainer, run, progress)
     if run.writes:
@@ -46,14 +51,22 @@ def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgre
     control = RoutingControl() if trainer.routes else RoutingControl(reads="all")
     final = evaluate_fully(trainer, control)
     dense = evaluate_fully(trainer, RoutingControl(reads="all")) if trainer.routes else final
-    silent = evaluate_fully(trainer, RoutingControl(reads="none"), most=SILENT_QUERIES) if trainer.routes else final
-    sample = evaluation_batch(trainer.task, sequences=1, seed=trainer.config.evaluation.seed, index=0, step=trainer.step)
+    silent = (
+        evaluate_fully(trainer, RoutingControl(reads="none"), most=SILENT_QUERIES)
+        if trainer.routes
+        else final
+    )
+    sample = evaluation_batch(
+        trainer.task, sequences=1, seed=trainer.config.evaluation.seed, index=0, step=trainer.step
+    )
     run.write_json(ROUTE_MAP, route_map(trainer.plain, sample, control=control))
     run.write_json(SUMMARY, summarise(trainer, run, clock, final, dense, silent))
 
 
 def evaluate_fully(trainer: Trainer, control: RoutingControl, *, most: int | None = None) -> dict[str, Any]:
-    """Return the evaluation on at least ``evaluation.queries`` fresh queries (of any other task: scored targets of its first head), or on ``most`` if less."""
+    """Return the evaluation on at least ``evaluation.queries`` fresh queries (of any other task: scored
+    targets of its first head), or on ``most`` if less.
+    """
     queries = trainer.config.evaluation.queries
     return evaluate(
         trainer.plain,
@@ -84,8 +97,17 @@ def _calibrate(trainer: Trainer, run: RunDir, progress: TrainingProgress) -> Non
     run.write_json(CALIBRATION, asdict(found))
 
 
-def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any], dense: dict[str, Any], silent: dict[str, Any]) -> dict[str, Any]:
-    """Return the summary of a run from its final evaluation (``final``), and from evaluations with all reads forced (``dense``) and with none (``silent``)."""
+def summarise(
+    trainer: Trainer,
+    run: RunDir,
+    clock: Clock,
+    final: dict[str, Any],
+    dense: dict[str, Any],
+    silent: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the summary of a run from its final evaluation (``final``), and from evaluations with all
+    reads forced (``dense``) and with none (``silent``).
+    """
     records = [record for record in run.metrics() if record["kind"] == "train"]
     rates = [record["any_layer_read_rate"] for record in records]
     fall = reduction(
@@ -96,9 +118,27 @@ def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any]
         final_share=final["attention_share"],
     )
     scores, seconds, counts = final["accuracy"], clock.seconds(), trainer.ledger.counts
-    accuracies = {f"{name}_accuracy": scores[name] for name in ("recurring", "novel", "overridden", "unanswerable") if name in scores}
-    copied = ("any_layer_read_rate", "any_layer_used_rate", "any_layer_floor", "read_rate_by_layer", "attention_share", "attention_share_floor")
-    floors = ("mixing_flops_share", "bytes_share", "dynamics_mse", "kalman_mse", "routes_by_slice", "evaluated_queries")
+    accuracies = {
+        f"{name}_accuracy": scores[name]
+        for name in ("recurring", "novel", "overridden", "unanswerable")
+        if name in scores
+    }
+    copied = (
+        "any_layer_read_rate",
+        "any_layer_used_rate",
+        "any_layer_floor",
+        "read_rate_by_layer",
+        "attention_share",
+        "attention_share_floor",
+    )
+    floors = (
+        "mixing_flops_share",
+        "bytes_share",
+        "dynamics_mse",
+        "kalman_mse",
+        "routes_by_slice",
+        "evaluated_queries",
+    )
     return {
         "retrieval_accuracy": scores.get("query", scores.get("all")),
         **accuracies,
@@ -111,13 +151,23 @@ def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any]
         **({} if isinstance(trainer.task, SRCD) else _other_scores(final)),
         "dense_retrieval_accuracy": dense["accuracy"].get("query", dense["accuracy"].get("all")),
         "silent_retrieval_accuracy": silent["accuracy"].get("query", silent["accuracy"].get("all")),
-        **{f"silent_{name}_accuracy": silent["accuracy"][name] for name in ("recurring", "novel") if name in silent["accuracy"]},
+        **{
+            f"silent_{name}_accuracy": silent["accuracy"][name]
+            for name in ("recurring", "novel")
+            if name in silent["accuracy"]
+        },
         "dynamics_mse_all_reads": dense.get("dynamics_mse"),
-        "training_attention_share": counts["keys_computed"] / counts["keys_dense"] if counts["keys_dense"] else 0.0,
+        "training_attention_share": counts["keys_computed"] / counts["keys_dense"]
+        if counts["keys_dense"]
+        else 0.0,
         "reads_computed": counts["keys_computed"],
         "reads_counted": counts["keys_counted"],
         "acquired_at": trainer.controller.acquired_at,
-        "transition_step": transition_step([record["step"] for record in records], rates, final=final["any_layer_read_rate"]) if trainer.routes else None,
+        "transition_step": transition_step(
+            [record["step"] for record in records], rates, final=final["any_layer_read_rate"]
+        )
+        if trainer.routes
+        else None,
         "parameters": sum(parameter.numel() for parameter in trainer.plain.parameters()),
         "steps": trainer.step,
         "seconds": seconds,
@@ -131,7 +181,9 @@ def summarise(trainer: Trainer, run: RunDir, clock: Clock, final: dict[str, Any]
 
 def _other_scores(final: dict[str, Any]) -> dict[str, Any]:
     """The scores of tasks that have their own names for them."""
-    return {"accuracy": final["accuracy"]} | {name: value for name, value in final.items() if name.endswith("_mse")}
+    return {"accuracy": final["accuracy"]} | {
+        name: value for name, value in final.items() if name.endswith("_mse")
+    }
 
 
 def _batch_size(trainer: Trainer) -> int:

@@ -1,8 +1,10 @@
-"""One training run, from a configuration to its step: model, optimizer, controller, and what must be carried along.
+"""One training run, from a configuration to its step: model, optimizer, controller, and what must be carried
+along.
 
-A step draws its batch and noise from a generator keyed by (seed, step), asks the controller what may be read, takes one optimizer step, lets semantic
-memory take in what was read, and tells the controller how it went. Nothing else carries randomness, so a resumed run equals an
-uninterrupted one, and several processes equal one.
+A step draws its batch and noise from a generator keyed by (seed, step), asks the controller what may be read,
+takes one optimizer step, lets semantic memory take in what was read, and tells the controller how it went.
+Nothing else carries randomness, so a resumed run equals an uninterrupted one, and several processes equal
+one.
 """
 
 from __future__ import annotations
@@ -45,14 +47,23 @@ def build_task(config: RunConfig, task: Task | None = None) -> Task:
     """
     if isinstance(config.task, CustomTaskConfig):
         if task is None:
-            raise ValueError(f"the run learns the custom task {config.task.name!r}: pass the task object, train(config, task=...)")
+            raise ValueError(
+                f"the run learns the custom task {config.task.name!r}: pass the task object, "
+                "train(config, task=...)"
+            )
         missing = [member for member in ("input_size", "heads", "batch") if not hasattr(task, member)]
         if missing:
-            raise ValueError(f"{type(task).__name__} is no task: it lacks {', '.join(missing)} (see torchcram.tasks.base.Task)")
+            raise ValueError(
+                f"{type(task).__name__} is no task: it lacks {', '.join(missing)} (see "
+                "torchcram.tasks.base.Task)"
+            )
         return task
     assert isinstance(config.task, SRCDConfig)
     if task is not None:
-        raise ValueError(f"the run learns the built-in task {config.task.kind!r}: set task.kind to 'custom' to pass a task object")
+        raise ValueError(
+            f"the run learns the built-in task {config.task.kind!r}: set task.kind to 'custom' to "
+            "pass a task object"
+        )
     return built_in_task(config.task)
 
 
@@ -62,13 +73,23 @@ def built_in_task(config: SRCDConfig) -> SRCD:
 
 
 def build_model(config: RunConfig, task: Task) -> SequenceModel:
-    """Return the untrained model of a run, with weights drawn from its seed. ``model.mixer`` may name an encoder of whole series, too."""
+    """Return the untrained model of a run, with weights drawn from its seed.
+
+    ``model.mixer`` may name an encoder of whole series, too.
+    """
     rules = config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if rules.mixer in ENCODERS:
             size, flags = task.input_size, getattr(task, "flags", False)
-            model: SequenceModel = EncoderModel(task.heads, input_size=size, flags=flags, d_model=rules.d_model, encoder=rules.mixer, options=rules.options)
+            model: SequenceModel = EncoderModel(
+                task.heads,
+                input_size=size,
+                flags=flags,
+                d_model=rules.d_model,
+                encoder=rules.mixer,
+                options=rules.options,
+            )
         else:
             model = SequenceModel(
                 task.heads,
@@ -83,7 +104,9 @@ def build_model(config: RunConfig, task: Task) -> SequenceModel:
 
 
 def learning_rate_factor(config: RunConfig, step: int) -> float:
-    """Return the learning rate at a step over its peak: linear warm-up, constant, then half a cosine down to ``final_share``."""
+    """Return the learning rate at a step over its peak: linear warm-up, constant, then half a cosine down
+    to ``final_share``.
+    """
     rules = config.training
     warm = min(1.0, (step + 1) / max(1, rules.warmup_steps))
     tail = max(1.0, rules.decay_share * rules.steps)
@@ -100,7 +123,8 @@ class Trainer:
         accelerator: where it runs.
 
     Raises:
-        ValueError: for what only the model, the task's first batch or the number of processes can tell to be impossible.
+        ValueError: for what only the model, the task's first batch or the number of processes can tell to be
+            impossible.
     """
 
     def __init__(self, config: RunConfig, task: Task, accelerator: Accelerator):
@@ -108,7 +132,8 @@ class Trainer:
         self.plain = build_model(config, task)
         freeze(self.plain, config.training.frozen)
         groups = [
-            {**group, "lr": config.training.learning_rate * group["factor"]} for group in self.plain.parameter_groups(fast_factor=config.training.fast_factor)
+            {**group, "lr": config.training.learning_rate * group["factor"]}
+            for group in self.plain.parameter_groups(fast_factor=config.training.fast_factor)
         ]
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.training.weight_decay)
         self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)
@@ -116,12 +141,16 @@ class Trainer:
         self.routes = self.plain.routed
         self.learns_routes = self.routes and "router" not in config.training.frozen
         self.ledger = Ledger(self.plain)
-        self.exposures = ExposureCounter(patterns=config.task.patterns if isinstance(config.task, SRCDConfig) else 0)
+        self.exposures = ExposureCounter(
+            patterns=config.task.patterns if isinstance(config.task, SRCDConfig) else 0
+        )
         self.step, self.saved_step = 0, 0
         self._rehearse()
 
     def _rehearse(self) -> None:
-        """Find out what cannot work before anything is written: the batches' sizes, the first batch, the names of the heads."""
+        """Find out what cannot work before anything is written: the batches' sizes, the first batch, the
+        names of the heads.
+        """
         for step in (0, *(start for start, _ in self.config.training.length_curriculum)):
             sequences_at(self.config, step, processes=self.accelerator.num_processes)
         for name in self.config.training.head_weights:
@@ -133,7 +162,11 @@ class Trainer:
         """Return what the next step may read; mixers without a router read as they always do."""
         if self.learns_routes:
             return self.controller.control()
-        return RoutingControl(consolidate="semantic" not in self.config.training.frozen) if self.routes else RoutingControl(reads="all")
+        return (
+            RoutingControl(consolidate="semantic" not in self.config.training.frozen)
+            if self.routes
+            else RoutingControl(reads="all")
+        )
 
     def evaluation_control(self) -> RoutingControl:
         """Return what an evaluation may read now."""
@@ -145,13 +178,20 @@ class Trainer:
         """Take one optimizer step; return its losses and rates.
 
         Raises:
-            FloatingPointError: if the loss or its gradient is not finite; the model is as it was before the step.
+            FloatingPointError: if the loss or its gradient is not finite; the model is as it was before the
+                step.
         """
         if self.step in dict(self.config.training.length_curriculum):
             self.controller.harder_from(self.step)
         control, factor = self.control(), learning_rate_factor(self.config, self.step)
-        batch, noise = local_batch(self.config, self.task, self.accelerator, self.step, exploring=control.reads == "routed")
-        reference = self._reference_loss(batch) if self.learns_routes and self.controller.wants_reference(self.step) else None
+        batch, noise = local_batch(
+            self.config, self.task, self.accelerator, self.step, exploring=control.reads == "routed"
+        )
+        reference = (
+            self._reference_loss(batch)
+            if self.learns_routes and self.controller.wants_reference(self.step)
+            else None
+        )
         with self.autocast():
             output: ModelOutput = self.model(batch, control=control, noise=noise)
             losses = self.plain.task_losses(output.outputs, batch)
@@ -170,15 +210,25 @@ class Trainer:
         if self.routes:
             self.exposures.count(batch, output, routed=control.reads == "routed")
         if self.learns_routes:
-            self.controller.observe(self.step, loss=record["task_loss"], read_rate=record["any_layer_read_rate"])
-        record |= {"phase": self.controller.phase if self.learns_routes else "train", "price": control.price or 0.0, "caution": control.threshold_shift}
+            self.controller.observe(
+                self.step, loss=record["task_loss"], read_rate=record["any_layer_read_rate"]
+            )
+        record |= {
+            "phase": self.controller.phase if self.learns_routes else "train",
+            "price": control.price or 0.0,
+            "caution": control.threshold_shift,
+        }
         record |= {"learning_rate": self.config.training.learning_rate * factor}
         self.step += 1
         return record
 
     def autocast(self) -> torch.autocast:
         """Return the precision of a training pass; evaluations are in the model's own."""
-        return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=self.config.training.precision == "bf16")
+        return torch.autocast(
+            self.accelerator.device.type,
+            dtype=torch.bfloat16,
+            enabled=self.config.training.precision == "bf16",
+        )
 
     def _descend(self, loss: Tensor, factor: float) -> None:
         for group in self.optimizer.param_groups:
@@ -192,7 +242,9 @@ class Trainer:
 
     def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
         weights = self.config.training.head_weights
-        return torch.stack([head.weight * weights.get(head.name, 1.0) * losses[head.name] for head in self.plain.specs]).sum()
+        return torch.stack(
+            [head.weight * weights.get(head.name, 1.0) * losses[head.name] for head in self.plain.specs]
+        ).sum()
 
     def _side_losses(self, output: ModelOutput, control: RoutingControl, losses: dict[str, Tensor]) -> Tensor:
         """Add the blocks' own losses; each also goes, by name and summed over layers, into ``losses``."""
@@ -206,10 +258,16 @@ class Trainer:
 
     @torch.no_grad()
     def _reference_loss(self, batch: Batch) -> float:
-        """Return the smaller task loss of two passes: all reads forced, and a read for every token in need. Their reads count as training cost."""
+        """Return the smaller task loss of two passes: all reads forced, and a read for every token in need.
+
+        Their reads count as training cost.
+        """
         self.model.eval()
         losses = {}
-        for name, control in (("all reads", RoutingControl(reads="all")), ("needed reads", RoutingControl(threshold_shift=NEVER_FAMILIAR))):
+        for name, control in (
+            ("all reads", RoutingControl(reads="all")),
+            ("needed reads", RoutingControl(threshold_shift=NEVER_FAMILIAR)),
+        ):
             with self.autocast():
                 output = self.model(batch, control=control)
                 losses[name] = self._weighted(self.plain.task_losses(output.outputs, batch))
@@ -227,8 +285,14 @@ class Trainer:
         return averages
 
     def _stop(self, reason: str) -> None:
-        kept = f"the checkpoint after {self.saved_step} steps is kept" if self.saved_step else "there is no checkpoint yet"
-        raise FloatingPointError(f"training stopped at step {self.step}: {reason}; {kept}. Try a smaller training.learning_rate")
+        kept = (
+            f"the checkpoint after {self.saved_step} steps is kept"
+            if self.saved_step
+            else "there is no checkpoint yet"
+        )
+        raise FloatingPointError(
+            f"training stopped at step {self.step}: {reason}; {kept}. Try a smaller training.learning_rate"
+        )
 
     def save(self, run: RunDir, *, seconds: float) -> None:
         """Write a checkpoint; all processes must call it."""
@@ -250,7 +314,12 @@ class Trainer:
             ValueError: if the checkpoint is damaged, or of an acquisition that this run does not share.
         """
         shared = acquisition_of(self.config)
-        state = load_checkpoint(acquisition / CHECKPOINT, self.model, self.optimizer, expected={"config_hash": shared and shared.digest()})
+        state = load_checkpoint(
+            acquisition / CHECKPOINT,
+            self.model,
+            self.optimizer,
+            expected={"config_hash": shared and shared.digest()},
+        )
         self._take(state)
         self.controller.take_over(state["controller"])
         return float(state["seconds"])
@@ -265,7 +334,10 @@ class Trainer:
         found = source.config().digest()
         source.read_json(SUMMARY)
         if found != self.config.start_from:
-            raise ValueError(f"{folder} holds the run {found}, but start_from is {self.config.start_from!r}: pass the folder of that run")
+            raise ValueError(
+                f"{folder} holds the run {found}, but start_from is {self.config.start_from!r}: "
+                "pass the folder of that run"
+            )
         load_body(folder / MODEL, self.plain, fresh=HEADS)
 
     def load(self, run: RunDir) -> float:

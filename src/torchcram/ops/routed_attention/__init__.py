@@ -1,7 +1,7 @@
 """Causal attention for a chosen subset of queries.
 
-``reference`` defines it; ``gathered`` (at once or in blocks), ``tiled``, ``triton`` (on GPUs) and (for a single step) ``rows`` compute the chosen ones only,
-and ``choice`` picks among them; ``dense`` is for export.
+``reference`` defines it; ``gathered`` (at once or in blocks), ``tiled``, ``triton`` (on GPUs) and (for a
+single step) ``rows`` compute the chosen ones only, and ``choice`` picks among them; ``dense`` is for export.
 """
 
 from torchcram.ops.routed_attention.choice import routed_attention, routed_attention_lse

@@ -1,4 +1,7 @@
-"""Routed attention without routing: every query attends, and the selected ones are kept. For export, where no shape may depend on the data."""
+"""Routed attention without routing: every query attends, and the selected ones are kept.
+
+For export, where no shape may depend on the data.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,11 @@ def dense_attention(
     window: int | None = None,
 ) -> Float[Tensor, "batch heads time d_head"]:
     """Return what :func:`torchcram.ops.routed_attention.routed_attention_reference` returns."""
-    end = torch.as_tensor(offset, device=query.device).view(-1, 1) + torch.arange(query.shape[2], device=query.device)
+    end = torch.as_tensor(offset, device=query.device).view(-1, 1) + torch.arange(
+        query.shape[2], device=query.device
+    )
     visible = visible_entries(end, key.shape[2], window)[:, None]
-    return scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=1.0, enable_gqa=True) * selected[:, None, :, None]
+    return (
+        scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=1.0, enable_gqa=True)
+        * selected[:, None, :, None]
+    )

@@ -1,6 +1,9 @@
-"""Routed attention as library calls: packed queries, a mask over the memory. Best for short memories, for narrow heads, and on accelerators.
+"""Routed attention as library calls: packed queries, a mask over the memory.
 
-Packed queries stand in the order of their steps. So a block of them need not see the whole memory, only as far as its last query does.
+Best for short memories, for narrow heads, and on accelerators.
+
+Packed queries stand in the order of their steps. So a block of them need not see the whole memory, only as
+far as its last query does.
 """
 
 from __future__ import annotations
@@ -42,4 +45,6 @@ def gathered_attention(
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int | None) -> Tensor:
-    return scaled_dot_product_attention(query, key, value, attn_mask=visible_entries(end, key.shape[2], window)[:, None], scale=1.0)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=visible_entries(end, key.shape[2], window)[:, None], scale=1.0
+    )

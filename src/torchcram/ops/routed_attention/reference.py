@@ -1,9 +1,10 @@
 """The definition of routed attention, one query at a time.
 
-Query ``t`` reads what was written *before* it: the null entry at index 0, always, and of the others the last ``window`` ones (all if None).
-``offset`` entries (the null entry among them), in sequence ``b`` ``offset[b]`` of them, were in memory before the first query's step. Reading strictly
-earlier entries leaves a token's own content to the residual stream, and gives the first token something to read. Neighbouring query heads may share
-a head of keys and values (grouped-query attention, Ainslie et al. 2023).
+Query ``t`` reads what was written *before* it: the null entry at index 0, always, and of the others the last
+``window`` ones (all if None). ``offset`` entries (the null entry among them), in sequence ``b`` ``offset[b]``
+of them, were in memory before the first query's step. Reading strictly earlier entries leaves a token's own
+content to the residual stream, and gives the first token something to read. Neighbouring query heads may
+share a head of keys and values (grouped-query attention, Ainslie et al. 2023).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def routed_attention_reference(
     offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads time d_head"]:
-    """Return softmax attention of the selected queries (scores are ``query . key``, already scaled), zero for the others."""
+    """Return softmax attention of the selected queries (scores are ``query . key``, already scaled), zero
+    for the others.
+    """
     key, value = (tensor.repeat_interleave(query.shape[1] // key.shape[1], 1) for tensor in (key, value))
     output = torch.zeros_like(query)
     for row, t in selected.nonzero().tolist():

@@ -1,6 +1,7 @@
 """Routed attention of one step: sequence by sequence, over views of their entries. For decoding.
 
-A sequence that does not read costs nothing, and nothing is copied: picking the reading sequences by index would move as many bytes as their reads.
+A sequence that does not read costs nothing, and nothing is copied: picking the reading sequences by index
+would move as many bytes as their reads.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ def row_attention(
     offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads rows d_head"]:
-    """Return what :func:`torchcram.ops.routed_attention.routed_attention_reference` returns, for a single step, of which a head may have several ``rows``."""
+    """Return what :func:`torchcram.ops.routed_attention.routed_attention_reference` returns, for a single
+    step, of which a head may have several ``rows``.
+    """
     ends = [offset] * len(query) if isinstance(offset, int) else offset.tolist()
     none = torch.zeros_like(query[:1])
     found = [
-        _one(query[row : row + 1], key[row : row + 1, :, :end], value[row : row + 1, :, :end], window) if reads else none
+        _one(query[row : row + 1], key[row : row + 1, :, :end], value[row : row + 1, :, :end], window)
+        if reads
+        else none
         for row, (end, reads) in enumerate(zip(ends, selected[:, 0].tolist(), strict=True))
     ]
     return torch.cat(found) if found else torch.zeros_like(query)

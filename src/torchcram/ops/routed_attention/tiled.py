@@ -1,9 +1,11 @@
 """Routed attention in tiles that stay in cache: blocks of selected queries over tiles of keys.
 
-The softmax is kept by a running maximum (Milakov & Gimelshein 2018), as in FlashAttention (Dao et al. 2022). Queries are packed in the order of
-their steps, so a tile of keys is read by a range of them only: those after it, and, with a window, not too far after it. Scores
-never exist for more than one block and one tile; backward recomputes them from the log-sum-exp.
-Legend: ``rows`` = batch x heads; ``packed`` selected queries of each row; ``end`` = number of entries written before a query's step.
+The softmax is kept by a running maximum (Milakov & Gimelshein 2018), as in FlashAttention (Dao et al. 2022).
+Queries are packed in the order of their steps, so a tile of keys is read by a range of them only: those after
+it, and, with a window, not too far after it. Scores never exist for more than one block and one tile;
+backward recomputes them from the log-sum-exp.
+Legend: ``rows`` = batch x heads; ``packed`` selected queries of each row; ``end`` = number of entries written
+before a query's step.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# Scores held at once (all rows of a block and a tile), fewest and most queries of a block: measured on CPU, see benchmarks/.
+# Scores held at once (all rows of a block and a tile), fewest and most queries of a block: measured on CPU,
+# see benchmarks/.
 SCORES = 2**20
 SHORTEST, LARGEST = 128, 256
 
@@ -26,7 +29,8 @@ SHORTEST, LARGEST = 128, 256
 class Tile:
     """Packed queries ``first`` to ``last - 1`` against entries ``start`` to ``stop - 1``.
 
-    ``hidden`` is where a query must not see an entry, for as many of the first queries as do not see the whole tile; None if all do.
+    ``hidden`` is where a query must not see an entry, for as many of the first queries as do not see the
+    whole tile; None if all do.
     """
 
     first: int
@@ -58,7 +62,12 @@ def tiles(end: Int[Tensor, "batch packed"], *, length: int, heads: int, window: 
         tile
         for first in range(0, packed, block)
         for start, stop in _spans(min(length, latest[min(first + block, packed) - 1]), span, window)
-        if (tile := _tile(end, earliest, latest, range(first, min(first + block, packed)), start, stop, window)) is not None
+        if (
+            tile := _tile(
+                end, earliest, latest, range(first, min(first + block, packed)), start, stop, window
+            )
+        )
+        is not None
     ]
 
 
@@ -71,20 +80,35 @@ def _spans(length: int, span: int, window: int | None) -> Iterator[tuple[int, in
         yield start, min(start + span, length)
 
 
-def _tile(end: Tensor, earliest: list[int], latest: list[int], block: range, start: int, stop: int, window: int | None) -> Tile | None:
-    """Return the tile cut down to the queries of the block that see a part of it, in any row; None if none does. The ends never fall along a row."""
+def _tile(
+    end: Tensor,
+    earliest: list[int],
+    latest: list[int],
+    block: range,
+    start: int,
+    stop: int,
+    window: int | None,
+) -> Tile | None:
+    """Return the tile cut down to the queries of the block that see a part of it, in any row; None if none
+    does. The ends never fall along a row.
+    """
     low, high = bisect_right(latest, start, block.start, block.stop), block.stop
-    # From the left the queries that came before the tile was full, from the right those for which some of it is too old.
+    # From the left the queries that came before the tile was full, from the right those for which some of it
+    # is too old.
     edge = bisect_left(earliest, stop, low, high)
     if window is not None and start > 0:
         high = bisect_left(earliest, stop + window, low, high)
         edge = high if bisect_right(latest, start + window, low, high) < high else min(edge, high)
     if low == high:
         return None
-    return Tile(low, high, start, stop, None if edge == low else _hidden(end[:, low:edge, None], start, stop, window))
+    return Tile(
+        low, high, start, stop, None if edge == low else _hidden(end[:, low:edge, None], start, stop, window)
+    )
 
 
-def _hidden(end: Int[Tensor, "batch edge 1"], start: int, stop: int, window: int | None) -> Bool[Tensor, "batch edge entries"]:
+def _hidden(
+    end: Int[Tensor, "batch edge 1"], start: int, stop: int, window: int | None
+) -> Bool[Tensor, "batch edge entries"]:
     entry = torch.arange(start, stop, device=end.device)
     hidden = entry >= end
     return hidden if window is None or start == 0 else hidden | (entry < end - window)
@@ -98,7 +122,9 @@ def tiled_attention(
     *,
     window: int | None = None,
 ) -> tuple[Float[Tensor, "batch heads packed d_head"], Float[Tensor, "batch heads packed"]]:
-    """Attend from packed queries; return outputs and the log-sum-exp of their scores. Gradients flow through both.
+    """Attend from packed queries; return outputs and the log-sum-exp of their scores.
+
+    Gradients flow through both.
 
     Args:
         query: packed queries, already scaled, each row in the order of its steps.
@@ -112,7 +138,9 @@ def tiled_attention(
 
 class _Tiled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int | None
+    ) -> tuple[Tensor, Tensor]:
         plan = tiles(end, length=key.shape[2], heads=query.shape[1], window=window)
         output, lse = _forward(query, key, value, plan)
         ctx.save_for_backward(query, key, value, output, lse)
@@ -131,8 +159,13 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, plan: list[Tile]) -> tup
     norm, highest = total.new_zeros(*query.shape[:3], 1), total.new_full((*query.shape[:3], 1), -torch.inf)
     for tile in plan:
         scores = _scores(query, key, tile).to(wide)
-        before, most, sums = highest[:, :, tile.queries], scores.amax(-1, keepdim=True), norm[:, :, tile.queries]
-        # A finite floor: a query that sees nothing of this tile, nor of any before, must not give infinity minus infinity.
+        before, most, sums = (
+            highest[:, :, tile.queries],
+            scores.amax(-1, keepdim=True),
+            norm[:, :, tile.queries],
+        )
+        # A finite floor: a query that sees nothing of this tile, nor of any before, must not give infinity
+        # minus infinity.
         most = torch.maximum(before, most).clamp_min_(torch.finfo(wide).min)
         weights, fade = scores.sub_(most).exp_(), before.sub(most).exp_()
         sums.mul_(fade).add_(weights.sum(-1, keepdim=True))
@@ -142,15 +175,30 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, plan: list[Tile]) -> tup
 
 
 def _backward(
-    query: Tensor, key: Tensor, value: Tensor, output: Tensor, lse: Tensor, grad: Tensor, grad_lse: Tensor, plan: list[Tile]
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    grad: Tensor,
+    grad_lse: Tensor,
+    plan: list[Tile],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad_query, grad_key, grad_value = (torch.zeros(tensor.shape, dtype=lse.dtype, device=lse.device) for tensor in (query, key, value))
+    grad_query, grad_key, grad_value = (
+        torch.zeros(tensor.shape, dtype=lse.dtype, device=lse.device) for tensor in (query, key, value)
+    )
     own = (grad.to(lse.dtype) * output.to(lse.dtype)).sum(-1) - grad_lse
     for tile in plan:
         mine, theirs = tile.queries, tile.entries
         weights = _scores(query, key, tile).to(lse.dtype).sub_(lse[:, :, mine, None]).exp_()
         grad_value[:, :, theirs] += weights.to(grad.dtype).mT @ grad[:, :, mine]
-        slope = (grad[:, :, mine] @ value[:, :, theirs].mT).to(lse.dtype).sub_(own[:, :, mine, None]).mul_(weights).to(query.dtype)
+        slope = (
+            (grad[:, :, mine] @ value[:, :, theirs].mT)
+            .to(lse.dtype)
+            .sub_(own[:, :, mine, None])
+            .mul_(weights)
+            .to(query.dtype)
+        )
         grad_query[:, :, mine] += slope @ key[:, :, theirs]
         grad_key[:, :, theirs] += slope.mT @ query[:, :, mine]
     return grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype)

@@ -1,8 +1,10 @@
-"""Routed attention as Triton kernels: tiles as in ``tiled``, but on a GPU, with the memory split among programs so that few queries fill the device.
+"""Routed attention as Triton kernels: tiles as in ``tiled``, but on a GPU, with the memory split among
+programs so that few queries fill the device.
 
-Needs the package ``triton`` (extra ``kernels``); imported only where it is used. The null entry starts every softmax (forward) or is handled in PyTorch
-(backward), so that with a window the kernels walk over the window alone. Splits are merged by their log-sum-exp, as in flash decoding (Dao et al. 2023).
-Kernels are tested without a GPU under ``TRITON_INTERPRET=1``: ``make test-kernels``. Legend: ``row`` = one head of one sequence.
+Needs the package ``triton`` (extra ``kernels``); imported only where it is used. The null entry starts every
+softmax (forward) or is handled in PyTorch (backward), so that with a window the kernels walk over the window
+alone. Splits are merged by their log-sum-exp, as in flash decoding (Dao et al. 2023). Kernels are tested
+without a GPU under ``TRITON_INTERPRET=1``: ``make test-kernels``. Legend: ``row`` = one head of one sequence.
 """
 
 from __future__ import annotations
@@ -31,13 +33,18 @@ def triton_attention(
     window: int | None = None,
     splits: int | None = None,
 ) -> tuple[Float[Tensor, "batch heads packed d_head"], Float[Tensor, "batch heads packed"]]:
-    """Return what :func:`torchcram.ops.routed_attention.tiled.tiled_attention` returns. ``splits``: parts of the memory; chosen by the device if None."""
+    """Return what :func:`torchcram.ops.routed_attention.tiled.tiled_attention` returns.
+
+    ``splits``: parts of the memory; chosen by the device if None.
+    """
     return _Attention.apply(query, key, value, end, window or 0, splits)
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int, splits: int | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int, splits: int | None
+    ) -> tuple[Tensor, Tensor]:
         query, key, value, end = (tensor.contiguous() for tensor in (query, key, value, end.int()))
         splits = splits or _splits(query, key)
         output, lse = _forward(query, key, value, end, window, splits)
@@ -58,7 +65,9 @@ def _splits(query: Tensor, key: Tensor) -> int:
     """Return in how many parts the memory is read, so that every multiprocessor has work."""
     processors = torch.cuda.get_device_properties(query.device).multi_processor_count if query.is_cuda else 1
     programs = max(1, triton.cdiv(query.shape[2], BLOCK_QUERIES) * query.shape[0] * query.shape[1])
-    return max(1, min(triton.cdiv(PROGRAMS * processors, programs), triton.cdiv(key.shape[2], SHORTEST_SPLIT)))
+    return max(
+        1, min(triton.cdiv(PROGRAMS * processors, programs), triton.cdiv(key.shape[2], SHORTEST_SPLIT))
+    )
 
 
 def _sizes(query: Tensor, key: Tensor, window: int, splits: int) -> dict[str, Any]:
@@ -79,10 +88,15 @@ def _sizes(query: Tensor, key: Tensor, window: int, splits: int) -> dict[str, An
     }
 
 
-def _forward(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int, splits: int) -> tuple[Tensor, Tensor]:
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int, splits: int
+) -> tuple[Tensor, Tensor]:
     batch, heads, packed, _ = query.shape
     wide = torch.promote_types(query.dtype, torch.float32)
-    output, lse = query.new_empty((splits, *query.shape), dtype=wide), query.new_empty((splits, *query.shape[:3]), dtype=wide)
+    output, lse = (
+        query.new_empty((splits, *query.shape), dtype=wide),
+        query.new_empty((splits, *query.shape[:3]), dtype=wide),
+    )
     if output.numel():
         grid = (batch * heads, triton.cdiv(packed, BLOCK_QUERIES), splits)
         with torch.cuda.device_of(query):
@@ -92,7 +106,15 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int
 
 
 def _backward(
-    query: Tensor, key: Tensor, value: Tensor, end: Tensor, lse: Tensor, own: Tensor, grad: Tensor, window: int, splits: int
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    end: Tensor,
+    lse: Tensor,
+    own: Tensor,
+    grad: Tensor,
+    window: int,
+    splits: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, heads, packed, _ = query.shape
     parts = lse.new_zeros((splits, *query.shape))
@@ -104,7 +126,9 @@ def _backward(
             of_queries = (batch * heads, triton.cdiv(packed, BLOCK_QUERIES), splits)
             _query_kernel[of_queries](query, key, value, end, lse, own, grad, parts, **sizes)
             of_entries = (batch * heads, first.shape[1])
-            _memory_kernel[of_entries](query, key, value, end, lse, own, grad, grad_key, grad_value, first, last, **sizes)
+            _memory_kernel[of_entries](
+                query, key, value, end, lse, own, grad, grad_key, grad_value, first, last, **sizes
+            )
     grad_query = parts.sum(0)
     # The null entry, which everybody sees.
     wide = [tensor.to(lse.dtype) for tensor in (query, grad, key[:, :, :1], value[:, :, :1])]
@@ -117,10 +141,20 @@ def _backward(
 
 
 def _readers(end: Tensor, length: int, window: int) -> tuple[Tensor, Tensor]:
-    """Return, for each block of entries, the packed queries that see a part of it: from the first up to (not with) the last. ``end`` never falls."""
-    starts = torch.arange(0, length, BLOCK_ENTRIES, device=end.device, dtype=end.dtype).expand(end.shape[0], -1).contiguous()
+    """Return, for each block of entries, the packed queries that see a part of it: from the first up to
+    (not with) the last. ``end`` never falls.
+    """
+    starts = (
+        torch.arange(0, length, BLOCK_ENTRIES, device=end.device, dtype=end.dtype)
+        .expand(end.shape[0], -1)
+        .contiguous()
+    )
     first = torch.searchsorted(end, starts, right=True)
-    last = torch.full_like(first, end.shape[1]) if window == 0 else torch.searchsorted(end, starts + BLOCK_ENTRIES + window)
+    last = (
+        torch.full_like(first, end.shape[1])
+        if window == 0
+        else torch.searchsorted(end, starts + BLOCK_ENTRIES + window)
+    )
     return first.int(), last.int()
 
 
@@ -155,7 +189,9 @@ def _forward_kernel(
     is_first = split == 0
     highest = tl.where(is_first, tl.sum(asked.to(WIDE) * null_key[None, :].to(WIDE), 1), -1.0e30)
     norm = tl.where(is_first, 1.0, 0.0).to(WIDE) + tl.zeros([BLOCK_QUERIES], WIDE)
-    total = tl.where(is_first, null_value[None, :].to(WIDE), 0.0) + tl.zeros([BLOCK_QUERIES, BLOCK_SIZE], WIDE)
+    total = tl.where(is_first, null_value[None, :].to(WIDE), 0.0) + tl.zeros(
+        [BLOCK_QUERIES, BLOCK_SIZE], WIDE
+    )
     start, stop = _range(ends, real, split, span, length, WINDOW)
     for begin in range(start, stop, BLOCK_ENTRIES):
         entry = begin + tl.arange(0, BLOCK_ENTRIES)
@@ -167,7 +203,9 @@ def _forward_kernel(
         most = tl.maximum(highest, tl.max(scores, 1))
         weights, fade = tl.where(seen, tl.exp(scores - most[:, None]), 0.0), tl.exp(highest - most)
         norm = norm * fade + tl.sum(weights, 1)
-        total = total * fade[:, None] + tl.dot(weights.to(values.dtype), values, input_precision=PRECISION).to(WIDE)
+        total = total * fade[:, None] + tl.dot(
+            weights.to(values.dtype), values, input_precision=PRECISION
+        ).to(WIDE)
         highest = most
     place = split.to(tl.int64) * tl.num_programs(0) * packed + row * packed + m
     some = tl.where(norm > 0, norm, 1.0)
@@ -216,7 +254,9 @@ def _query_kernel(
         values = tl.load(value + (row * length + entry[:, None]) * SIZE + d, mask=there, other=0.0)
         scores = tl.dot(asked, tl.trans(keys), input_precision=PRECISION).to(WIDE)
         weights = tl.exp(tl.where(_seen(entry, ends, stop, WINDOW), scores - level[:, None], -1.0e30))
-        slope = weights * (tl.dot(above, tl.trans(values), input_precision=PRECISION).to(WIDE) - mine[:, None])
+        slope = weights * (
+            tl.dot(above, tl.trans(values), input_precision=PRECISION).to(WIDE) - mine[:, None]
+        )
         total += tl.dot(slope.to(keys.dtype), keys, input_precision=PRECISION).to(WIDE)
     place = split.to(tl.int64) * tl.num_programs(0) * packed + row * packed + m
     tl.store(parts + place[:, None] * SIZE + d, total, mask=real[:, None] & inside)
@@ -254,19 +294,28 @@ def _memory_kernel(
     there = (entry < length)[:, None] & inside
     at = (row * length + entry[:, None]) * SIZE + d
     keys, values = tl.load(key + at, mask=there, other=0.0), tl.load(value + at, mask=there, other=0.0)
-    sum_keys, sum_values = tl.zeros([BLOCK_ENTRIES, BLOCK_SIZE], WIDE), tl.zeros([BLOCK_ENTRIES, BLOCK_SIZE], WIDE)
+    sum_keys, sum_values = (
+        tl.zeros([BLOCK_ENTRIES, BLOCK_SIZE], WIDE),
+        tl.zeros([BLOCK_ENTRIES, BLOCK_SIZE], WIDE),
+    )
     readers = (row // heads) * tl.num_programs(1) + block
     for begin in range(tl.load(first + readers), tl.load(last + readers), BLOCK_QUERIES):
         m = begin + tl.arange(0, BLOCK_QUERIES)
         real = m < packed
-        asked = tl.load(query + (row * packed + m[:, None]) * SIZE + d, mask=real[:, None] & inside, other=0.0)
+        asked = tl.load(
+            query + (row * packed + m[:, None]) * SIZE + d, mask=real[:, None] & inside, other=0.0
+        )
         above = tl.load(grad + (row * packed + m[:, None]) * SIZE + d, mask=real[:, None] & inside, other=0.0)
         ends = tl.load(end + (row // heads) * packed + m, mask=real, other=1)
         level = tl.load(lse + row * packed + m, mask=real, other=0.0)
         mine = tl.load(own + row * packed + m, mask=real, other=0.0)
         scores = tl.dot(asked, tl.trans(keys), input_precision=PRECISION).to(WIDE)
-        weights = tl.exp(tl.where(_seen(entry, ends, length, WINDOW) & real[:, None], scores - level[:, None], -1.0e30))
-        slope = weights * (tl.dot(above, tl.trans(values), input_precision=PRECISION).to(WIDE) - mine[:, None])
+        weights = tl.exp(
+            tl.where(_seen(entry, ends, length, WINDOW) & real[:, None], scores - level[:, None], -1.0e30)
+        )
+        slope = weights * (
+            tl.dot(above, tl.trans(values), input_precision=PRECISION).to(WIDE) - mine[:, None]
+        )
         sum_values += tl.dot(tl.trans(weights).to(above.dtype), above, input_precision=PRECISION).to(WIDE)
         sum_keys += tl.dot(tl.trans(slope).to(asked.dtype), asked, input_precision=PRECISION).to(WIDE)
     tl.store(grad_key + at, sum_keys, mask=there)
@@ -276,8 +325,13 @@ def _memory_kernel(
 @triton.jit
 @no_type_check
 def _range(ends, real, split, span, length, WINDOW: tl.constexpr):
-    """Return the entries of a split that some query of the block sees, the null entry apart: from the first up to (not with) the last."""
-    start, stop = tl.maximum(split * span, 1), tl.minimum(tl.minimum((split + 1) * span, length), tl.max(ends))
+    """Return the entries of a split that some query of the block sees, the null entry apart: from the
+    first up to (not with) the last.
+    """
+    start, stop = (
+        tl.maximum(split * span, 1),
+        tl.minimum(tl.minimum((split + 1) * span, length), tl.max(ends)),
+    )
     if WINDOW > 0:
         start = tl.maximum(start, tl.min(tl.where(real, ends, length)) - WINDOW)
     return start, stop

@@ -1,4 +1,6 @@
-"""Gated linear recurrence: ``reference`` is the definition, ``chunked`` the fast form that the library uses, ``triton`` its kernel for GPUs."""
+"""Gated linear recurrence: ``reference`` is the definition, ``chunked`` the fast form that the library
+uses, ``triton`` its kernel for GPUs.
+"""
 
 from torchcram.ops.scan.chunked import scan, scan_planes
 from torchcram.ops.scan.reference import scan_reference

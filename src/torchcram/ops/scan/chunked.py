@@ -1,8 +1,11 @@
-"""The gated linear recurrence in few sequential steps (some 25 for each factor of 25 in T), for values and gradients, with memory linear in T.
+"""The gated linear recurrence in few sequential steps (some 25 for each factor of 25 in T), for values and
+gradients, with memory linear in T.
 
-Time is cut into chunks. All chunks run in parallel from a zero state (one loop over the position inside a chunk); from chunk to chunk the state follows
-the same recurrence, with the chunks' products as decays, so that the carrying is a shorter scan. No division and no logarithm: nothing overflows, however
-long the gap or strong the decay. The gradient of a linear recurrence is the same recurrence run backwards. Complex numbers are computed as two real
+Time is cut into chunks. All chunks run in parallel from a zero state (one loop over the position inside a
+chunk); from chunk to chunk the state follows the same recurrence, with the chunks' products as decays, so
+that the carrying is a shorter scan. No division and no logarithm: nothing overflows, however long the gap or
+strong the decay. The gradient of a linear recurrence is the same recurrence run backwards. Complex numbers
+are computed as two real
 *planes*: PyTorch has no vectorised complex multiply-add on CPU.
 """
 
@@ -27,7 +30,9 @@ Planes = tuple[Tensor, ...]
 
 
 def scan(
-    decay: Inexact[Tensor, "batch time state"], inputs: Inexact[Tensor, "batch time state"], initial: Inexact[Tensor, "batch state"]
+    decay: Inexact[Tensor, "batch time state"],
+    inputs: Inexact[Tensor, "batch time state"],
+    initial: Inexact[Tensor, "batch state"],
 ) -> Inexact[Tensor, "batch time state"]:
     """Fast form of :func:`torchcram.ops.scan.scan_reference`: same arguments, same result, same gradients."""
     states = scan_planes(_planes(decay), _planes(inputs), _planes(initial))
@@ -35,7 +40,9 @@ def scan(
 
 
 def scan_planes(decay: Planes, inputs: Planes, initial: Planes) -> Planes:
-    """Return the states as planes of those of :func:`scan`: callers that have the parts at hand need not join and part them."""
+    """Return the states as planes of those of :func:`scan`: callers that have the parts at hand need not
+    join and part them.
+    """
     if not torch.is_grad_enabled():
         return tuple(runner(inputs[0])(decay, inputs, initial))
     return tuple(_Scan.apply(*decay, *inputs, *initial))
@@ -53,17 +60,27 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> Planes:
         decay, states, initial = _thirds(ctx.saved_tensors)
-        # d loss / d s_t collects what s_t contributes to itself and, through decay_{t+1}, to every later state.
-        following = _conjugate(tuple(torch.cat([plane[:, 1:], torch.zeros_like(plane[:, :1])], 1) for plane in decay))
-        grad_inputs = runner(grad[0])(following, grad, tuple(torch.zeros_like(plane) for plane in initial), backwards=True)
-        before = tuple(torch.cat([start[:, None], plane[:, :-1]], 1) for start, plane in zip(initial, states, strict=True))
+        # d loss / d s_t collects what s_t contributes to itself and, through decay_{t+1}, to every later
+        # state.
+        following = _conjugate(
+            tuple(torch.cat([plane[:, 1:], torch.zeros_like(plane[:, :1])], 1) for plane in decay)
+        )
+        grad_inputs = runner(grad[0])(
+            following, grad, tuple(torch.zeros_like(plane) for plane in initial), backwards=True
+        )
+        before = tuple(
+            torch.cat([start[:, None], plane[:, :-1]], 1)
+            for start, plane in zip(initial, states, strict=True)
+        )
         first, own = (tuple(plane[:, :1] for plane in planes) for planes in (grad_inputs, decay))
         grad_initial = tuple(plane.sum(1) for plane in _product(first, _conjugate(own)))
         return *_product(grad_inputs, _conjugate(before)), *grad_inputs, *grad_initial
 
 
 def runner(plane: Tensor) -> Callable[..., Planes]:
-    """Return what computes the states: the Triton kernel on a GPU, where its package is installed, else :func:`run`."""
+    """Return what computes the states: the Triton kernel on a GPU, where its package is installed, else
+    :func:`run`.
+    """
     if not kernels_for(plane):
         return run
     from torchcram.ops.scan import triton
@@ -72,7 +89,9 @@ def runner(plane: Tensor) -> Callable[..., Planes]:
 
 
 def run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = False) -> Planes:
-    """Return all states; ``backwards`` runs from the last step to the first: ``s_t = decay_t s_{t+1} + inputs_t``."""
+    """Return all states; ``backwards`` runs from the last step to the first: ``s_t = decay_t s_{t+1} +
+    inputs_t``.
+    """
     time = inputs[0].shape[1]
     if time == 0:
         return tuple(plane.clone() for plane in inputs)
@@ -85,7 +104,11 @@ def run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = Fal
         _add_product(_at(states, t), _at(product, t), _at(states, last))
         _multiply(_at(product, t), _at(product, last))
     carried = run(_at(product, order[-1]), _at(states, order[-1]), initial, backwards=backwards)
-    _add_product(states, product, tuple(plane[:, :, None] for plane in _entering(carried, initial, backwards=backwards)))
+    _add_product(
+        states,
+        product,
+        tuple(plane[:, :, None] for plane in _entering(carried, initial, backwards=backwards)),
+    )
     return tuple(plane.flatten(1, 2)[:, :time] for plane in states)
 
 
@@ -103,8 +126,13 @@ def _one_by_one(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bo
 def _entering(carried: Planes, initial: Planes, *, backwards: bool) -> Planes:
     """Return the state that enters each chunk: that after the one before it, in the direction of the walk."""
     if backwards:
-        return tuple(torch.cat([plane[:, 1:], start[:, None]], 1) for plane, start in zip(carried, initial, strict=True))
-    return tuple(torch.cat([start[:, None], plane[:, :-1]], 1) for plane, start in zip(carried, initial, strict=True))
+        return tuple(
+            torch.cat([plane[:, 1:], start[:, None]], 1)
+            for plane, start in zip(carried, initial, strict=True)
+        )
+    return tuple(
+        torch.cat([start[:, None], plane[:, :-1]], 1) for plane, start in zip(carried, initial, strict=True)
+    )
 
 
 def _planes(numbers: Tensor) -> Planes:
@@ -117,7 +145,9 @@ def _thirds(planes: Planes) -> tuple[Planes, Planes, Planes]:
 
 
 def _chunks(planes: Planes, chunk: int, *, filled: float) -> Planes:
-    """Return fresh planes ``[batch, chunks, chunk, state]``, filled up at the end with a number that is real."""
+    """Return fresh planes ``[batch, chunks, chunk, state]``, filled up at the end with a number that is
+    real.
+    """
     shape = (planes[0].shape[0], -(-planes[0].shape[1] // chunk) * chunk, planes[0].shape[2])
     fresh = tuple(plane.new_full(shape, filled if part == 0 else 0.0) for part, plane in enumerate(planes))
     for whole, plane in zip(fresh, planes, strict=True):

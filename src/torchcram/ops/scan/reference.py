@@ -8,9 +8,13 @@ from torch import Tensor
 
 
 def scan_reference(
-    decay: Inexact[Tensor, "batch time state"], inputs: Inexact[Tensor, "batch time state"], initial: Inexact[Tensor, "batch state"]
+    decay: Inexact[Tensor, "batch time state"],
+    inputs: Inexact[Tensor, "batch time state"],
+    initial: Inexact[Tensor, "batch state"],
 ) -> Inexact[Tensor, "batch time state"]:
-    """Return all states of ``s_t = decay_t s_{t-1} + inputs_t`` with ``s_{-1} = initial``; real or complex, elementwise in ``state``."""
+    """Return all states of ``s_t = decay_t s_{t-1} + inputs_t`` with ``s_{-1} = initial``; real or
+    complex, elementwise in ``state``.
+    """
     state, states = initial, []
     for t in range(decay.shape[1]):
         state = decay[:, t] * state + inputs[:, t]

@@ -1,8 +1,9 @@
-"""The gated linear recurrence as a Triton kernel: one program walks along time for a block of channels, a tile of steps at a time.
+"""The gated linear recurrence as a Triton kernel: one program walks along time for a block of channels, a
+tile of steps at a time.
 
-Inside a tile the steps are combined by an associative scan, and the state at its end is carried to the next one. No division and no logarithm, as in
-``chunked``. Needs the package ``triton`` (extra ``kernels``); imported only where it is used. Tested without a GPU under ``TRITON_INTERPRET=1``:
-``make test-kernels``.
+Inside a tile the steps are combined by an associative scan, and the state at its end is carried to the next
+one. No division and no logarithm, as in ``chunked``. Needs the package ``triton`` (extra ``kernels``);
+imported only where it is used. Tested without a GPU under ``TRITON_INTERPRET=1``: ``make test-kernels``.
 """
 
 from __future__ import annotations
@@ -22,13 +23,20 @@ Planes = tuple[Tensor, ...]
 
 def run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = False) -> Planes:
     """Return all states, as :func:`torchcram.ops.scan.chunked.run` does; no gradients."""
-    decay, inputs, initial = (tuple(plane.contiguous() for plane in planes) for planes in (decay, inputs, initial))
+    decay, inputs, initial = (
+        tuple(plane.contiguous() for plane in planes) for planes in (decay, inputs, initial)
+    )
     states = tuple(torch.empty_like(plane) for plane in inputs)
     batch, time, size = inputs[0].shape
     if states[0].numel():
         grid = (batch, triton.cdiv(size, BLOCK_STATES))
         wide = tl.float64 if inputs[0].dtype == torch.float64 else tl.float32
-        tile = {"BACKWARDS": backwards, "BLOCK_STEPS": BLOCK_STEPS, "BLOCK_STATES": BLOCK_STATES, "WIDE": wide}
+        tile = {
+            "BACKWARDS": backwards,
+            "BLOCK_STEPS": BLOCK_STEPS,
+            "BLOCK_STATES": BLOCK_STATES,
+            "WIDE": wide,
+        }
         kernel = _complex_kernel if len(states) == 2 else _real_kernel
         with torch.cuda.device_of(inputs[0]):
             kernel[grid](*decay, *inputs, *initial, *states, time, size, **tile)
@@ -38,7 +46,16 @@ def run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = Fal
 @triton.jit
 @no_type_check
 def _real_kernel(
-    decay, inputs, initial, states, time, size, BACKWARDS: tl.constexpr, BLOCK_STEPS: tl.constexpr, BLOCK_STATES: tl.constexpr, WIDE: tl.constexpr
+    decay,
+    inputs,
+    initial,
+    states,
+    time,
+    size,
+    BACKWARDS: tl.constexpr,
+    BLOCK_STEPS: tl.constexpr,
+    BLOCK_STATES: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     row, s = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK_STATES + tl.arange(0, BLOCK_STATES)
     inside, steps = s < size, tl.arange(0, BLOCK_STEPS)
@@ -47,7 +64,10 @@ def _real_kernel(
         t = begin + steps
         there = (t < time)[:, None] & inside
         place = (row * time + (time - 1 - t if BACKWARDS else t)[:, None]) * size + s
-        a, b = tl.load(decay + place, mask=there, other=1.0).to(WIDE), tl.load(inputs + place, mask=there, other=0.0).to(WIDE)
+        a, b = (
+            tl.load(decay + place, mask=there, other=1.0).to(WIDE),
+            tl.load(inputs + place, mask=there, other=0.0).to(WIDE),
+        )
         a, b = tl.associative_scan((a, b), 0, _combine_real)
         state = a * carry[None, :] + b
         tl.store(states + place, state, mask=there)
@@ -80,15 +100,24 @@ def _complex_kernel(
         t = begin + steps
         there = (t < time)[:, None] & inside
         place = (row * time + (time - 1 - t if BACKWARDS else t)[:, None]) * size + s
-        a_re, a_im = tl.load(decay_re + place, mask=there, other=1.0).to(WIDE), tl.load(decay_im + place, mask=there, other=0.0).to(WIDE)
-        b_re, b_im = tl.load(inputs_re + place, mask=there, other=0.0).to(WIDE), tl.load(inputs_im + place, mask=there, other=0.0).to(WIDE)
+        a_re, a_im = (
+            tl.load(decay_re + place, mask=there, other=1.0).to(WIDE),
+            tl.load(decay_im + place, mask=there, other=0.0).to(WIDE),
+        )
+        b_re, b_im = (
+            tl.load(inputs_re + place, mask=there, other=0.0).to(WIDE),
+            tl.load(inputs_im + place, mask=there, other=0.0).to(WIDE),
+        )
         a_re, a_im, b_re, b_im = tl.associative_scan((a_re, a_im, b_re, b_im), 0, _combine_complex)
         state_re = a_re * carry_re[None, :] - a_im * carry_im[None, :] + b_re
         state_im = a_re * carry_im[None, :] + a_im * carry_re[None, :] + b_im
         tl.store(states_re + place, state_re, mask=there)
         tl.store(states_im + place, state_im, mask=there)
         last = (steps == BLOCK_STEPS - 1)[:, None]
-        carry_re, carry_im = tl.sum(tl.where(last, state_re, 0.0), 0), tl.sum(tl.where(last, state_im, 0.0), 0)
+        carry_re, carry_im = (
+            tl.sum(tl.where(last, state_re, 0.0), 0),
+            tl.sum(tl.where(last, state_im, 0.0), 0),
+        )
 
 
 @triton.jit

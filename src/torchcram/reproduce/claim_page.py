@@ -1,0 +1,255 @@
+"""The folder of a claim: ``results.csv``, ``status.json``, a figure a scale, and a README whose part
+between the marks is written from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from torchcram.report.page import between
+from torchcram.report.style import png
+from torchcram.reproduce.claim import Claim, Row, is_share
+from torchcram.reproduce.claim_figures import claim_figure
+from torchcram.reproduce.plan import PlannedRun
+from torchcram.reproduce.records import recorded
+from torchcram.reproduce.results import RESULTS, csv_text, merged, read_rows, rows_of
+from torchcram.reproduce.status import LEAST_SEEDS, Group, grouped, paired, scale_record, status_record
+
+STATUS, README = "status.json", "README.md"
+MARKS = "<!-- results: written by torchcram reproduce -->", "<!-- /results -->"
+WORDS = {"reproduced": "Reproduced", "partly": "Partly", "not": "Not reproduced", "measured": "Measured"}
+
+
+def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Path, source: str) -> str:
+    """Write the folder of a claim from the runs of one scale; what it holds of other scales stays.
+
+    Return the claim's status.
+
+    Args:
+        claim: which.
+        planned: all of its runs at one scale, finished or not.
+        experiments: folder of all claims.
+        source: hash of the code; rows of other code are stale.
+
+    Raises:
+        ValueError: if a file of a run or of the folder is damaged, or a README has lost its marks.
+    """
+    folder, scale = experiments / claim.folder, planned[0].scale
+    folder.mkdir(parents=True, exist_ok=True)
+    known = [*recorded(planned, experiments=experiments).values(), *rows_of(planned)]
+    rows = merged(read_rows(folder / RESULTS), known, claim=claim, source=source)
+    holes = [run for run in planned if not _has_fresh_row(run, rows, source)]
+    scales = {
+        one: scale_record(claim, rows, scale=one, source=source)
+        for one in {scale, *(row["scale"] for row in rows)}
+    }
+    status = status_record(claim, scales)
+    drawn = claim_figure(claim, grouped(rows, scale=scale, source=source))
+    pictured = {one for one in scales if (folder / figure_file(one)).exists()} | (
+        {scale} if drawn is not None else set()
+    )
+    parts = [
+        f"**Status: {WORDS[status['status']]}.**" if claim.goals else "",
+        *_scale_parts(claim, rows, status, source, pictured),
+        _holes(holes),
+    ]
+    page = between(
+        _page(claim, folder / README), marks=MARKS, content="\n\n".join(part for part in parts if part)
+    )
+    (folder / RESULTS).write_text(csv_text(rows))
+    (folder / STATUS).write_text(json.dumps(status, indent=1) + "\n")
+    if drawn is not None:
+        (folder / figure_file(scale)).write_bytes(png(drawn))
+    (folder / README).write_text(page)
+    return str(status["status"])
+
+
+def figure_file(scale: str) -> str:
+    """Return the name of the figure of a claim at a scale."""
+    return "figure.png" if scale == "mini" else f"figure_{scale}.png"
+
+
+def _has_fresh_row(run: PlannedRun, rows: Sequence[Row], source: str) -> bool:
+    digest = run.job.config.digest()
+    return any(
+        row["config_hash"] == digest and row["source"] == source and row["method"] == run.method.name
+        for row in rows
+    )
+
+
+def _page(claim: Claim, readme: Path) -> str:
+    """The page as it stands, with the claim's own words renewed."""
+    own = {
+        "# ": f"{claim.name}: {claim.question}",
+        "**The paper**: ": claim.paper,
+        "**Command**: ": f"{_commands(claim)} trains what is missing and writes everything between the "
+        "marks below. Finished runs are skipped, and so is what results.csv holds of "
+        "this very code, unless `--out` names another folder.",
+        "**How to read it**: ": claim.reading,
+    }
+    if not readme.exists():
+        return "\n\n".join([*(key + text for key, text in own.items()), f"{MARKS[0]}\n{MARKS[1]}\n"])
+    lines = readme.read_text().split("\n")
+    return "\n".join(
+        next((key + text for key, text in own.items() if line.startswith(key)), line) for line in lines
+    )
+
+
+def _commands(claim: Claim) -> str:
+    seeds = {
+        scale: "" if claim.seeds is not None else f" --seeds {count}"
+        for scale, count in LEAST_SEEDS.items()
+        if scale in claim.scales
+    }
+    return " or ".join(
+        f"`torchcram reproduce {claim.name} --scale {scale}{asked}`" for scale, asked in seeds.items()
+    )
+
+
+def _scale_parts(
+    claim: Claim, rows: Sequence[Row], status: Mapping[str, Any], source: str, pictured: set[str]
+) -> list[str]:
+    parts = []
+    for scale, record in status["scales"].items():
+        groups = grouped(rows, scale=scale, source=source)
+        parts.append(
+            f"## Scale {scale}: {WORDS[record['status']].lower()}\n\n{_goal_table(record)}"
+            if claim.goals
+            else f"## Scale {scale}"
+        )
+        parts += [f"![{claim.picture.title}]({figure_file(scale)})"] if scale in pictured else []
+        parts += [
+            _figure_table(claim, groups, scale),
+            _paired_table(claim, groups, scale),
+            f"{_machines(groups)}{_lacking(record)}".strip(),
+        ]
+    return parts
+
+
+def _goal_table(record: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {goal['method']} | {goal['figure'].replace('_', ' ')} | {goal['bound']} | "
+        + (f"{goal['met']} of {goal['seeds']} seeds |" if goal["seeds"] else "not measured |")
+        for goal in record["goals"]
+    ]
+    return "\n".join(["| method | figure | goal | met by |", "|---|---|---|---|", *rows])
+
+
+def _figure_table(claim: Claim, groups: Mapping[str, Group], scale: str) -> str:
+    head = "| method | seeds | " + " | ".join(figure.replace("_", " ") for figure in claim.figures) + " |"
+    rows = [head, "|---|---|" + "---|" * len(claim.figures)]
+    for method in claim.methods_at(scale, also=list(groups)):
+        group = groups.get(method.name)
+        cells = (
+            ["-" for _ in claim.figures]
+            if group is None
+            else [_cell(group, figure) for figure in claim.figures]
+        )
+        seeds = (
+            "none"
+            if group is None
+            else f"{len(group.rows)} (stale: other code)"
+            if group.stale
+            else str(len(group.rows))
+        )
+        rows.append(f"| {method.title} | {seeds} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _paired_table(claim: Claim, groups: Mapping[str, Group], scale: str) -> str:
+    """Differences seed by seed; the pairs of a claim share their figures."""
+    rows, shown = [], {method.name for method in claim.methods_at(scale, also=list(groups))}
+    for pair in claim.pairs:
+        for rival in (name for name in pair.theirs if name in shown):
+            found = paired(pair, rival, groups)
+            cells = [_difference(values, figure) for figure, values in found.items()]
+            seeds = len(next(iter(found.values()), []))
+            rows.append(
+                f"| {claim.method(pair.ours).title} | {claim.method(rival).title} | "
+                f"{' | '.join(cells)} | {seeds} |"
+            )
+    if not rows:
+        return ""
+    head = (
+        "| | less | "
+        + " | ".join(figure.replace("_", " ") for figure in claim.pairs[0].figures)
+        + " | seeds |"
+    )
+    return "\n".join(
+        [
+            "Differences, seed by seed: mean, least and greatest (shares in points).",
+            "",
+            head,
+            "|---" * (head.count("|") - 1) + "|",
+            *rows,
+        ]
+    )
+
+
+def _machines(groups: Mapping[str, Group]) -> str:
+    """On what the runs were trained, the most of them first."""
+    counts = Counter(row["machine"] for group in groups.values() for row in group.rows if row.get("machine"))
+    parts = [f"{machine} ({count} run{'' if count == 1 else 's'})" for machine, count in counts.most_common()]
+    return f"Trained on {'; '.join(parts)}." if parts else ""
+
+
+def _lacking(record: Mapping[str, Any]) -> str:
+    return f" Runs that are lacking: {record['holes']}." if record["holes"] else ""
+
+
+def _difference(values: Sequence[float], figure: str) -> str:
+    if not values:
+        return "-"
+    signed = [
+        f"{100 * value:+.2f}" if is_share(figure) else f"{value:+.4f}"
+        for value in (mean(values), min(values), max(values))
+    ]
+    return signed[0] if len(values) == 1 else f"{signed[0]} ({signed[1]} to {signed[2]})"
+
+
+def _cell(group: Group, figure: str) -> str:
+    spread = group.spread(figure)
+    if spread is None:
+        return "-"
+    middle, least, greatest = (number(spread[name], figure) for name in ("mean", "least", "greatest"))
+    partial = "" if spread["runs"] == len(group.rows) else f", {spread['runs']:g} of {len(group.rows)} runs"
+    return middle if least == greatest and not partial else f"{middle} ({least} to {greatest}{partial})"
+
+
+def number(value: float, figure: str) -> str:
+    """Return a figure as people read it: shares in percent."""
+    if is_share(figure):
+        return f"{100 * value:.2f}%"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _holes(holes: Sequence[PlannedRun]) -> str:
+    if not holes:
+        return ""
+    rows = []
+    for run in holes:
+        refresh = " --refresh" if run.job.state == "stale" else ""
+        seeds = "" if run.claim.seeds is not None else f" --seeds {run.seed + 1}"
+        repair = (
+            f"`torchcram reproduce {run.claim.name} --scale {run.scale}{seeds} --only "
+            f"{run.method.name}{refresh}`"
+        )
+        rows.append(f"| {run.scale} | {run.method.title} | {run.seed} | {_why(run)} | {repair} |")
+    return "\n".join(
+        ["## Holes", "", "| scale | method | seed | state | repeat it |", "|---|---|---|---|---|", *rows]
+    )
+
+
+def _why(run: PlannedRun) -> str:
+    words = {
+        "failed": f"failed: {run.job.failure}",
+        "started": "unfinished",
+        "missing": "not run yet",
+        "stale": "stale: made with other code",
+    }
+    return words[run.job.state].replace("|", "/")

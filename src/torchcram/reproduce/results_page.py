@@ -1,0 +1,212 @@
+"""What became of every claim: the results page of the documentation, with headline figures, and the table of
+the README.
+
+Both are made of ``status.json`` and ``results.csv`` under ``experiments/``. They repeat what stands there and
+judge nothing. A claim without a status has not been measured, and they say so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from torchcram.report.page import between
+from torchcram.reproduce.claim import Claim
+from torchcram.reproduce.claim_page import STATUS, WORDS, figure_file, number
+from torchcram.reproduce.claims import CLAIMS
+from torchcram.reproduce.results import RESULTS, read_rows
+
+MAIN = "01_srcd_main"
+OVERVIEW = "<!-- claims: written by torchcram reproduce -->", "<!-- /claims -->"
+MAIN_FIGURES = (
+    "retrieval_accuracy",
+    "novel_accuracy",
+    "any_layer_read_rate",
+    "any_layer_floor",
+    "attention_share",
+    "dynamics_mse",
+)
+
+
+def results_page(experiments: Path) -> str:
+    """Return the page as Markdown; its pictures are expected under ``figures/``, named by their path with
+    dashes.
+
+    Args:
+        experiments: folder of all claims.
+
+    Raises:
+        ValueError: if a status is damaged.
+    """
+    records = _records(experiments)
+    rows = [
+        f"| [{name}](#{name}) | {CLAIMS[name].question} | {_word(record)} |"
+        for name, record in records.items()
+    ]
+    head = "Written from the files under `experiments/`: means over seeds, with the least and the greatest. "
+    head += "`torchcram reproduce CLAIM --out mine/experiments` repeats a claim."
+    table = "\n".join(["| claim | question | status |", "|---|---|---|", *rows])
+    parts = [_claim(CLAIMS[name], record, experiments) for name, record in records.items()]
+    return (
+        "\n\n".join(part for part in ("# Results", head, table, _main(experiments / MAIN), *parts) if part)
+        + "\n"
+    )
+
+
+def overview(experiments: Path) -> str:
+    """Return a table in Markdown: every claim, what came out at each scale, and how many of its goals every
+    seed meets.
+
+    Raises:
+        ValueError: if a status is damaged.
+    """
+    rows = [
+        (
+            f"| [{name}]({experiments.name}/{CLAIMS[name].folder}/README.md) | {CLAIMS[name].question} | "
+            f"{_outcomes(record)} |"
+        )
+        for name, record in _records(experiments).items()
+    ]
+    return "\n".join(["| claim | question | outcome |", "|---|---|---|", *rows])
+
+
+def write_overview(readme: Path, experiments: Path) -> None:
+    """Put the table between its marks in a file; a file that is not there, or has no such marks, is left
+    alone.
+
+    Raises:
+        ValueError: if a status is damaged.
+    """
+    text = readme.read_text() if readme.exists() else ""
+    if all(mark in text for mark in OVERVIEW):
+        readme.write_text(between(text, marks=OVERVIEW, content=overview(experiments)))
+
+
+def _records(experiments: Path) -> dict[str, dict[str, Any] | None]:
+    return {
+        name: _status(experiments / claim.folder / STATUS) for name, claim in CLAIMS.items() if claim.goals
+    }
+
+
+def _outcomes(record: Mapping[str, Any] | None) -> str:
+    return (
+        _word(record)
+        if record is None
+        else "; ".join(_outcome(scale, measured) for scale, measured in record["scales"].items())
+    )
+
+
+def _outcome(scale: str, measured: Mapping[str, Any]) -> str:
+    judged = [goal for goal in measured["goals"] if goal["seeds"]]
+    reached, unjudged = (
+        sum(goal["seeds"] == goal["met"] for goal in judged),
+        len(measured["goals"]) - len(judged),
+    )
+    unmeasured = f", {unjudged} not measured" if unjudged else ""
+    seeds = max((goal["seeds"] for goal in judged), default=0)
+    return (
+        f"{scale}: {WORDS[measured['status']].lower()} ({reached} of {len(judged)} goals{unmeasured}; "
+        f"seeds: {seeds})"
+    )
+
+
+def _status(file: Path) -> dict[str, Any] | None:
+    if not file.exists():
+        return None
+    try:
+        record = dict(json.loads(file.read_text()))
+        return record if {"status", "scales"} <= set(record) and record["status"] in WORDS else _damaged(file)
+    except (ValueError, TypeError):
+        return _damaged(file)
+
+
+def _damaged(file: Path) -> dict[str, Any]:
+    raise ValueError(f"{file} is damaged: restore it, or delete it")
+
+
+def _word(record: Mapping[str, Any] | None) -> str:
+    return "not measured yet" if record is None else WORDS[record["status"]].lower()
+
+
+def _main(folder: Path) -> str:
+    """The main experiment's own table: its runs by configuration."""
+    rows = read_rows(folder / RESULTS)
+    if not rows:
+        return ""
+    methods = list(dict.fromkeys(str(row["method"]) for row in rows))
+    lines = [_line(method, [row for row in rows if row["method"] == method]) for method in methods]
+    picture = (
+        f"![Reads fall to the floor while retrieval stays](figures/{MAIN}-figure.png)"
+        if (folder / "figure.png").exists()
+        else ""
+    )
+    head = [
+        "| configuration | seeds | " + " | ".join(name.replace("_", " ") for name in MAIN_FIGURES) + " |",
+        "|---|---|" + "---|" * len(MAIN_FIGURES),
+    ]
+    return "\n\n".join(
+        part for part in ("## The main experiment", picture, "\n".join([*head, *lines])) if part
+    )
+
+
+def _line(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = []
+    for figure in MAIN_FIGURES:
+        values = [float(row[figure]) for row in rows if row.get(figure) is not None]
+        spread = {"mean": mean(values), "least": min(values), "greatest": max(values)} if values else None
+        cells.append(_cell(spread, figure))
+    return f"| {method} | {len(rows)} | " + " | ".join(cells) + " |"
+
+
+def _claim(claim: Claim, record: Mapping[str, Any] | None, experiments: Path) -> str:
+    # The anchor is the claim's name, which a heading would change.
+    parts = [
+        f"## {claim.question} {{ #{claim.name} }}",
+        f"**The paper**: {claim.paper}",
+        f"**Status**: {_word(record)}. {claim.reading}",
+    ]
+    for scale, measured in (record["scales"] if record is not None else {}).items():
+        parts.append(
+            f"Scale {scale}, {measured['seeds']} seeds, {WORDS[measured['status']].lower()}"
+            + _incomplete(measured)
+            + ":"
+        )
+        if (experiments / claim.folder / figure_file(scale)).exists():
+            parts.append(
+                f"![{claim.picture.title}](figures/{'-'.join(Path(claim.folder).parts)}-{figure_file(scale)})"
+            )
+        parts.append(_table(claim, measured["figures"]))
+    return "\n\n".join(parts)
+
+
+def _incomplete(measured: Mapping[str, Any]) -> str:
+    return f"; {measured['holes']} runs are missing" if measured["holes"] else ""
+
+
+def _table(claim: Claim, figures: Mapping[str, Mapping[str, Any]]) -> str:
+    head = [
+        "| method | " + " | ".join(name.replace("_", " ") for name in claim.figures) + " |",
+        "|---|" + "---|" * len(claim.figures),
+    ]
+    lines = []
+    for method in claim.methods:
+        if method.name in figures:
+            title = (
+                f"{method.title} (stale: other code)" if figures[method.name].get("stale") else method.title
+            )
+            lines.append(
+                f"| {title} | "
+                + " | ".join(_cell(figures[method.name].get(figure), figure) for figure in claim.figures)
+                + " |"
+            )
+    return "\n".join([*head, *lines])
+
+
+def _cell(spread: Mapping[str, float] | None, figure: str) -> str:
+    if spread is None:
+        return "-"
+    middle, least, greatest = (number(spread[name], figure) for name in ("mean", "least", "greatest"))
+    return middle if least == greatest else f"{middle} ({least} to {greatest})"

@@ -1,0 +1,1 @@
+"""Irregular time series: estimators, tables, real data sets, and the comparison of methods."""

@@ -1,0 +1,295 @@
+"""The estimators keep the conventions of scikit-learn, and have an answer to every bad day: a right result,
+or an error that names series and column.
+
+The models are tiny and hardly trained: whether they learn is asked of the example.
+"""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.validation import check_is_fitted
+
+from torchcram import CRAMClassifier, CRAMRegressor
+from torchcram.series.estimators import MOST_TOKENS, _batches
+from torchcram.series.task import EncodedSeries
+from torchcram.types import Route
+
+NAN = np.nan
+TINY = {
+    "d_model": 8,
+    "layers": 2,
+    "mixer_options": {"slots": 8, "state_size": 4, "heads": 2},
+    "max_steps": 6,
+    "batch_size": 8,
+    "random_state": 0,
+}
+
+
+def draw(count: int = 24, *, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of irregular times and values of three channels; the last one is constant."""
+    generator, found = np.random.default_rng(seed), []
+    for _ in range(count):
+        time = generator.exponential(1.0, generator.integers(2, 9)).cumsum()
+        values = generator.normal(size=(3, len(time)))
+        values[generator.random(values.shape) < 0.3] = NAN
+        values[2] = 0.1
+        found.append((time, values))
+    return found
+
+
+SERIES, LABEL = draw(), np.array(["no", "yes", "yes"] * 8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _on_cpu():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield
+
+
+@pytest.fixture(scope="module")
+def classifier() -> CRAMClassifier:
+    return CRAMClassifier(**TINY, class_weight="balanced").fit(SERIES, LABEL)
+
+
+@pytest.fixture(scope="module")
+def regressor() -> CRAMRegressor:
+    return CRAMRegressor(**TINY).fit(SERIES, 1000.0 + np.arange(48.0).reshape(24, 2))
+
+
+# conventions
+
+
+def test_predictions_have_the_shapes_and_meanings_of_scikit_learn(classifier, regressor):
+    chance = classifier.predict_proba(SERIES)
+    assert chance.shape == (24, 2)
+    np.testing.assert_allclose(chance.sum(1), 1.0)
+    assert classifier.classes_.tolist() == ["no", "yes"]
+    np.testing.assert_array_equal(classifier.predict(SERIES), classifier.classes_[chance.argmax(1)])
+    assert classifier.score(SERIES, LABEL) == (classifier.predict(SERIES) == LABEL).mean()
+    assert regressor.predict(SERIES).shape == (24, 2)
+    # Predictions are in the units of the targets.
+    assert np.abs(regressor.predict(SERIES) - 1024.0).max() < 200.0
+    assert classifier.n_features_in_ == 3
+    assert 0.0 <= classifier.read_rate_ <= 1.0
+    assert 1 <= classifier.n_iter_ <= 6
+    assert is_classifier(classifier)
+    assert is_regressor(regressor)
+
+
+def test_parameters_are_got_set_and_cloned(classifier):
+    fresh = clone(classifier)
+    assert fresh.get_params() == classifier.get_params()
+    assert fresh.set_params(d_model=16).d_model == 16
+    check_is_fitted(classifier)
+    for ask in (fresh.predict, fresh.predict_proba, fresh.explain):
+        with pytest.raises(NotFittedError):
+            ask(SERIES)
+
+
+@pytest.mark.parametrize(("mixer", "history"), [("cram", True), ("cram", False), ("grud", True)])
+def test_side_heads_are_taught_and_the_first_alone_is_predicted(mixer, history):
+    options = None if mixer == "grud" else TINY["mixer_options"]
+    how = {**TINY, "max_steps": 2, "mixer": mixer, "mixer_options": options, "history": history}
+    model = CRAMClassifier(**how, forecast=2.0, replicate=0.5).fit(SERIES, LABEL)
+    assert [(head.name, head.weight, head.size) for head in model.model_.specs] == [
+        ("target", 1.0, 2),
+        ("forecast", 2.0, 3),
+        ("target_at_each_step", 0.5, 2),
+    ]
+    chance = model.predict_proba(SERIES)
+    assert chance.shape == (24, 2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(SERIES), chance)
+
+
+def test_what_sees_the_whole_series_has_nothing_to_forecast():
+    with pytest.raises(ValueError, match="sees the whole series"):
+        CRAMClassifier(**{**TINY, "mixer": "mtand"}, forecast=1.0).fit(SERIES, LABEL)
+
+
+def test_a_pickle_holds_weights_as_safetensors_and_predicts_the_same(classifier, regressor):
+    for model in (classifier, regressor):
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(again.predict(SERIES), model.predict(SERIES))
+    assert isinstance(classifier.__getstate__()["model_"], bytes)
+    assert b"torch" not in pickle.dumps(classifier.__getstate__()["model_"])
+    assert clone(pickle.loads(pickle.dumps(CRAMClassifier(d_model=4)))).d_model == 4
+
+
+def test_the_same_random_state_gives_the_same_model(classifier):
+    again = clone(classifier).fit(SERIES, LABEL)
+    np.testing.assert_array_equal(again.predict_proba(SERIES), classifier.predict_proba(SERIES))
+
+
+def test_a_grid_search_runs_over_series():
+    search = GridSearchCV(
+        CRAMClassifier(**{**TINY, "max_steps": 1, "early_stopping": False}),
+        {"learning_rate": [1e-3, 1e-2]},
+        cv=2,
+        error_score="raise",
+    )
+    assert search.fit(SERIES, LABEL).best_params_["learning_rate"] in (1e-3, 1e-2)
+
+
+def test_a_route_map_has_a_route_for_each_step_in_each_layer(classifier):
+    maps = classifier.explain(SERIES)
+    for (time, values), found in zip(SERIES, maps, strict=True):
+        np.testing.assert_array_equal(found.time, time[~np.isnan(values).all(0)])
+        assert found.routes.shape == (2, len(found.time))
+        np.testing.assert_array_equal(found.read, (found.routes == Route.EPISODIC).any(0))
+
+
+@pytest.mark.parametrize(("mixer", "history"), [("cram", True), ("grud", True), ("mtand", False)])
+def test_series_with_a_history_and_encoders_of_whole_series_are_fitted_pickled_and_explained(mixer, history):
+    options = TINY["mixer_options"] if mixer == "cram" else None
+    model = CRAMClassifier(
+        **{**TINY, "max_steps": 2, "mixer": mixer, "mixer_options": options, "history": history}
+    ).fit(SERIES, LABEL)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(SERIES), model.predict_proba(SERIES))
+    assert model.statistics_.mean.shape == (15 if history else 3,)
+    assert (model.read_rate_ == 0.0) == (mixer != "cram")
+    nothing = (np.empty(0), np.empty((3, 0)))
+    assert np.isfinite(model.predict_proba([nothing, shuffled(SERIES[0])])).all()
+    np.testing.assert_allclose(
+        model.predict_proba([shuffled(SERIES[0])]), model.predict_proba(SERIES[:1]), atol=1e-6
+    )
+
+
+# bad days
+
+
+def shuffled(pair, seed=0):
+    order = np.random.default_rng(seed).permutation(len(pair[0]))
+    return pair[0][order], pair[1][:, order]
+
+
+def test_neither_order_of_steps_nor_duplicates_nor_padding_nor_origin_of_time_matter(classifier):
+    plain = classifier.predict_proba(SERIES)
+    others = {
+        "order": [shuffled(pair) for pair in SERIES],
+        "duplicates": [(np.tile(time, 2), np.tile(values, 2)) for time, values in SERIES],
+        "padding": [
+            (np.append(time, [NAN, 1e9]), np.pad(values, [(0, 0), (0, 2)], constant_values=NAN))
+            for time, values in SERIES
+        ],
+        "origin": [(time + 1024.0, values) for time, values in SERIES],
+    }
+    for name, series in others.items():
+        np.testing.assert_allclose(classifier.predict_proba(series), plain, atol=1e-5, err_msg=name)
+    alone = np.concatenate([classifier.predict_proba([pair]) for pair in SERIES[:4]])
+    np.testing.assert_allclose(alone, plain[:4], atol=1e-5)
+
+
+def test_one_observation_none_at_all_and_ten_thousand_steps_are_predicted(classifier):
+    long = (np.arange(10_000.0), np.random.default_rng(0).normal(size=(3, 10_000)))
+    few = [
+        (np.array([5.0]), np.array([[1.0], [NAN], [NAN]])),
+        (np.empty(0), np.empty((3, 0))),
+        (np.arange(3), np.full((3, 3), NAN)),
+        long,
+    ]
+    chance = classifier.predict_proba(few)
+    assert np.isfinite(chance).all()
+    np.testing.assert_allclose(chance[1], chance[2])
+    assert [len(found.time) for found in classifier.explain(few)] == [1, 0, 0, 10_000]
+
+
+def test_a_channel_that_training_never_observed_is_hidden_and_a_constant_one_does_no_harm(classifier):
+    blind = [
+        (time, np.vstack([values[:1], np.full((1, len(time)), NAN), values[2:]])) for time, values in SERIES
+    ]
+    model = clone(classifier).fit(blind, LABEL)
+    seen = [
+        (time, np.vstack([values[:1], np.where(np.isnan(values[:1]), NAN, 1e6), values[2:]]))
+        for time, values in blind
+    ]
+    np.testing.assert_array_equal(model.predict_proba(seen), model.predict_proba(blind))
+    moved = [(time, np.vstack([values[:2], values[2:] + 1e6])) for time, values in SERIES]
+    assert np.isfinite(classifier.predict_proba(moved)).all()
+
+
+def test_batches_hold_every_row_once_and_never_too_many_steps():
+    lengths = [40_000, 3, 30_000, 5, 70_000, 4]
+    found = _batches(
+        [EncodedSeries(inputs=torch.zeros(steps, 1), gap=torch.zeros(steps)) for steps in lengths]
+    )
+    assert sorted(row for rows in found for row in rows) == list(range(6))
+    assert all(
+        len(rows) == 1 or len(rows) * max(lengths[row] for row in rows) <= MOST_TOKENS for rows in found
+    )
+    assert found == [[1, 5, 3], [2], [0], [4]]
+
+
+def test_another_unit_of_time_is_a_warning_that_names_the_series(classifier):
+    milliseconds = [*SERIES[:2], (SERIES[2][0] * 1e5, SERIES[2][1])]
+    with pytest.warns(UserWarning, match=r"series 2, column 'time': its gaps are .* times those of training"):
+        assert np.isfinite(classifier.predict_proba(milliseconds)).all()
+
+
+def test_channels_and_values_that_cannot_be_right_are_named(classifier):
+    with pytest.raises(ValueError, match="series 0 has 2 channels, the training series had 3"):
+        classifier.predict([np.ones((2, 4))])
+    with pytest.raises(ValueError, match=r"series 0, column 1: step 2 is inf"):
+        classifier.predict([np.array([[1.0] * 3, [1.0, 2.0, np.inf], [1.0] * 3])])
+
+
+def test_a_class_that_training_did_not_have_counts_as_an_error(classifier):
+    assert classifier.score(SERIES[:3], ["perhaps"] * 3) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "message"),
+    [
+        (CRAMClassifier, ["yes"] * 24, "y has one class only, yes: at least two"),
+        (CRAMClassifier, ["yes"], "y has 1 entries for 24 series"),
+        (CRAMClassifier, np.zeros((24, 2)), r"y has shape \(24, 2\)"),
+        (CRAMRegressor, [*range(23), NAN], "series 23, column 'y': is nan; targets must be finite"),
+    ],
+)
+def test_targets_that_cannot_be_right_are_refused(model, target, message):
+    with pytest.raises(ValueError, match=message):
+        model(**TINY).fit(SERIES, target)
+
+
+def test_too_few_series_to_hold_any_out_are_all_trained_on_with_a_warning():
+    with pytest.warns(UserWarning, match="2 series are too few to hold any out: early_stopping is ignored"):
+        model = CRAMClassifier(**{**TINY, "max_steps": 2}).fit(SERIES[:2], [0, 1])
+    assert model.n_iter_ == 2
+
+
+def test_a_long_frame_is_fitted_and_predicted(classifier):
+    rows = [
+        (f"p{s}", time[t], c, values[c, t])
+        for s, (time, values) in enumerate(SERIES)
+        for c in range(3)
+        for t in range(len(time))
+    ]
+    frame = pd.DataFrame(rows, columns=["series", "time", "variable", "value"])
+    label = pd.Series(LABEL, index=[f"p{s}" for s in range(24)]).sort_index(ascending=False)
+    model = clone(classifier).fit(frame, label)
+    np.testing.assert_allclose(model.predict_proba(frame), classifier.predict_proba(SERIES), atol=1e-5)
+    with pytest.raises(ValueError, match="series 'p0' has no entry in y"):
+        clone(classifier).fit(frame, label.drop("p0"))
+    with pytest.raises(ValueError, match=r"series 'p0', column 7: no training series had this variable"):
+        model.predict(frame.assign(variable=7))
+
+
+@pytest.mark.parametrize(("price", "start"), [(0.3, 0.01), (0.005, 0.005)])
+def test_the_price_of_a_read_is_the_bound_to_which_it_climbs(price, start):
+    for estimator, target in ((CRAMClassifier, LABEL), (CRAMRegressor, np.arange(24.0))):
+        controller = (
+            estimator(**{**TINY, "max_steps": 2}, read_price=price).fit(SERIES, target).config_.controller
+        )
+        assert (controller.price_start, controller.price_most) == (start, price)
+
+
+def test_a_price_below_nothing_is_refused():
+    with pytest.raises(ValueError, match="price_most"):
+        CRAMClassifier(**TINY, read_price=-1.0).fit(SERIES, LABEL)
