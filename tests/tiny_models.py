@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 VOCABULARY = 64
 SIZES: dict[str, Any] = {
@@ -88,3 +89,9 @@ def documents(count: int = 30, length: int = 320, *, seed: int = 0) -> list[str]
     generator = random.Random(seed)
     words = ["".join(generator.choice("abcdefgh") for _ in range(generator.randint(2, 5))) for _ in range(40)]
     return [" ".join(generator.choice(words) for _ in range(length // 4))[:length] for _ in range(count)]
+
+
+def random_windows(count: int, *, seed: int, tokens: int = 24) -> list[Tensor]:
+    """Return windows of random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, 64, (tokens,), generator=generator) for _ in range(count)]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from torchcram.pretrained.plain import T, from_plain, to_plain
 from torchcram.training.run_dir import RunDir
 
 SETTINGS, STAGES = "analysis.json", "stages"
@@ -48,30 +50,44 @@ class Store:
         (path / STAGES).mkdir(parents=True, exist_ok=True)
         self.files.write_json(SETTINGS, plain)
 
-    def load(self, stage: str) -> Any:
+    def load(self, stage: str, kind: Callable[..., T]) -> T | None:
         """Return what a stage kept, or None if it kept nothing.
+
+        Args:
+            stage: its name.
+            kind: type of what it kept; see :func:`~torchcram.pretrained.plain.from_plain`.
+
+        Raises:
+            ValueError: if its file is damaged, or was written by a version that kept something else.
+        """
+        saved = self._saved(stage)
+        try:
+            return None if saved is None else from_plain(kind, saved["content"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(stage, error) from None
+
+    def seconds(self, stage: str) -> float:
+        """Return how long a stage took that kept something.
 
         Raises:
             ValueError: if its file is damaged.
         """
-        file = self._file(stage)
-        if not file.exists():
-            return None
-        try:
-            # Mapped, not read: of the sums of all layers only those in use are in memory.
-            return torch.load(file, weights_only=True, mmap=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-            raise ValueError(
-                f"{file} is damaged ({str(error).splitlines()[0]}): delete it, and this stage is "
-                "computed again"
-            ) from None
+        saved = self._saved(stage)
+        assert saved is not None, f"{stage} kept nothing"
+        return float(saved["seconds"])
 
-    def keep(self, stage: str, content: Any) -> None:
-        """Keep tensors, numbers and words of a stage, all of them or nothing."""
+    def keep(self, stage: str, content: Any, *, seconds: float = 0.0) -> None:
+        """Keep what a stage computed, all of it or nothing.
+
+        Args:
+            stage: its name.
+            content: dataclasses, lists and dictionaries of tensors, numbers and words.
+            seconds: how long the stage took.
+        """
         file = self._file(stage)
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_suffix(".draft")
-        torch.save(content, draft)
+        torch.save({"content": to_plain(content), "seconds": seconds}, draft)
         draft.replace(file)
 
     def forget(self, stage: str) -> None:
@@ -80,3 +96,17 @@ class Store:
 
     def _file(self, stage: str) -> Path:
         return self.path / STAGES / f"{stage}.pt"
+
+    def _saved(self, stage: str) -> Any:
+        file = self._file(stage)
+        try:
+            # Mapped, not read: of the sums of all layers only those in use are in memory.
+            return torch.load(file, weights_only=True, mmap=True) if file.exists() else None
+        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            raise self._damaged(stage, error) from None
+
+    def _damaged(self, stage: str, error: Exception) -> ValueError:
+        why = str(error).splitlines()[0]
+        return ValueError(
+            f"{self._file(stage)} is damaged ({why}): delete it, and this stage is computed again"
+        )

@@ -11,6 +11,8 @@ import torchcram
 from tiny_models import CharTokenizer, documents, tiny_model
 from torchcram.pretrained.analysis import gather as gathering
 from torchcram.pretrained.analysis.analyze import analyze, fingerprint
+from torchcram.pretrained.analysis.gather import KeptPass
+from torchcram.pretrained.analysis.measure import STAGES
 from torchcram.pretrained.sites import find_sites
 from torchcram.pretrained.store import Store
 
@@ -25,6 +27,18 @@ FIELDS = {
     ),
     *("routed", "base_loss", "fit_tokens", "seconds", "forward_seconds"),
 }
+
+
+TIMES = ("seconds", "forward_seconds", "cost", "environment")
+
+
+def without_times(content):
+    return json.dumps({key: value for key, value in content.items() if key not in TIMES})
+
+
+def windows_kept(folder):
+    store = Store(folder, identity=json.loads((folder / "analysis.json").read_text()))
+    return store.load("gather-fit", KeptPass).done
 
 
 def test_the_summary_has_the_promised_fields(finished):
@@ -79,7 +93,7 @@ def test_the_details_hold_every_measure_of_every_layer(finished):
 
 def test_sums_are_gone_once_all_is_done_and_a_second_call_computes_nothing(finished, small, monkeypatch):
     assert not list(finished.path.glob("stages/gather-*"))
-    monkeypatch.setattr("torchcram.pretrained.analysis.stages.gather", None)
+    monkeypatch.setattr("torchcram.pretrained.analysis.gather.gather", None)
     again = analyze(tiny_model("gpt2"), CharTokenizer(), documents(), settings=small, out=finished.path)
     assert again.summary == finished.summary
 
@@ -129,12 +143,7 @@ def test_an_interrupted_analysis_goes_on_and_ends_with_the_same_figures(
     run = {"settings": small, "out": tmp_path / "run", "name": "tiny"}
     with pytest.raises(KeyboardInterrupt):
         analyze(tiny_model("gpt2"), CharTokenizer(), documents(), **run)
-    assert (
-        Store(tmp_path / "run", identity=json.loads((tmp_path / "run" / "analysis.json").read_text())).load(
-            "gather-fit"
-        )["done"]
-        == 14
-    )
+    assert windows_kept(tmp_path / "run") == 14
     again = analyze(tiny_model("gpt2"), CharTokenizer(), documents(), **run)
     # 17 windows were taken in before the interruption, the 3 that were not kept are taken in again.
     assert again.summary["explained_variance_by_layer"] == pytest.approx(
@@ -154,8 +163,30 @@ def test_ctrl_c_waits_for_the_window_and_keeps_it(small, tmp_path, monkeypatch):
     monkeypatch.setattr(gathering, "_take_in", interrupted)
     with pytest.raises(KeyboardInterrupt):
         analyze(tiny_model("gpt2"), CharTokenizer(), documents(), settings=small, out=tmp_path / "run")
-    identity = json.loads((tmp_path / "run" / "analysis.json").read_text())
-    assert Store(tmp_path / "run", identity=identity).load("gather-fit")["done"] == 5
+    assert windows_kept(tmp_path / "run") == 5
+
+
+def test_an_analysis_that_stops_after_every_stage_ends_with_the_very_same_findings(
+    finished, small, tmp_path, monkeypatch
+):
+    keep, kept = Store.keep, []
+
+    def keep_and_stop(self, stage, content, **options):
+        keep(self, stage, content, **options)
+        kept.append(stage)
+        if stage in STAGES:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "keep", keep_and_stop)
+    run = {"settings": small, "out": tmp_path / "run", "name": "tiny"}
+    for stages in range(1, len(STAGES) + 1):
+        with pytest.raises(KeyboardInterrupt):
+            analyze(tiny_model("gpt2"), CharTokenizer(), documents(), **run)
+        assert [stage for stage in kept if stage in STAGES] == list(STAGES[:stages])
+    again = analyze(tiny_model("gpt2"), CharTokenizer(), documents(), **run)
+    assert without_times(again.details) == without_times(finished.details)
+    assert without_times(again.summary) == without_times(finished.summary)
+    assert again.plan == finished.plan
 
 
 def test_another_model_text_or_setting_in_the_folder_is_refused(finished, small):
@@ -180,16 +211,6 @@ def test_a_folder_of_something_else_is_refused(small, tmp_path):
         analyze(tiny_model("gpt2"), CharTokenizer(), documents(), settings=small, out=tmp_path)
 
 
-def test_a_damaged_stage_is_named(tmp_path):
-    store = Store(tmp_path / "run", identity={"a": 1})
-    store.keep("alone", {"x": 1})
-    (tmp_path / "run" / "stages" / "alone.pt").write_bytes(b"PK\x03\x04nothing")
-    with pytest.raises(
-        ValueError, match=r"alone\.pt is damaged .*: delete it, and this stage is computed again"
-    ):
-        store.load("alone")
-
-
 def test_fewer_tokens_than_the_probe_needs_are_refused(small):
     with pytest.raises(
         ValueError,
@@ -206,6 +227,18 @@ def test_a_context_longer_than_the_models_is_refused(small):
         ValueError, match="the context of 128 tokens is longer than the model's 64: use --context 64"
     ):
         analyze(tiny_model("gpt2"), CharTokenizer(), documents(), settings=small.updated("context", 128))
+
+
+def test_a_model_that_cannot_be_run_layer_by_layer_is_refused_before_any_work(small, monkeypatch):
+    model = tiny_model("llama")
+    layer = model.model.layers[1]
+    # As a model would that passes something past the list of layers.
+    model.model.norm.register_forward_hook(
+        lambda module, args, out: out + (0 if vars(layer).get("forward") else 5.0)
+    )
+    monkeypatch.setattr("torchcram.pretrained.analysis.measure.gather_all", None)
+    with pytest.raises(ValueError, match="hands more than hidden states from layer to layer"):
+        analyze(model, CharTokenizer(), documents(), settings=small)
 
 
 def test_a_buffer_that_is_nearly_the_window_is_refused(small):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchcram.pretrained.analysis.moments import covariances, moments_from, no_moments
+from torchcram.pretrained.analysis.moments import covariances, no_moments
 
 
 def sums(x, y, *, pieces):
@@ -15,13 +15,14 @@ def sums(x, y, *, pieces):
 
 def test_pieces_make_the_covariance_of_the_whole():
     x, y = torch.randn(97, 5, dtype=torch.float64) + 3, torch.randn(97, 4, dtype=torch.float64)
-    found = covariances(moments_from(sums(x, y, pieces=7).tensors()))
+    streamed = covariances(sums(x, y, pieces=7))
     whole = torch.cov(torch.cat((x, y), 1).T, correction=0)
-    assert found.count == 97
+    assert streamed.count == 97
     torch.testing.assert_close(
-        torch.cat((torch.cat((found.xx, found.xy), 1), torch.cat((found.xy.T, found.yy), 1))), whole
+        torch.cat((torch.cat((streamed.xx, streamed.xy), 1), torch.cat((streamed.xy.T, streamed.yy), 1))),
+        whole,
     )
-    torch.testing.assert_close(found.mean_x, x.mean(0))
+    torch.testing.assert_close(streamed.mean_x, x.mean(0))
 
 
 def test_a_projection_of_the_outputs_maps_their_covariance():

@@ -16,9 +16,10 @@ from torch import nn
 
 from torchcram.pretrained.analysis.findings import kept_findings, write_findings
 from torchcram.pretrained.analysis.live import AnalysisProgress
+from torchcram.pretrained.analysis.measure import measure, tidy
 from torchcram.pretrained.analysis.ridge import require_tokens
 from torchcram.pretrained.analysis.settings import AnalysisConfig
-from torchcram.pretrained.analysis.stages import Stages
+from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.sites import at_rest, find_sites, vocabulary_size
 from torchcram.pretrained.store import Store
 from torchcram.pretrained.texts import make_corpus
@@ -95,7 +96,7 @@ def analyze(
         store = Store(folder, identity=identity)
         progress = stack.enter_context(AnalysisProgress(show=show_progress))
         stack.enter_context(at_rest(model))
-        stages = Stages(
+        study = Study(
             model=model,
             tokenizer=tokenizer,
             sites=sites,
@@ -104,21 +105,12 @@ def analyze(
             store=store,
             progress=progress,
         )
-        found = kept_findings(store.files)
-        if found is None:
-            found = write_findings(
-                stages,
-                stages.measure(),
-                name=name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__),
-            )
-            # The sums of all layers are large, and nothing needs them any more.
-            stages.tidy()
-        return Analysis(
-            summary=found["summary"],
-            plan=found["plan"],
-            details=found["details"],
-            path=folder if out is not None else None,
-        )
+        content = kept_findings(store.files)
+        if content is None:
+            name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+            content = write_findings(study, measure(study), name=name)
+            tidy(study)
+        return Analysis(**content, path=folder if out is not None else None)
 
 
 def fingerprint(model: nn.Module) -> str:

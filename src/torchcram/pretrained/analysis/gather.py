@@ -16,61 +16,18 @@ import psutil
 import torch
 from torch import Tensor
 
-from torchcram.pretrained.analysis.controls import Classes, ClassSums, no_class_sums
+from torchcram.pretrained.analysis.controls import Classes, frequent_tokens
 from torchcram.pretrained.analysis.mlp_probe import MLPProbe
-from torchcram.pretrained.analysis.moments import Moments, moments_from, no_moments
+from torchcram.pretrained.analysis.site_sums import SiteSums, no_site_sums
+from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.capture import capture
-from torchcram.pretrained.sites import AttentionSite, at_rest
+from torchcram.pretrained.sites import AttentionSite, at_rest, vocabulary_size
 from torchcram.pretrained.store import Store
-from torchcram.pretrained.texts import Window
+from torchcram.pretrained.texts import SPLITS, Split, Window
 from torchcram.runs.interruption import Interruption
 
-# Output channels of the control with shuffled targets.
-SHUFFLED = 16
 PLAIN_EVERY = 10
 KEEP_EVERY = 20
-
-
-@dataclass(kw_only=True)
-class SiteSums:
-    """What is summed up for one attention block; outputs are its heads side by side.
-
-    Attributes:
-        moments: of inputs and outputs.
-        controls: of the classes of each control.
-        shuffled: products of the inputs with some channels of the outputs of other tokens, less their
-            window's mean.
-    """
-
-    moments: Moments
-    controls: dict[str, ClassSums]
-    shuffled: Tensor
-
-    def tensors(self) -> dict[str, Any]:
-        """Return the content as tensors, for a file."""
-        controls = {name: {"counts": sums.counts, "sums": sums.sums} for name, sums in self.controls.items()}
-        return {"moments": self.moments.tensors(), "controls": controls, "shuffled": self.shuffled}
-
-
-def site_sums_from(content: dict[str, Any]) -> SiteSums:
-    """Return what :meth:`SiteSums.tensors` gave."""
-    controls = {
-        name: ClassSums(counts=sums["counts"], sums=sums["sums"])
-        for name, sums in content["controls"].items()
-    }
-    return SiteSums(moments=moments_from(content["moments"]), controls=controls, shuffled=content["shuffled"])
-
-
-def no_site_sums(site: AttentionSite, classes: Classes, *, device: torch.device) -> SiteSums:
-    """Return the sums over no tokens."""
-    outputs = site.heads * site.head_size
-    return SiteSums(
-        moments=no_moments(site.width, outputs, device=device),
-        controls={
-            name: no_class_sums(size, outputs, device=device) for name, size in classes.sizes().items()
-        },
-        shuffled=torch.zeros(site.width, min(SHUFFLED, outputs), dtype=torch.float64, device=device),
-    )
 
 
 @dataclass(kw_only=True)
@@ -104,28 +61,40 @@ class Clock:
 
 @dataclass(kw_only=True)
 class Pass:
-    """State of a pass between two windows."""
+    """State of a pass between two windows.
+
+    Attributes:
+        sums: of each block.
+        probes: MLP probes of each block; may be empty.
+        clock: what took how long.
+        done: number of windows taken in.
+    """
 
     sums: list[SiteSums]
     probes: list[MLPProbe]
     clock: Clock = field(default_factory=Clock)
     done: int = 0
 
-    def tensors(self) -> dict[str, Any]:
-        """Return the content for a file."""
-        return {
-            "sums": [sums.tensors() for sums in self.sums],
-            "probes": [probe.state() for probe in self.probes],
-            "clock": vars(self.clock),
-            "done": self.done,
-        }
+    def kept(self) -> KeptPass:
+        """Return the state for a file."""
+        states = [probe.state() for probe in self.probes]
+        return KeptPass(sums=self.sums, probes=states, clock=self.clock, done=self.done)
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """Go on from :meth:`tensors`."""
-        self.sums = [site_sums_from(sums) for sums in content["sums"]]
-        for probe, state in zip(self.probes, content["probes"], strict=True):
+    def restore(self, kept: KeptPass) -> None:
+        """Go on from :meth:`kept`."""
+        for probe, state in zip(self.probes, kept.probes, strict=True):
             probe.restore(state)
-        self.clock, self.done = Clock(**content["clock"]), content["done"]
+        self.sums, self.clock, self.done = kept.sums, kept.clock, kept.done
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptPass:
+    """A :class:`Pass` in a file; ``probes`` are the states of its MLP probes."""
+
+    sums: list[SiteSums]
+    probes: list[dict[str, Any]]
+    clock: Clock
+    done: int
 
 
 @torch.no_grad()
@@ -136,7 +105,7 @@ def gather(
     *,
     classes: Classes,
     store: Store,
-    split: str,
+    split: Split,
     mlp_width: int = 0,
     seed: int = 0,
     advance: Callable[[int], None] = lambda tokens: None,
@@ -149,7 +118,7 @@ def gather(
         windows: of one split.
         classes: of the controls.
         store: keeps the state.
-        split: names the stage.
+        split: that of the windows.
         mlp_width: hidden units of the MLP probes; 0 for none.
         seed: of the MLP probes.
         advance: is told the tokens of each finished window.
@@ -165,7 +134,7 @@ def gather(
         if mlp_width
     ]
     state = Pass(sums=[no_site_sums(site, classes, device=device) for site in sites], probes=probes)
-    kept = store.load(f"gather-{split}")
+    kept = store.load(stage_of(split), KeptPass)
     if kept is not None:
         state.restore(kept)
         advance(sum(len(window.ids) for window in windows[: state.done]))
@@ -178,10 +147,54 @@ def gather(
             advance(len(window.ids))
             if state.done % KEEP_EVERY == 0 or state.done == len(windows) or stop.requested:
                 _require_finite(state, sites, model)
-                store.keep(f"gather-{split}", state.tensors())
+                store.keep(stage_of(split), state.kept())
             if stop.requested:
                 raise KeyboardInterrupt
     return state
+
+
+def gather_all(study: Study) -> tuple[Clock, list[MLPProbe]]:
+    """Sum up every split of a study.
+
+    Of the passes only the clock of the fit split and its MLP probes stay in memory.
+    """
+    windows, settings = study.corpus.windows, study.settings
+    classes = frequent_tokens(
+        [window.ids for window in windows["fit"]], vocabulary=vocabulary_size(study.model)
+    )
+    passes: dict[Split, Pass] = {}
+    for split in SPLITS:
+        advance = study.progress.stage(f"look at the {split} split", total=study.corpus.tokens(split))
+        passes[split] = gather(
+            study.model,
+            study.sites,
+            windows[split],
+            classes=classes,
+            store=study.store,
+            split=split,
+            mlp_width=settings.mlp_width if split == "fit" else 0,
+            seed=settings.seed,
+            advance=advance,
+        )
+        passes[split].sums = []
+    return passes["fit"].clock, passes["fit"].probes
+
+
+def gathered(study: Study, number: int) -> tuple[SiteSums, SiteSums, SiteSums]:
+    """Return the sums of one block over the fit, the select and the test split."""
+    fit, select, test = (_kept(study, split).sums[number] for split in SPLITS)
+    return fit, select, test
+
+
+def _kept(study: Study, split: Split) -> KeptPass:
+    kept = study.store.load(stage_of(split), KeptPass)
+    assert kept is not None, "all splits are gathered first"
+    return kept
+
+
+def stage_of(split: Split) -> str:
+    """Return the name under which a store keeps the pass over a split."""
+    return f"gather-{split}"
 
 
 def _take_in(
@@ -195,18 +208,14 @@ def _take_in(
         clock.plain += _now(ids.device) - start
         clock.plain_tokens += len(ids)
         clock.memory_before = clock.memory_before or _resident()
-    of = classes.of(ids)
+    of_control = classes.of(ids)
     permutation = torch.randperm(len(ids), generator=torch.Generator().manual_seed(state.done)).to(ids.device)
 
     def see(number: int, x: Tensor, y: Tensor) -> None:
         sums = state.sums[number]
         sums.moments.add(x, y)
         before = _now(ids.device)
-        for name, sum_of_classes in sums.controls.items():
-            sum_of_classes.add(of[name], y)
-        # Less the window's mean: tokens of one window share its document, and that is no nothing.
-        some = y[:, : sums.shuffled.shape[1]].double()
-        sums.shuffled.addmm_(x.double().T, (some - some.mean(0))[permutation])
+        sums.add_controls(x, y, classes=of_control, permutation=permutation)
         between = _now(ids.device)
         if state.probes:
             state.probes[number].learn(x, y)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torchcram.pretrained.analysis.layerwise import token_losses
 from torchcram.pretrained.analysis.moments import Moments, covariances, no_moments
 from torchcram.pretrained.analysis.ridge import LinearProbe, chosen_on
+from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.capture import capture
 from torchcram.pretrained.sites import AttentionSite
 
@@ -109,11 +110,19 @@ def measured(
     with torch.enable_grad(), capture(sites, replace=keep):
         loss = token_losses(model(input_ids=ids[None], use_cache=False).logits[0], ids).sum()
         gradients = torch.autograd.grad(loss, leaves)
-    found = []
+    measures = []
     for x, output, gradient, probe in zip(inputs, outputs, gradients, probes, strict=True):
         predicted = probe(x)
-        found.append((x, relative_error(output, predicted), first_order_harm(gradient, predicted - output)))
-    return found
+        harm = first_order_harm(gradient, predicted - output)
+        measures.append((x, relative_error(output, predicted), harm))
+    return measures
+
+
+def learn_all_harm(study: Study, probes: Sequence[LinearProbe]) -> list[Forecast]:
+    """Fit the forecasts of all blocks of a study, given its probes from input to block output."""
+    windows = study.ids("fit", study.settings.harm_tokens, least=2)
+    advance = study.progress.stage("learn downstream harm", total=sum(map(len, windows)))
+    return learn_harm(study.model, study.sites, windows, probes=probes, advance=advance)
 
 
 def _forecast(fit_sums: Moments, held_sums: Moments, *, held: Sequence[tuple[Tensor, Tensor]]) -> Forecast:

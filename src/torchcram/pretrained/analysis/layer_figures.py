@@ -1,18 +1,18 @@
-"""From sums to probes, and to all figures of a layer that have a closed form: explained variance, ranks,
-controls, canonical correlations.
+"""All figures of a layer that have a closed form: explained variance, ranks, controls, canonical
+correlations.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
 from torchcram.pretrained.analysis.controls import STRENGTHS, class_error
-from torchcram.pretrained.analysis.gather import SiteSums
+from torchcram.pretrained.analysis.gather import gathered
 from torchcram.pretrained.analysis.moments import Covariances, covariances
 from torchcram.pretrained.analysis.ridge import (
     LinearProbe,
@@ -24,40 +24,10 @@ from torchcram.pretrained.analysis.ridge import (
     explained,
     rank_curve,
 )
-from torchcram.pretrained.analysis.state_probe import Summary, summary_of
+from torchcram.pretrained.analysis.site_probes import SiteProbes
+from torchcram.pretrained.analysis.site_sums import SiteSums
+from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.sites import AttentionSite
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteProbes:
-    """The probes of one block, fitted and chosen, with the projection they stand behind.
-
-    Attributes:
-        heads: from the input to the heads side by side, float64.
-        block: from the input to the block's output, float32.
-        weight, bias: of the projection.
-        mean: of the heads, over the fit split.
-        summary: features of the probe with a memory.
-    """
-
-    heads: LinearProbe
-    block: LinearProbe
-    weight: Float64[Tensor, "heads_width width"]
-    bias: Float64[Tensor, " width"]
-    mean: Float64[Tensor, " heads_width"]
-    summary: Summary
-
-
-def fit_probes(site: AttentionSite, fit: SiteSums, select: SiteSums, *, directions: int) -> SiteProbes:
-    """Solve for the probes of a block."""
-    weight, bias = site.output_map()
-    of_fit, of_select = covariances(fit.moments), covariances(select.moments)
-    heads = chosen_on(of_select, of_fit, output=weight)
-    block = heads.then(weight, bias)
-    summary = summary_of(block, of_fit, directions=min(directions, site.width))
-    return SiteProbes(
-        heads=heads, block=block.float(), weight=weight, bias=bias, mean=of_fit.mean_y, summary=summary
-    )
 
 
 def layer_figures(
@@ -85,6 +55,14 @@ def layer_figures(
     }
 
 
+def closed_forms(study: Study, probes: Sequence[SiteProbes]) -> list[dict[str, Any]]:
+    """Return the closed-form figures of all blocks of a study."""
+    return [
+        layer_figures(site, probe, *gathered(study, number))
+        for number, (site, probe) in enumerate(zip(study.sites, probes, strict=True))
+    ]
+
+
 def _ranks(width: int) -> tuple[int, ...]:
     return (*(rank for rank in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048) if rank < width), width)
 
@@ -102,17 +80,17 @@ def _controls(
 ) -> dict[str, float]:
     """Explained variance of the class means; their strength is chosen on the select split."""
     squares = {name: _squares(sums, weight) for name, sums in (("select", select), ("test", test))}
-    found = {}
+    shares = {}
     for name in fit.controls:
         fitted, chooses, judges = (sums.controls[name].mapped(weight) for sums in (fit, select, test))
         best = min(
             STRENGTHS,
             key=lambda strength: class_error(fitted, chooses, strength=strength, squares=squares["select"]),
         )
-        found[name] = 1 - class_error(fitted, judges, strength=best, squares=squares["test"]) / variance
+        shares[name] = 1 - class_error(fitted, judges, strength=best, squares=squares["test"]) / variance
     of_fit, of_test = (covariances(sums.moments) for sums in (fit, test))
-    found["mean"] = -float(((of_test.mean_y - of_fit.mean_y) @ weight).square().sum()) / variance
-    return found
+    shares["mean"] = -float(((of_test.mean_y - of_fit.mean_y) @ weight).square().sum()) / variance
+    return shares
 
 
 def _squares(sums: SiteSums, weight: Float[Tensor, "heads_width width"]) -> float:

@@ -62,12 +62,6 @@ class Moments:
             and torch.isfinite(self.squares).all()
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the content as tensors, for a file."""
-        return {name: getattr(self, name) for name in ("x", "y", "xy", "squares")} | {
-            "count": torch.tensor(self.count)
-        }
-
 
 def no_moments(inputs: int, outputs: int, *, device: torch.device | None = None) -> Moments:
     """Return the sums over no tokens."""
@@ -82,13 +76,6 @@ def no_moments(inputs: int, outputs: int, *, device: torch.device | None = None)
         y=zeros(outputs),
         xy=zeros(inputs, outputs),
         squares=zeros(larger + 1, larger),
-    )
-
-
-def moments_from(tensors: dict[str, Tensor]) -> Moments:
-    """Return what :meth:`Moments.tensors` gave."""
-    return Moments(
-        count=int(tensors["count"]), **{name: tensors[name] for name in ("x", "y", "xy", "squares")}
     )
 
 

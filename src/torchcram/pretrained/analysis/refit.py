@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ from torch import Tensor
 from torchcram.pretrained.analysis.layerwise import Calls, Layerwise
 from torchcram.pretrained.analysis.moments import covariances, no_moments
 from torchcram.pretrained.analysis.ridge import LinearProbe, chosen_on
+from torchcram.pretrained.analysis.site_probes import SiteProbes
 from torchcram.pretrained.analysis.state_probe import StateProbe, Summary
+from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.capture import capture
 from torchcram.pretrained.sites import AttentionSite
 
@@ -128,6 +131,52 @@ def fit_each(
             probes[number] = _fit_one(block, outputs, first[number], summaries[number], len(fit))
         advance(1)
     return [probes[number] for number in range(len(sites))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refitted:
+    """What is kept of refitting.
+
+    Attributes:
+        probes: on the features of each site, for each set, by the number of the site.
+        changes: of the loss on select text, for each set.
+    """
+
+    probes: dict[int, dict[int, LinearProbe]]
+    changes: dict[int, float]
+
+
+def fit_all(study: Study, layerwise: Layerwise, probes: Sequence[SiteProbes]) -> list[LinearProbe]:
+    """Fit the probe of every site of a study alone; returned are those on the features."""
+    advance = study.progress.stage("fit each layer's probe", total=len(layerwise.layers), unit="layers")
+    each = fit_each(layerwise, study.sites, **_data(study, probes), advance=advance)
+    return [probe.linear for probe in each]
+
+
+def refit_sets(
+    study: Study,
+    layerwise: Layerwise,
+    probes: Sequence[SiteProbes],
+    sets: Mapping[int, Sequence[int]],
+) -> Refitted:
+    """Refit the probes of some sets of sites of a study."""
+    advance = study.progress.stage("refit behind replaced layers", total=len(layerwise.layers), unit="layers")
+    chosen, changes = refit(layerwise, study.sites, sets, **_data(study, probes), advance=advance)
+    linear = {
+        size: {number: probe.linear for number, probe in of_set.items()} for size, of_set in chosen.items()
+    }
+    return Refitted(probes=linear, changes=changes)
+
+
+def _data(study: Study, probes: Sequence[SiteProbes]) -> dict[str, Any]:
+    """What probes with a memory are fitted from."""
+    tokens = study.settings.refit_tokens
+    return {
+        "first": [probe.block for probe in probes],
+        "summaries": [probe.summary for probe in probes],
+        "fit": study.ids("fit", tokens),
+        "select": study.ids("select", max(tokens // 8, 1)),
+    }
 
 
 def _streams(layerwise: Layerwise, windows: Sequence[Tensor]) -> _Streams:

@@ -21,6 +21,8 @@ from torchcram.pretrained.analysis.redundancy import (
     operation_scores,
 )
 from torchcram.pretrained.analysis.ridge import LinearProbe
+from torchcram.pretrained.analysis.site_probes import SiteProbes
+from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.capture import capture
 from torchcram.pretrained.sites import AttentionSite, at_rest, block_input
 
@@ -58,10 +60,6 @@ class Scored:
     head_shares: dict[str, Float64[Tensor, "layers heads thresholds"]]
     mlp_error: Float64[Tensor, " layers"]
     influence: Float64[Tensor, " layers"]
-
-    def tensors(self) -> dict[str, Any]:
-        """Return the content for a file."""
-        return dict(vars(self))
 
 
 @torch.no_grad()
@@ -128,6 +126,22 @@ def score(
         else torch.full_like(mlp_error, float("nan")),
         influence=influence / count,
     )
+
+
+def score_test(study: Study, probes: Sequence[SiteProbes], mlps: Sequence[MLPProbe]) -> Scored:
+    """Score the test split of a study; ``mlps`` may be empty."""
+    views = [
+        SiteView(
+            heads=probe.heads.float(),
+            weight=probe.weight.float(),
+            bias=probe.bias.float(),
+            mean=probe.mean.float(),
+            mlp=mlps[number] if mlps else None,
+        )
+        for number, probe in enumerate(probes)
+    ]
+    advance = study.progress.stage("score the test split", total=study.corpus.tokens("test"))
+    return score(study.model, study.sites, study.ids("test"), views, advance=advance)
 
 
 def _decoder_layer(model: Any, site: AttentionSite) -> nn.Module:
