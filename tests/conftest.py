@@ -1,6 +1,7 @@
 """Fixtures of all tests: nothing random is left to chance, and nothing is shared between tests."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,3 +36,13 @@ def float64() -> None:
 def seeded() -> Callable[[int], torch.Generator]:
     """Return a function that makes a generator from a seed."""
     return lambda seed=0: torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Return a function that reads all files of a folder: to show that nothing was touched."""
+    return lambda folder: {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }

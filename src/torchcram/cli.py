@@ -272,12 +272,13 @@ def reproduce_command(
     from torchcram.report.tables import print_plan
     from torchcram.reproduce.claim_page import write_claim
     from torchcram.reproduce.claims import claims_named
+    from torchcram.reproduce.effort import core_hours, steps_done, steps_of
     from torchcram.reproduce.plan import jobs_to_do, plan
-    from torchcram.reproduce.progress import SweepProgress, core_hours, steps_done, steps_of
     from torchcram.reproduce.ray_executor import ray_cluster
     from torchcram.reproduce.records import key_of, recorded
     from torchcram.reproduce.results_page import write_overview
     from torchcram.reproduce.sweep import cores, launch, sweep
+    from torchcram.reproduce.sweep_progress import SweepProgress
     from torchcram.runs.source import source_hash
     from torchcram.strict import require_choice, require_positive
     from torchcram.training.presets import PRESETS

@@ -84,7 +84,7 @@ def test_of_a_step_repeated_after_a_resume_the_last_one_counts(run_dir: Path):
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("config.json", r"is no run: config\.json is missing"),
+        ("config.json", r"is no run: it has no config\.json"),
         ("metrics.jsonl", r"has recorded nothing yet: metrics\.jsonl is missing"),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_directory_that_is_no_run_is_told_what_it_lacks(run_dir: Path, missing
 
 
 def test_a_missing_directory_is_an_error(tmp_path: Path):
-    with pytest.raises(ValueError, match="there is no such directory"):
+    with pytest.raises(ValueError, match=r"there is no run .*nowhere"):
         read_run(tmp_path / "nowhere")
 
 

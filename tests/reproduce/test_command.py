@@ -8,8 +8,8 @@ import pytest
 from fake_runs import fake_run
 from torchcram.cli import main
 from torchcram.reproduce.claims import CLAIMS
+from torchcram.reproduce.effort import core_hours
 from torchcram.reproduce.plan import plan
-from torchcram.reproduce.progress import core_hours
 from torchcram.reproduce.results_page import OVERVIEW
 from torchcram.runs.source import source_hash
 from torchcram.training.presets import PRESETS

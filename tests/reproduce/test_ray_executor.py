@@ -8,9 +8,9 @@ import pytest
 
 from tiny_runs import lasting, tiny_config
 from torchcram.reproduce.plan import Job
-from torchcram.reproduce.progress import SweepProgress
 from torchcram.reproduce.ray_executor import LOST, RayProcess, ray_cluster
 from torchcram.reproduce.sweep import sweep
+from torchcram.reproduce.sweep_progress import SweepProgress
 from torchcram.runs.source import source_hash
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.loop import train

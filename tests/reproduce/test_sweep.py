@@ -12,9 +12,10 @@ import pytest
 from fake_runs import SOURCE, TOY, Ended, fake_run, finish_at_once
 from torchcram.reproduce.claim import Method
 from torchcram.reproduce.claims import CLAIMS
+from torchcram.reproduce.effort import steps_done, steps_of
 from torchcram.reproduce.plan import Job, jobs_to_do, plan
-from torchcram.reproduce.progress import SweepProgress, steps_done, steps_of
 from torchcram.reproduce.sweep import sweep
+from torchcram.reproduce.sweep_progress import SweepProgress
 
 
 def planned(folder: Path, *, seeds: int = 1, source: str = SOURCE):
@@ -235,9 +236,11 @@ def test_progress_counts_the_steps_that_are_left(tmp_path):
     assert (steps_of(job.start), steps_of(job)) == (400, 400)
     assert steps_done(job) == 0
     job.folder.mkdir(parents=True)
-    (job.folder / "metrics.jsonl").write_text(json.dumps({"step": 449}) + '\n{"step": 4')
+    (job.folder / "metrics.jsonl").write_text(
+        json.dumps({"kind": "train", "step": 449}) + '\n{"kind": "train", "step": 4'
+    )
     assert steps_done(job) == 50
-    (job.folder / "metrics.jsonl").write_text(json.dumps({"step": 99}) + "\n")
+    (job.folder / "metrics.jsonl").write_text(json.dumps({"kind": "train", "step": 99}) + "\n")
     assert steps_done(job) == 0
 
 

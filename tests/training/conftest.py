@@ -27,15 +27,5 @@ def tiny() -> Callable[..., RunConfig]:
 
 
 @pytest.fixture
-def contents() -> Callable[[Path], dict[str, bytes]]:
-    """Return a function that reads all files of a folder: to show that nothing was touched."""
-    return lambda folder: {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
-@pytest.fixture
 def lasting_summary() -> Callable[[Path], dict[str, Any]]:
     return lasting

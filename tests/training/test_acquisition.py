@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from torchcram.runs.run_dir import RunDir
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.loop import acquire, load_run, train
-from torchcram.training.run_dir import RunDir
 from torchcram.training.trainer import Trainer
 
 LATER = {

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from torchcram.runs.run_dir import RunDir
 from torchcram.training import checkpoint as checkpoint_module
 from torchcram.training.checkpoint import (
     OPTIMIZER,
@@ -21,7 +22,6 @@ from torchcram.training.checkpoint import (
     save_weights,
 )
 from torchcram.training.distributed import make_accelerator
-from torchcram.training.run_dir import RunDir
 from torchcram.training.trainer import Trainer, build_task
 
 

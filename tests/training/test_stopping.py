@@ -5,9 +5,9 @@ import math
 from torch import nn
 
 from torchcram.memory.consolidation import ConsolidationController, ControllerConfig
-from torchcram.training.progress import TrainingProgress
 from torchcram.training.stopping import EarlyStopping, learn
 from torchcram.training.trainer import Trainer
+from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import RoutingControl
 
 ALL, ROUTED = RoutingControl(reads="all"), RoutingControl()

@@ -13,8 +13,8 @@ import torch
 from torchcram.bench.measurement import Measurement
 from torchcram.bench.questions import QUESTIONS
 from torchcram.bench.setting import Setting
+from torchcram.runs.environment import environment
 from torchcram.strict import require_choice
-from torchcram.training.run_dir import environment
 
 Record = dict[str, Any]
 # What a measurement asked.

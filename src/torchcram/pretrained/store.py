@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from torchcram.pretrained.plain import T, from_plain, to_plain
-from torchcram.training.run_dir import RunDir
+from torchcram.runs.run_dir import RunDir
 
 SETTINGS, STAGES = "analysis.json", "stages"
 

@@ -1,13 +1,7 @@
-"""A run as its files tell it: read, checked, and tolerant of what a killed process leaves behind.
-
-Never a model.
-
-The names of the files stand here and nowhere else in the report.
-"""
+"""A run as a report shows it, made from the files of its folder, never from a model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
-ROUTE_MAP, CALIBRATION, SUMMARY = "route_map.json", "calibration.json", "summary.json"
+from torchcram.runs.metrics import Record, read_lines
+from torchcram.runs.run_dir import CALIBRATION, ENVIRONMENT, METRICS, ROUTE_MAP, SUMMARY, RunDir
 
-Record = dict[str, Any]
 Points = Float[np.ndarray, " points"]
 
 
@@ -109,30 +102,26 @@ def read_run(directory: Path) -> RunRecord:
         ValueError: if the directory is no run, has recorded nothing yet, or one of its files is damaged; the
             message names the file.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise ValueError(f"{directory} is no run: there is no such directory")
-    if not (directory / CONFIG).is_file():
-        raise ValueError(f"{directory} is no run: {CONFIG} is missing")
-    lines, torn = _read_lines(directory / METRICS)
+    run = RunDir(Path(directory))
+    config, (lines, torn) = run.config_tree(), read_lines(run.path / METRICS)
     by_kind = {
         kind: {line["step"]: line for line in lines if line["kind"] == kind} for kind in ("train", "eval")
     }
     if not any(by_kind.values()):
         raise ValueError(
-            f"{directory} has recorded nothing yet: {METRICS} is missing or holds no complete line"
+            f"{run.path} has recorded nothing yet: {METRICS} is missing or holds no complete line"
         )
     exposures = [line for line in lines if line["kind"] == "exposures"]
     return RunRecord(
-        directory=directory,
-        config=_read_json(directory / CONFIG) or {},
-        environment=_read_json(directory / ENVIRONMENT) or {},
+        directory=run.path,
+        config=config,
+        environment=run.find_json(ENVIRONMENT) or {},
         train=[line for _, line in sorted(by_kind["train"].items())],
         evaluations=[line for _, line in sorted(by_kind["eval"].items())],
         exposures=exposures[-1] if exposures else None,
-        route_map=_read_json(directory / ROUTE_MAP),
-        calibration=_read_json(directory / CALIBRATION),
-        summary=_read_json(directory / SUMMARY),
+        route_map=run.find_json(ROUTE_MAP),
+        calibration=run.find_json(CALIBRATION),
+        summary=run.find_json(SUMMARY),
         torn=torn,
     )
 
@@ -144,31 +133,3 @@ def _lookup(line: Any, path: Sequence[str | int]) -> Any:
         else:
             line = line.get(key) if isinstance(line, dict) else None
     return line
-
-
-def _read_json(path: Path) -> Record | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds a {type(content).__name__}, not an object")
-    return content
-
-
-def _read_lines(path: Path) -> tuple[list[Record], bool]:
-    """Return the complete lines, and whether the last one was cut off."""
-    texts = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    lines: list[Record] = []
-    for number, text in enumerate(texts, start=1):
-        try:
-            line = json.loads(text)
-            lines.append({**line, "kind": str(line["kind"]), "step": int(line["step"])})
-        except (ValueError, TypeError, KeyError) as error:
-            # Only the last line can be the one that a killed process was writing.
-            if number == len(texts):
-                return lines, True
-            raise ValueError(f"{path} is damaged in line {number}: {error!r}") from error
-    return lines, False

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from torchcram.reproduce.claim import Claim, Method
+from torchcram.runs.run_dir import ACQUISITION, CONFIG, MODEL, SUMMARY
 from torchcram.strict import require_choice
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.presets import PRESETS
 from torchcram.training.run_config import RunConfig
-from torchcram.training.run_dir import ACQUISITION, CONFIG, MODEL, SUMMARY
 
 State = Literal["finished", "stale", "failed", "started", "missing"]
 LOGS, CONFIGS = "logs", "configs"

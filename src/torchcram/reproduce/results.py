@@ -20,9 +20,10 @@ from torchcram.reproduce.claim import Claim, Row
 from torchcram.reproduce.lower_bound import static_accuracy
 from torchcram.reproduce.plan import PlannedRun
 from torchcram.reproduce.saved_work import LEVEL, keys_until, saved
+from torchcram.runs.run_dir import ENVIRONMENT, METRICS, SUMMARY, RunDir
 from torchcram.tasks.srcd import SRCDConfig
 from torchcram.training.presets import PRESETS
-from torchcram.training.run_dir import CONFIG, ENVIRONMENT, METRICS, SUMMARY, RunDir
+from torchcram.training.run_config import RunConfig
 
 RESULTS = "results.csv"
 LEADING = ("scale", "method", "seed", "source")
@@ -133,7 +134,7 @@ def bound_figures(run: RunDir, summary: Row) -> dict[str, Any]:
     """Return the bound on static routing at the read rate that a run came to, and how far above it the run
     answers. Empty for other tasks.
     """
-    task = run.config().task
+    task = run.config(RunConfig).task
     if not isinstance(task, SRCDConfig):
         return {}
     share = task.events(task.length)[1] / task.length
@@ -179,7 +180,7 @@ def curve_figures(run: RunDir) -> dict[str, Any]:
     """Return how the read rate of patterns fell with their exposures, where the task introduces some late;
     empty where it does not.
     """
-    task = run.read_json(CONFIG)["task"]
+    task = run.config_tree()["task"]
     if not task.get("introduce_at"):
         return {}
     records = [record for record in run.metrics() if record["kind"] == "exposures"]
@@ -214,7 +215,7 @@ def drift_figures(run: RunDir, summary: Row) -> dict[str, Any]:
     average within :data:`WITHIN_FLOOR` floors that comes after the largest one; None where none does, and
     where none was above that. Empty without a drift.
     """
-    drift = run.read_json(CONFIG)["task"].get("drift_at")
+    drift = run.config_tree()["task"].get("drift_at")
     if drift is None or not (run.path / METRICS).exists():
         return {}
     lines = [record for record in run.metrics() if record["kind"] == "train"]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 from torchcram.reproduce.plan import Job
-from torchcram.reproduce.progress import SweepProgress
+from torchcram.reproduce.sweep_progress import SweepProgress
 from torchcram.strict import require_positive
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -29,10 +29,10 @@ from torchcram.series.side_heads import Lessons
 from torchcram.series.task import EncodedSeries, Series, SeriesStatistics, SeriesTask, collate
 from torchcram.strict import optional
 from torchcram.training.distributed import make_accelerator
-from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_config import RunConfig
 from torchcram.training.stopping import learn
 from torchcram.training.trainer import Trainer, build_model
+from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import Head, RoutingControl
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torchcram.models.sequence import SequenceModel
 from torchcram.runs.clock import Clock
 from torchcram.runs.interruption import Interruption
+from torchcram.runs.run_dir import ACQUISITION, CHECKPOINT, METRICS, MODEL, SUMMARY, RunDir
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
 from torchcram.tasks.srcd import SRCDConfig
@@ -23,11 +24,10 @@ from torchcram.training.acquisition import acquisition_of
 from torchcram.training.checkpoint import find_checkpoint, load_weights
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.evaluate import enough_scored, evaluate
-from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_config import RunConfig
-from torchcram.training.run_dir import ACQUISITION, CHECKPOINT, METRICS, MODEL, SUMMARY, RunDir
 from torchcram.training.summary import evaluate_midway, finish
 from torchcram.training.trainer import Trainer, build_model, build_task, built_in_task
+from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import Reads, RoutingControl
 
 
@@ -74,11 +74,11 @@ def train(
     if (
         config.start_from is not None
         and find_checkpoint(path / CHECKPOINT) is None
-        and not (path / SUMMARY).exists()
+        and not RunDir(path).finished
     ):
         _start_from_run(trainer, start)
     run = _open(path, config, accelerator, resume=resume)
-    if (run.path / SUMMARY).exists():
+    if run.finished:
         return load_run(run.path, task=task)
     begun = find_checkpoint(run.path / CHECKPOINT) is not None
     if begun:
@@ -209,7 +209,7 @@ def load_run(path: Path | str, *, task: Task | None = None) -> Run:
         ValueError: if the folder is no finished run, or its files are damaged or foreign.
     """
     run = RunDir(Path(path))
-    config, summary = run.config(), run.read_json(SUMMARY)
+    config, summary = run.config(RunConfig), run.read_json(SUMMARY)
     learned = build_task(config, task)
     model = build_model(config, learned)
     load_weights(run.path / MODEL, model)

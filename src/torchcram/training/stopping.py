@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from torchcram.training.progress import TrainingProgress
 from torchcram.training.trainer import Trainer
+from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import RoutingControl
 
 

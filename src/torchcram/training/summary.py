@@ -11,12 +11,12 @@ from typing import Any
 from torchcram.accounting import reduction, transition_step
 from torchcram.calibration import apply_shift, has_threshold
 from torchcram.runs.clock import Clock
+from torchcram.runs.run_dir import CALIBRATION, MODEL, ROUTE_MAP, SUMMARY, RunDir
 from torchcram.tasks.srcd import SRCD
 from torchcram.training.checkpoint import save_weights
 from torchcram.training.evaluate import calibrate, enough_scored, evaluate, evaluation_batch, route_map
-from torchcram.training.progress import TrainingProgress
-from torchcram.training.run_dir import CALIBRATION, MODEL, ROUTE_MAP, SUMMARY, RunDir
 from torchcram.training.trainer import Trainer
+from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import RoutingControl
 
 # Queries that tell what is known without any read.

@@ -21,6 +21,7 @@ from torchcram.memory.consolidation import ConsolidationController
 from torchcram.models.encoder import ENCODERS, EncoderModel
 from torchcram.models.sequence import ModelOutput, SequenceModel
 from torchcram.ops.collective import world_sum
+from torchcram.runs.run_dir import CHECKPOINT, MODEL, SUMMARY, RunDir
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
 from torchcram.tasks.srcd import SRCD, SRCDConfig
@@ -32,7 +33,6 @@ from torchcram.training.exposures import ExposureCounter
 from torchcram.training.frozen import HEADS, freeze
 from torchcram.training.ledger import Ledger, familiarity_record
 from torchcram.training.run_config import CustomTaskConfig, RunConfig
-from torchcram.training.run_dir import CHECKPOINT, MODEL, SUMMARY, RunDir
 from torchcram.types import Batch, RoutingControl
 
 # Logits that no predicted familiarity reaches.
@@ -331,7 +331,7 @@ class Trainer:
             ValueError: if the folder is no finished run, or another one.
         """
         source = RunDir(folder)
-        found = source.config().digest()
+        found = source.config(RunConfig).digest()
         source.read_json(SUMMARY)
         if found != self.config.start_from:
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 from torchcram.pretrained.analysis.analyze import analyze
 from torchcram.pretrained.analysis.settings import AnalysisConfig
 from torchcram.pretrained.loading import load_model
-from torchcram.training.run_dir import RunDir
+from torchcram.runs.run_dir import RunDir
 
 SERIES = "series.json"
 

@@ -25,7 +25,8 @@ from torchcram.pretrained.analysis.redundancy import (
 from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.texts import SPLITS
 from torchcram.pretrained.token_classes import token_classes
-from torchcram.training.run_dir import RunDir, environment
+from torchcram.runs.environment import environment
+from torchcram.runs.run_dir import RunDir
 
 SUMMARY, PLAN, DETAILS = "summary.json", "plan.json", "details.json"
 PAPER_SHARE = 0.88

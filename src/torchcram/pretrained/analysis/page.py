@@ -11,7 +11,7 @@ from typing import Any
 from torchcram.pretrained.analysis import figures as drawn
 from torchcram.pretrained.analysis.story import analysis_rows, analysis_story, analysis_tiles, cost_words
 from torchcram.report.page import REPORT, Section, draw_sections, pretty, render_file
-from torchcram.training.run_dir import RunDir
+from torchcram.runs.run_dir import RunDir
 
 SECTIONS = (
     Section(

@@ -21,10 +21,10 @@ from torchcram.series.side_heads import Lessons
 from torchcram.series.task import SeriesTask
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.evaluate import Tally
-from torchcram.training.progress import TrainingProgress
 from torchcram.training.run_config import RunConfig
 from torchcram.training.stopping import learn
 from torchcram.training.trainer import Trainer
+from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import Batch, Head, RoutingControl
 
 # Judgements of a whole training. None of them ends it: the best model is kept anyway, and learning rates must

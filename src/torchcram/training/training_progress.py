@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TextColumn
+from rich.text import Text
+
+from torchcram.runs.progress import LiveProgress
 
 
-class TrainingProgress(AbstractContextManager["TrainingProgress"]):
+class TrainingProgress(LiveProgress):
     """A live line on a terminal; one printed line per evaluation everywhere.
 
     Args:
@@ -27,33 +20,14 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     """
 
     def __init__(self, *, steps: int, done: int = 0, show: bool = True):
-        self.console = Console(stderr=True, quiet=not show)
-        times = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        columns = (
-            TextColumn("[bold]{task.description:<11}"),
-            BarColumn(),
-            *times,
-            TextColumn("{task.fields[note]}"),
-        )
-        self.progress = Progress(
-            *columns, console=self.console, disable=not (show and self.console.is_terminal), transient=True
-        )
+        super().__init__(width=11, further=(TextColumn("{task.fields[note]}", markup=False),), show=show)
         self.task = self.progress.add_task("start", total=steps, completed=done, note="")
         self.phase = ""
-
-    def __enter__(self) -> TrainingProgress:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def trained(self, step: int, record: dict[str, Any] | None, phase: str) -> None:
         """Show a training step; ``record`` is its line of the metrics, if it has one."""
         if phase != self.phase:
-            self.console.print(f"[bold]{phase}[/bold] from step {step}")
+            self.say(Text.assemble((phase, "bold"), f" from step {step}"))
             self.phase = phase
         self.progress.update(self.task, completed=step, description=phase)
         if record is not None:
@@ -72,7 +46,3 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
             f"step {record['step']:>5} | reads {record['any_layer_read_rate']:.2%}{floor}, by "
             f"layer {layers} | {scores}{error}"
         )
-
-    def say(self, text: str) -> None:
-        """Show a line."""
-        self.console.print(text, highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from torchcram.training.progress import TrainingProgress
+from torchcram.training.training_progress import TrainingProgress
 
 TRAIN = {"losses": {"answer": 1.25, "next_observation": 0.5}, "any_layer_read_rate": 0.5}
 EVALUATION = {

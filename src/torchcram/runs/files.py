@@ -1,0 +1,78 @@
+"""Files that are there as a whole or not at all, and errors that name the file.
+
+A file is written beside itself and then renamed, so that a crash or a full disk leaves the older one. Text is
+UTF-8, whatever the locale says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+# What to do about a file that cannot be read; every such error ends with it.
+MEND = "restore it from a copy, or delete the run and start again"
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file, all of it or nothing.
+
+    Raises:
+        OSError: if it cannot be written; an older file is kept.
+    """
+    draft = draft_of(file)
+    try:
+        with draft.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        draft.replace(file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise unwritten(file, error) from error
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a JSON file, all of it or nothing; numbers that are not finite become null.
+
+    Raises:
+        OSError: if it cannot be written; an older file is kept.
+    """
+    write_text(file, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds something else than an object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): {MEND}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is damaged (it holds a {type(content).__name__}, not an object): {MEND}")
+    return content
+
+
+def draft_of(file: Path) -> Path:
+    """Return where a file or folder is written before it takes its place."""
+    return file.with_name(f".{file.name}.draft")
+
+
+def unwritten(file: Path, error: OSError) -> OSError:
+    """Return the error for a file that could not be written."""
+    return OSError(f"cannot write {file}: {error.strerror or error}. Free some space, then use --resume")
+
+
+def finite(content: Any) -> Any:
+    """Return plain data with null for NaN and infinity, which JSON does not know."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,0 +1,76 @@
+"""One rule for lines that were cut off and for lines that are damaged, whoever reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from torchcram.runs.metrics import TAIL, append_line, cut_lines, last_step, read_lines
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    file = tmp_path / "metrics.jsonl"
+    for step in range(6):
+        append_line(file, {"kind": "train", "step": step})
+    return file
+
+
+def steps(file: Path) -> list[int]:
+    return [record["step"] for record in read_lines(file)[0]]
+
+
+def test_no_file_holds_no_lines(tmp_path):
+    assert read_lines(tmp_path / "metrics.jsonl") == ([], False)
+    assert last_step(tmp_path / "metrics.jsonl") is None
+    cut_lines(tmp_path / "metrics.jsonl", step=3)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("rest", ['{"kind": "tra', '{"kind": "train", "step": 6}', "\0\0"])
+def test_what_follows_the_last_line_feed_is_left_out_by_all_who_read(file, rest):
+    """Also where it looks complete: the next line would be appended to it."""
+    assert read_lines(file)[1] is False
+    with file.open("a") as handle:
+        handle.write(rest)
+    assert (steps(file), read_lines(file)[1], last_step(file)) == ([0, 1, 2, 3, 4, 5], True, 5)
+    cut_lines(file, step=4)
+    assert file.read_text() == "".join(
+        json.dumps({"kind": "train", "step": step}) + "\n" for step in range(4)
+    )
+
+
+@pytest.mark.parametrize(
+    "damaged", ["", '{"kind": "train", "st', '{"step": 4}', '{"kind": "train"}', "[4]", "7", "\0\0"]
+)
+def test_a_damaged_line_is_named_and_nothing_is_dropped(file, damaged):
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:4], damaged, *lines[5:]]) + "\n")
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged in line 5 .*restore it from a copy"):
+        read_lines(file)
+    with pytest.raises(ValueError, match="in line 5"):
+        cut_lines(file, step=3)
+    assert file.read_bytes() == before
+
+
+def test_the_last_step_is_read_from_the_end_alone(file):
+    with file.open("a") as handle:
+        handle.write("no record\n" + '{"kind": "train", "step": 9')
+    assert last_step(file) == 5
+    append_line(file, {"kind": "train", "step": 7, "long": "x" * 2 * TAIL})
+    append_line(file, {"kind": "train", "step": 8})
+    assert last_step(file) == 8
+
+
+def test_the_lines_before_survive_a_full_disk(file, monkeypatch, contents):
+    before = contents(file.parent)
+
+    def full_disk(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full_disk)
+    with pytest.raises(OSError, match=r"cannot write .*metrics\.jsonl: No space left on device"):
+        append_line(file, {"kind": "train", "step": 6})
+    monkeypatch.undo()
+    assert contents(file.parent) == before
