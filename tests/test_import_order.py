@@ -139,7 +139,7 @@ ORDER = (
     "pretrained.loading",
     "pretrained.analysis",
     "pretrained.analysis.settings",
-    "pretrained.analysis.live",
+    "pretrained.analysis.analysis_progress",
     "pretrained.analysis.study",
     "pretrained.analysis.redundancy",
     "pretrained.analysis.moments",

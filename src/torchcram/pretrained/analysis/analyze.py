@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
+from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
 from torchcram.pretrained.analysis.findings import kept_findings, write_findings
-from torchcram.pretrained.analysis.live import AnalysisProgress
 from torchcram.pretrained.analysis.measure import measure, tidy
 from torchcram.pretrained.analysis.ridge import require_tokens
 from torchcram.pretrained.analysis.settings import AnalysisConfig

@@ -75,8 +75,8 @@ def _summary(study: Study, measured: Measured, details: Record) -> Record:
         ],
         "base_loss": judged.base,
         "fit_tokens": study.corpus.tokens("fit"),
-        "seconds": measured.clock.ridge + measured.solution_seconds,
-        "forward_seconds": measured.clock.plain_all,
+        "seconds": measured.cost.ridge + measured.solution_seconds,
+        "forward_seconds": measured.cost.plain_all,
     }
 
 
@@ -134,18 +134,18 @@ def _documents(study: Study, split: Any) -> int:
 
 
 def _cost(study: Study, measured: Measured) -> Record:
-    clock = measured.clock
+    cost = measured.cost
     model = sum(parameter.numel() * parameter.element_size() for parameter in study.model.parameters())
     return {
-        "ridge_seconds": clock.ridge + measured.solution_seconds,
-        "forward_seconds": clock.plain_all,
-        "ridge_over_forward": (clock.ridge + measured.solution_seconds) / max(clock.plain_all, 1e-9),
-        "controls_seconds": clock.controls,
-        "mlp_seconds": clock.mlp,
+        "ridge_seconds": cost.ridge + measured.solution_seconds,
+        "forward_seconds": cost.plain_all,
+        "ridge_over_forward": (cost.ridge + measured.solution_seconds) / max(cost.plain_all, 1e-9),
+        "controls_seconds": cost.controls,
+        "mlp_seconds": cost.mlp,
         "stage_seconds": measured.stage_seconds,
         "model_bytes": model,
-        "statistics_bytes": max(clock.memory - clock.memory_before, 0),
-        "memory_over_model": (model + max(clock.memory - clock.memory_before, 0)) / model,
+        "statistics_bytes": max(cost.memory - cost.memory_before, 0),
+        "memory_over_model": (model + max(cost.memory - cost.memory_before, 0)) / model,
     }
 
 

@@ -31,8 +31,8 @@ KEEP_EVERY = 20
 
 
 @dataclass(kw_only=True)
-class Clock:
-    """Seconds of the parts of a pass, and the plain forward passes beside it.
+class PassCost:
+    """Seconds and memory that a pass took, and those of the plain forward passes beside it.
 
     Attributes:
         ridge: forward passes with their statistics.
@@ -66,25 +66,25 @@ class Pass:
     Attributes:
         sums: of each block.
         probes: MLP probes of each block; may be empty.
-        clock: what took how long.
+        cost: seconds and memory so far.
         done: number of windows taken in.
     """
 
     sums: list[SiteSums]
     probes: list[MLPProbe]
-    clock: Clock = field(default_factory=Clock)
+    cost: PassCost = field(default_factory=PassCost)
     done: int = 0
 
     def kept(self) -> KeptPass:
         """Return the state for a file."""
         states = [probe.state() for probe in self.probes]
-        return KeptPass(sums=self.sums, probes=states, clock=self.clock, done=self.done)
+        return KeptPass(sums=self.sums, probes=states, cost=self.cost, done=self.done)
 
     def restore(self, kept: KeptPass) -> None:
         """Go on from :meth:`kept`."""
         for probe, state in zip(self.probes, kept.probes, strict=True):
             probe.restore(state)
-        self.sums, self.clock, self.done = kept.sums, kept.clock, kept.done
+        self.sums, self.cost, self.done = kept.sums, kept.cost, kept.done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class KeptPass:
 
     sums: list[SiteSums]
     probes: list[dict[str, Any]]
-    clock: Clock
+    cost: PassCost
     done: int
 
 
@@ -153,10 +153,10 @@ def gather(
     return state
 
 
-def gather_all(study: Study) -> tuple[Clock, list[MLPProbe]]:
+def gather_all(study: Study) -> tuple[PassCost, list[MLPProbe]]:
     """Sum up every split of a study.
 
-    Of the passes only the clock of the fit split and its MLP probes stay in memory.
+    Of the passes only the cost of the fit split and its MLP probes stay in memory.
     """
     windows, settings = study.corpus.windows, study.settings
     classes = frequent_tokens(
@@ -177,7 +177,7 @@ def gather_all(study: Study) -> tuple[Clock, list[MLPProbe]]:
             advance=advance,
         )
         passes[split].sums = []
-    return passes["fit"].clock, passes["fit"].probes
+    return passes["fit"].cost, passes["fit"].probes
 
 
 def gathered(study: Study, number: int) -> tuple[SiteSums, SiteSums, SiteSums]:
@@ -201,13 +201,13 @@ def _take_in(
     model: Any, sites: Sequence[AttentionSite], ids: Tensor, *, classes: Classes, state: Pass
 ) -> None:
     """Run one window with hooks, and now and then without them, before it."""
-    clock = state.clock
+    cost = state.cost
     if state.done % PLAIN_EVERY == 0:
         start = _now(ids.device)
         hidden_states(model, ids)
-        clock.plain += _now(ids.device) - start
-        clock.plain_tokens += len(ids)
-        clock.memory_before = clock.memory_before or _resident()
+        cost.plain += _now(ids.device) - start
+        cost.plain_tokens += len(ids)
+        cost.memory_before = cost.memory_before or _resident()
     of_control = classes.of(ids)
     permutation = torch.randperm(len(ids), generator=torch.Generator().manual_seed(state.done)).to(ids.device)
 
@@ -219,15 +219,15 @@ def _take_in(
         between = _now(ids.device)
         if state.probes:
             state.probes[number].learn(x, y)
-        clock.controls += between - before
-        clock.mlp += _now(ids.device) - between
+        cost.controls += between - before
+        cost.mlp += _now(ids.device) - between
 
-    start, apart = _now(ids.device), clock.controls + clock.mlp
+    start, apart = _now(ids.device), cost.controls + cost.mlp
     with capture(sites, see=see):
         hidden_states(model, ids)
-    clock.ridge += _now(ids.device) - start - (clock.controls + clock.mlp - apart)
-    clock.tokens += len(ids)
-    clock.memory = max(clock.memory, _resident())
+    cost.ridge += _now(ids.device) - start - (cost.controls + cost.mlp - apart)
+    cost.tokens += len(ids)
+    cost.memory = max(cost.memory, _resident())
 
 
 def hidden_states(model: Any, ids: Tensor) -> Tensor:

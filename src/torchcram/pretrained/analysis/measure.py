@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchcram.pretrained.analysis.alone import EachAlone, all_alone, best_sets
-from torchcram.pretrained.analysis.gather import Clock, gather_all, stage_of
+from torchcram.pretrained.analysis.gather import PassCost, gather_all, stage_of
 from torchcram.pretrained.analysis.harm import Forecast, learn_all_harm
 from torchcram.pretrained.analysis.judged import Judged, judge_sets
 from torchcram.pretrained.analysis.layer_figures import closed_forms
@@ -36,7 +36,7 @@ class Measured:
     """All that was measured; the attributes are the results of the stages.
 
     Attributes:
-        clock: of the fit pass.
+        cost: of the fit pass.
         solution_seconds: from sums to probes.
         stage_seconds: of the other stages.
         figures: of each block, in closed form.
@@ -48,7 +48,7 @@ class Measured:
         routed: one for each policy and skip rate.
     """
 
-    clock: Clock
+    cost: PassCost
     solution_seconds: float
     stage_seconds: dict[str, float]
     figures: list[dict[str, Any]]
@@ -68,7 +68,7 @@ def measure(study: Study) -> Measured:
         FloatingPointError: if the model's precision overflows.
     """
     layerwise, local = Layerwise(study.model, study.sites), _local(study)
-    clock, mlps = gather_all(study)
+    cost, mlps = gather_all(study)
     start = time.perf_counter()
     probes = solve(study, local)
     solution = time.perf_counter() - start
@@ -89,7 +89,7 @@ def measure(study: Study) -> Measured:
         "routed", list[Routed], lambda: route_all(study, layerwise, probes=blocks, forecasts=forecasts)
     )
     return Measured(
-        clock=clock,
+        cost=cost,
         solution_seconds=solution,
         stage_seconds={stage: study.store.seconds(stage) for stage in STAGES},
         figures=figures,

@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from torchcram.pretrained.analysis.live import AnalysisProgress
+from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
 from torchcram.pretrained.analysis.settings import AnalysisConfig
 from torchcram.pretrained.plain import T
 from torchcram.pretrained.sites import AttentionSite
