@@ -18,9 +18,6 @@ SUMMARY = {
 TOY = Claim(
     name="99_toy",
     folder="99_toy",
-    question="Does it work?",
-    paper="It does.",
-    reading="Look.",
     methods=(
         Method(name="cram", title="CRAM", changes={}, family="CRAM", at=0.5),
         Method(

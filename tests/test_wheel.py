@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from torchcram.reproduce.claims import CLAIMS
+from torchcram.reproduce.readme import words_of
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -72,7 +75,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path):
         for file in (SOURCE / "torchcram").rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
-    assert packed == files
+    readmes = {f"torchcram/reproduce/experiments/{claim.folder}/README.md" for claim in CLAIMS.values()}
+    assert packed == files | readmes
     assert "torchcram/py.typed" in packed
 
 
@@ -126,6 +130,17 @@ batch = SRCD(SRCDConfig(length=64)).batch(2, generator=torch.Generator().manual_
 print(*batch.inputs.shape)
 """
     assert python(code, site=installed, cwd=tmp_path) == "2 64 36"
+
+
+def test_a_claim_has_its_words_outside_a_checkout(installed: Path, tmp_path: Path):
+    code = """
+from pathlib import Path
+from torchcram.reproduce.claims import CLAIMS
+from torchcram.reproduce.readme import words_of
+print(words_of(CLAIMS["02_transition"], Path("nowhere")).question)
+"""
+    words = python(code, site=installed, cwd=tmp_path)
+    assert words == words_of(CLAIMS["02_transition"], ROOT / "experiments").question != ""
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["report", "--help"]])

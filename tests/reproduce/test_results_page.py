@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from torchcram.reproduce.claims import CLAIMS
+from torchcram.reproduce.readme import words_of
 from torchcram.reproduce.results_page import OVERVIEW, results_page, write_overview
 
 SPREAD = {"mean": 0.015, "least": 0.014, "greatest": 0.016, "runs": 3}
@@ -43,7 +44,10 @@ def test_a_measured_claim_shows_its_status_and_figures(tmp_path):
     )
     (place / "figure.png").write_bytes(b"")
     page = results_page(tmp_path)
-    assert f"| [07_recurrence](#07_recurrence) | {CLAIMS['07_recurrence'].question} | partly |" in page
+    words = words_of(CLAIMS["07_recurrence"], tmp_path)
+    assert f"| [07_recurrence](#07_recurrence) | {words.question} | partly |" in page
+    assert f"**The paper**: {words.paper}\n" in page
+    assert f"**Status**: partly. {words.reading}\n" in page
     assert "| 70% recur | 1.50% (1.40% to 1.60%) | - | 100.00% | - | - |" in page
     assert "Scale mini, 3 seeds, partly:" in page
     assert "(figures/07_recurrence-figure.png)" in page
@@ -66,7 +70,7 @@ def test_the_overview_counts_the_goals_that_every_seed_meets_and_touches_nothing
     write_overview(readme, tmp_path / "experiments")
     lines = readme.read_text().splitlines()
     assert (lines[0], lines[-1], lines.count("old")) == ("before", "after", 0)
-    question = CLAIMS["07_recurrence"].question
+    question = words_of(CLAIMS["07_recurrence"], tmp_path).question
     assert (
         f"| [07_recurrence](experiments/07_recurrence/README.md) | {question} | mini: partly (1 "
         "of 2 goals, 1 not measured; seeds: 3) |"

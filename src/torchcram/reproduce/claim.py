@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torchcram.training.run_config import RunConfig
 
+READS = ("any_layer_read_rate", "any_layer_floor", "attention_share")
 # One finished run: method, seed, scale, source, and the fields of its summary.
 Row = Mapping[str, Any]
 
@@ -212,14 +213,11 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One question put to the paper.
+    """One question put to the paper, whose words stand in the README of its folder.
 
     Attributes:
         name: as on the command line.
         folder: where its results are written, below ``experiments/``.
-        question: what is asked.
-        paper: what the paper says.
-        reading: how to read the table, and what it cannot show.
         methods: what is trained.
         figures: fields of the rows that the table shows, the headline first.
         goals: when it counts as reproduced: all of them, by every seed; some: partly.
@@ -233,9 +231,6 @@ class Claim:
 
     name: str
     folder: str
-    question: str
-    paper: str
-    reading: str
     methods: tuple[Method, ...]
     figures: tuple[str, ...]
     goals: tuple[Goal, ...]

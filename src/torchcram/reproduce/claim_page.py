@@ -16,12 +16,12 @@ from torchcram.report.style import png
 from torchcram.reproduce.claim import Claim, Row, is_share
 from torchcram.reproduce.claim_figures import claim_figure
 from torchcram.reproduce.plan import PlannedRun
+from torchcram.reproduce.readme import MARKS, README, readme_of
 from torchcram.reproduce.records import recorded
 from torchcram.reproduce.results import RESULTS, csv_text, merged, read_rows, rows_of
 from torchcram.reproduce.status import LEAST_SEEDS, Group, grouped, paired, scale_record, status_record
 
-STATUS, README = "status.json", "README.md"
-MARKS = "<!-- results: written by torchcram reproduce -->", "<!-- /results -->"
+STATUS = "status.json"
 WORDS = {"reproduced": "Reproduced", "partly": "Partly", "not": "Not reproduced", "measured": "Measured"}
 
 
@@ -55,17 +55,18 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     )
     parts = [
         f"**Status: {WORDS[status['status']]}.**" if claim.goals else "",
+        _commands(claim),
         *_scale_parts(claim, rows, status, source, pictured),
         _holes(holes),
     ]
     page = between(
-        _page(claim, folder / README), marks=MARKS, content="\n\n".join(part for part in parts if part)
+        readme_of(claim, experiments), marks=MARKS, content="\n\n".join(part for part in parts if part)
     )
     (folder / RESULTS).write_text(csv_text(rows))
     (folder / STATUS).write_text(json.dumps(status, indent=1) + "\n")
     if drawn is not None:
         (folder / figure_file(scale)).write_bytes(png(drawn))
-    (folder / README).write_text(page)
+    (folder / README).write_text(page, encoding="utf-8")
     return str(status["status"])
 
 
@@ -82,32 +83,18 @@ def _has_fresh_row(run: PlannedRun, rows: Sequence[Row], source: str) -> bool:
     )
 
 
-def _page(claim: Claim, readme: Path) -> str:
-    """The page as it stands, with the claim's own words renewed."""
-    own = {
-        "# ": f"{claim.name}: {claim.question}",
-        "**The paper**: ": claim.paper,
-        "**Command**: ": f"{_commands(claim)} trains what is missing and writes everything between the "
-        "marks below. Finished runs are skipped, and so is what results.csv holds of "
-        "this very code, unless `--out` names another folder.",
-        "**How to read it**: ": claim.reading,
-    }
-    if not readme.exists():
-        return "\n\n".join([*(key + text for key, text in own.items()), f"{MARKS[0]}\n{MARKS[1]}\n"])
-    lines = readme.read_text().split("\n")
-    return "\n".join(
-        next((key + text for key, text in own.items() if line.startswith(key)), line) for line in lines
-    )
-
-
 def _commands(claim: Claim) -> str:
     seeds = {
         scale: "" if claim.seeds is not None else f" --seeds {count}"
         for scale, count in LEAST_SEEDS.items()
         if scale in claim.scales
     }
-    return " or ".join(
-        f"`torchcram reproduce {claim.name} --scale {scale}{asked}`" for scale, asked in seeds.items()
+    commands = [
+        f"    torchcram reproduce {claim.name} --scale {scale}{asked}" for scale, asked in seeds.items()
+    ]
+    return (
+        "Written by the commands below, which train what is missing. Runs whose code has not changed are\n"
+        "reused. Use `--out FOLDER` to train them again.\n\n" + "\n".join(commands)
     )
 
 
@@ -166,9 +153,9 @@ def _paired_table(claim: Claim, groups: Mapping[str, Group], scale: str) -> str:
     rows, shown = [], {method.name for method in claim.methods_at(scale, also=list(groups))}
     for pair in claim.pairs:
         for rival in (name for name in pair.theirs if name in shown):
-            found = paired(pair, rival, groups)
-            cells = [_difference(values, figure) for figure, values in found.items()]
-            seeds = len(next(iter(found.values()), []))
+            differences = paired(pair, rival, groups)
+            cells = [_difference(values, figure) for figure, values in differences.items()]
+            seeds = len(next(iter(differences.values()), []))
             rows.append(
                 f"| {claim.method(pair.ours).title} | {claim.method(rival).title} | "
                 f"{' | '.join(cells)} | {seeds} |"

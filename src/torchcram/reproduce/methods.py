@@ -58,3 +58,14 @@ def changed(
 ) -> Method:
     """Return CRAM with some fields changed."""
     return Method(name=name, title=title, changes={**CRAM.changes, **changes}, family=family, at=at)
+
+
+def under(kind: str, task: dict[str, Any], method: Method) -> Method:
+    """Return a method on a variant of the task; ``kind`` names the variant."""
+    return Method(
+        name=f"{kind}_{method.name}", title=f"{kind}, {method.title}", changes={**method.changes, **task}
+    )
+
+
+UNTRACED = {"model.options": {"surprise": False}}
+NO_TRACE = changed("no_trace", "no surprise trace", UNTRACED)

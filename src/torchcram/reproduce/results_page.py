@@ -17,6 +17,7 @@ from torchcram.report.page import between
 from torchcram.reproduce.claim import Claim
 from torchcram.reproduce.claim_page import STATUS, WORDS, figure_file, number
 from torchcram.reproduce.claims import CLAIMS
+from torchcram.reproduce.readme import Words, words_of
 from torchcram.reproduce.results import RESULTS, read_rows
 
 MAIN = "01_srcd_main"
@@ -42,14 +43,17 @@ def results_page(experiments: Path) -> str:
         ValueError: if a status is damaged.
     """
     records = _records(experiments)
+    words = {name: words_of(CLAIMS[name], experiments) for name in records}
     rows = [
-        f"| [{name}](#{name}) | {CLAIMS[name].question} | {_word(record)} |"
+        f"| [{name}](#{name}) | {words[name].question} | {_word(record)} |"
         for name, record in records.items()
     ]
     head = "Written from the files under `experiments/`: means over seeds, with the least and the greatest. "
     head += "`torchcram reproduce CLAIM --out mine/experiments` repeats a claim."
     table = "\n".join(["| claim | question | status |", "|---|---|---|", *rows])
-    parts = [_claim(CLAIMS[name], record, experiments) for name, record in records.items()]
+    parts = [
+        _claim(CLAIMS[name], words[name], record, experiments=experiments) for name, record in records.items()
+    ]
     return (
         "\n\n".join(part for part in ("# Results", head, table, _main(experiments / MAIN), *parts) if part)
         + "\n"
@@ -65,8 +69,8 @@ def overview(experiments: Path) -> str:
     """
     rows = [
         (
-            f"| [{name}]({experiments.name}/{CLAIMS[name].folder}/README.md) | {CLAIMS[name].question} | "
-            f"{_outcomes(record)} |"
+            f"| [{name}]({experiments.name}/{CLAIMS[name].folder}/README.md) | "
+            f"{words_of(CLAIMS[name], experiments).question} | {_outcomes(record)} |"
         )
         for name, record in _records(experiments).items()
     ]
@@ -161,12 +165,12 @@ def _line(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"| {method} | {len(rows)} | " + " | ".join(cells) + " |"
 
 
-def _claim(claim: Claim, record: Mapping[str, Any] | None, experiments: Path) -> str:
+def _claim(claim: Claim, words: Words, record: Mapping[str, Any] | None, *, experiments: Path) -> str:
     # The anchor is the claim's name, which a heading would change.
     parts = [
-        f"## {claim.question} {{ #{claim.name} }}",
-        f"**The paper**: {claim.paper}",
-        f"**Status**: {_word(record)}. {claim.reading}",
+        f"## {words.question} {{ #{claim.name} }}",
+        f"**The paper**: {words.paper}",
+        f"**Status**: {_word(record)}. {words.reading}",
     ]
     for scale, measured in (record["scales"] if record is not None else {}).items():
         parts.append(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from torchcram.reproduce.claim import Method, Row
+from torchcram.reproduce.claim import READS, Claim, Method, Picture, Row
 
 FIRST_SEED, SEEDS = 100, 3
 LEARNING_RATES = (2e-3, 4e-3)
@@ -163,3 +163,16 @@ def chosen(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
             )
             found[name] = settings_of(method, trials(method)[best])
     return found
+
+
+TUNING = Claim(
+    name="00_tuning",
+    folder="00_tuning",
+    methods=tuple(trial for method in UNTUNED.values() for trial in trials(method).values()),
+    figures=("retrieval_accuracy", "recurring_accuracy", "novel_accuracy", *READS, "dynamics_mse"),
+    goals=(),
+    picture=Picture(kind="dots", title="What each setting came to"),
+    scales=("mini",),
+    first_seed=FIRST_SEED,
+    seeds=SEEDS,
+)
