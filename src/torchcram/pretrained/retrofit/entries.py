@@ -1,0 +1,59 @@
+"""Keys and values in the order of the tokens of each sequence, and where the queries of a pass stand in it.
+
+A layer that reads keeps all of them: the entry of rank ``r`` lies at index ``r``. A layer that never reads
+keeps the sinks and the last few: behind the sinks, the index is the rank less a shift.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entries:
+    """What the queries of one pass can look at, themselves among it.
+
+    Attributes:
+        key: as they are compared, rotated where the family rotates.
+        value: what attention averages.
+        past: rank of each sequence's first query.
+        shift: ranks that were dropped behind the sinks; zeros if all entries are there.
+    """
+
+    key: Float[Tensor, "batch kv_heads length d_head"]
+    value: Float[Tensor, "batch kv_heads length d_head"]
+    past: Int[Tensor, " batch"]
+    shift: Int[Tensor, " batch"]
+
+    def query_ranks(self, steps: int) -> Int[Tensor, "batch steps"]:
+        """Return the ranks of so many queries."""
+        return self.past[:, None] + torch.arange(steps, device=self.past.device)
+
+    def index(self, rank: Int[Tensor, "batch *ranks"], *, sinks: int) -> Int[Tensor, "batch *ranks"]:
+        """Return where entries lie; an entry that is not there gets some index all the same."""
+        shift = self.shift.view(-1, *[1] * (rank.ndim - 1))
+        return torch.where(rank < sinks, rank, rank - shift).clamp(0, self.key.shape[2] - 1)
+
+    def ranks(self, *, sinks: int) -> Int[Tensor, "batch length"]:
+        """Return the rank of the entry at each index; behind the last entry, ranks of tokens to come."""
+        index = torch.arange(self.key.shape[2], device=self.past.device)
+        return torch.where(index < sinks, index, index + self.shift[:, None])
+
+
+def fresh_entries(
+    key: Float[Tensor, "batch kv_heads length d_head"], value: Float[Tensor, "batch kv_heads length d_head"]
+) -> Entries:
+    """Return the entries of sequences that begin with this pass."""
+    none = torch.zeros(len(key), dtype=torch.long, device=key.device)
+    return Entries(key=key, value=value, past=none, shift=none)
+
+
+def taken(
+    tensor: Shaped[Tensor, "batch heads length d_head"], index: Int[Tensor, "batch chosen"]
+) -> Shaped[Tensor, "batch heads chosen d_head"]:
+    """Return the entries of each sequence at its own indices."""
+    return tensor.gather(2, index[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3]))

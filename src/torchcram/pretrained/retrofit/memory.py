@@ -1,0 +1,142 @@
+"""The three memories of one layer: near attention (WORKING), a predicted remote part (SEMANTIC), a read
+(EPISODIC).
+
+It stands inside the attention block of the pretrained model, between its projections, and knows nothing of
+families.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torchcram.memory.budget import affordable
+from torchcram.pretrained.retrofit.attention import near_attention, remote_attention, whole_attention
+from torchcram.pretrained.retrofit.control import ReadControl
+from torchcram.pretrained.retrofit.entries import Entries
+from torchcram.pretrained.retrofit.evidence import Evidence
+from torchcram.pretrained.retrofit.parts import Part, merge
+from torchcram.pretrained.retrofit.reach import Reach
+from torchcram.pretrained.retrofit.router import HarmRouter, decision_of
+from torchcram.pretrained.retrofit.semantic import SemanticMemory
+from torchcram.types import Route, RoutingDecision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What one pass asks of a layer's memories; each sequence's real tokens stand at the left.
+
+    Attributes:
+        hidden: input of the attention block.
+        query: as it is compared: rotated and scaled.
+        address: the query before rotation, scaled.
+        entries: what can be looked at.
+        real: False on padding; None without any.
+        spent: tokens and reads of each sequence before this pass, for budgets; None if nobody counts.
+    """
+
+    hidden: Float[Tensor, "batch time width"]
+    query: Float[Tensor, "batch heads time d_head"]
+    address: Float[Tensor, "batch heads time d_head"]
+    entries: Entries
+    real: Bool[Tensor, "batch time"] | None = None
+    spent: Int[Tensor, "batch 2"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What the memories return.
+
+    Attributes:
+        heads: attention of every head.
+        decision: the route of each token.
+    """
+
+    heads: Float[Tensor, "batch heads time d_head"]
+    decision: RoutingDecision
+
+
+class LayerMemory(nn.Module):
+    """The memories of one layer.
+
+    Args:
+        reach: what is near.
+        semantic: predicts the remote part.
+        router: decides what is read; None for a layer that never reads, and keeps no remote entries.
+        control: shared by all layers of the model.
+    """
+
+    def __init__(
+        self, *, reach: Reach, semantic: SemanticMemory, router: HarmRouter | None, control: ReadControl
+    ):
+        super().__init__()
+        self.reach, self.semantic, self.router, self.control = reach, semantic, router, control
+
+    def forward(self, asked: Asked) -> Answered:
+        """Attend to what is near, and put a predicted or the true remote part beside it."""
+        evidence = self.evidence(asked)
+        decision = self.decide(asked, evidence)
+        heads = evidence.near.value
+        predicted = decision.asked
+        if bool(predicted.any()):
+            some = evidence.chosen(predicted)
+            heads = heads.index_put(
+                predicted.nonzero(as_tuple=True),
+                merge(some.near, self.semantic(some)).to(heads.dtype),
+            )
+        heads = heads.transpose(1, 2)
+        if bool(decision.used.any()):
+            whole = whole_attention(asked.query, asked.entries, self.reach, decision.used)
+            heads = torch.where(decision.used[:, None, :, None], whole, heads)
+        return Answered(heads=heads, decision=decision)
+
+    def evidence(self, asked: Asked) -> Evidence:
+        """Return what is at hand about every token."""
+        near = near_attention(asked.query, asked.entries, self.reach)
+        return Evidence(
+            hidden=asked.hidden,
+            near=_by_step(near),
+            address=asked.address.transpose(1, 2),
+            remote=self.reach.remote_count(asked.entries.query_ranks(asked.query.shape[2])),
+        )
+
+    def remote(self, asked: Asked) -> Part:
+        """Return the true remote part of every token: what semantic memory learns to predict."""
+        return _by_step(remote_attention(asked.query, asked.entries, self.reach))
+
+    def decide(self, asked: Asked, evidence: Evidence) -> RoutingDecision:
+        """Return the route of every token."""
+        beyond = evidence.remote > 0 if asked.real is None else (evidence.remote > 0) & asked.real
+        if self.router is None or self.control.reads == "none":
+            return decision_of(torch.where(beyond, Route.SEMANTIC, Route.WORKING))
+        if self.control.reads == "all":
+            decision = decision_of(torch.where(beyond, Route.EPISODIC, Route.WORKING))
+        else:
+            decision = self.router.decide(evidence, price=self.control.price)
+            decision = _where(beyond, decision)
+        return self._within_budget(decision, asked)
+
+    def _within_budget(self, decision: RoutingDecision, asked: Asked) -> RoutingDecision:
+        """Let semantic memory answer the reads that the budget does not pay."""
+        if self.control.budget is None:
+            return decision
+        spent = asked.spent
+        if spent is None:
+            spent = torch.zeros(len(asked.query), 2, dtype=torch.long, device=asked.query.device)
+        paid = affordable(self.control.budget, decision.used, asked.real, spent)
+        route = torch.where(decision.used & ~paid, Route.SEMANTIC, decision.route)
+        return decision_of(route, familiarity=decision.familiarity)
+
+
+def _where(real: Tensor, decision: RoutingDecision) -> RoutingDecision:
+    """Padding, and what has nothing remote, asks no memory."""
+    route = torch.where(real, decision.route, Route.WORKING)
+    return decision_of(route, familiarity=decision.familiarity)
+
+
+def _by_step(part: Part) -> Part:
+    """Turn ``batch heads time`` into ``batch time heads``."""
+    return replace(part, value=part.value.transpose(1, 2), log_mass=part.log_mass.transpose(1, 2))

@@ -1,0 +1,59 @@
+"""What is near to a token, and what is remote: the first few tokens and the last few are a buffer of fixed
+size, everything between them is what a read costs.
+
+Tokens are counted by *rank*: how many tokens of their sequence came before them, padding left out. So nothing
+depends on where padding stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """The near tokens of every token: of those that the layer looks at, the sinks and the window.
+
+    Attributes:
+        sinks: how many of the first tokens are near to all (Xiao et al. 2023, arXiv 2309.17453).
+        window: how many of the last tokens, the token itself among them.
+        own: the layer's own sliding window, as it was trained; None if it looks at everything before.
+    """
+
+    sinks: int
+    window: int
+    own: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.sinks < 0 or self.window < 1:
+            raise ValueError(
+                f"sinks {self.sinks} must be at least 0, and window {self.window} at least 1: "
+                "a token is near to itself"
+            )
+
+    @property
+    def covers_all(self) -> bool:
+        """Whether nothing is ever remote: the layer's own window is no longer than the near one."""
+        return self.own is not None and self.own <= self.window
+
+    def seen(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return whether the untouched layer looks from one rank at another."""
+        seen = key <= query
+        return seen if self.own is None else seen & (query - key < self.own)
+
+    def near(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return which of the seen ranks are near."""
+        return self.seen(query, key) & ((key < self.sinks) | (query - key < self.window))
+
+    def remote(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Return which of the seen ranks are remote."""
+        return self.seen(query, key) & (key >= self.sinks) & (query - key >= self.window)
+
+    def remote_count(self, query: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """Return how many tokens are remote to a rank."""
+        before = query - self.window + 1
+        first = self.sinks if self.own is None else (query - self.own + 1).clamp(min=self.sinks)
+        return (before - first).clamp(min=0)
