@@ -32,7 +32,7 @@ def randomised(module):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 3)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
     return module
 
 
@@ -80,7 +80,7 @@ def test_features_are_standard_and_bounded():
 def test_a_token_reads_if_the_harm_left_is_worth_the_price():
     router, seen = randomised(HarmRouter(**SIZES)), evidence()
     log_need, logit = router(seen)
-    left = log_need.exp() * (1 - logit.sigmoid())
+    left = (log_need + torch.nn.functional.logsigmoid(-logit)).exp()
     beyond = seen.remote > 0
     price = float(left.detach()[beyond].median())
     decision = router.decide(seen, price=price)
