@@ -125,7 +125,7 @@ def plan() -> dict[str, Any]:
         "ranking": [5, 3, 4, 2, 1, 0],
     }
     return {
-        "budget": 0.02,
+        "allowed_loss_change": 0.02,
         "layers": layers,
         "tokens": {
             "policy": "predicted_harm",

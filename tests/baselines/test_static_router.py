@@ -86,21 +86,21 @@ def test_it_pays_and_explores_as_cram_does_and_consolidates_nothing():
     assert not (output.decision.asked.any() or (output.decision.route == Route.SEMANTIC).any())
 
 
-@pytest.mark.parametrize("budget", [0.1, 0.5])
-def test_with_a_budget_so_many_tokens_read_and_routing_stays_static(budget):
-    mixer = live(StaticRouterBlock(WIDTH, budget=budget))
+@pytest.mark.parametrize("read_share", [0.1, 0.5])
+def test_with_a_read_share_so_many_tokens_read_and_routing_stays_static(read_share):
+    mixer = live(StaticRouterBlock(WIDTH, read_share=read_share))
     token, gap = torch.randn(5, 40, WIDTH), torch.rand(5, 40)
     for _ in range(30):
         mixer.after_step(mixer(token, gap, token=token, control=TRAINING))
     decision = mixer(token, gap, token=token, control=ROUTED).decision
-    assert decision.read.float().mean() == pytest.approx(budget, abs=0.01)
+    assert decision.read.float().mean() == pytest.approx(read_share, abs=0.01)
     # They are those in greatest need.
     need = decision.probabilities[..., Route.EPISODIC]
     assert need[decision.read].min() >= need[~decision.read].max()
 
 
-def test_the_budget_waits_until_reads_are_routed_and_ignores_padding():
-    mixer = live(StaticRouterBlock(WIDTH, budget=0.25))
+def test_the_read_share_waits_until_reads_are_routed_and_ignores_padding():
+    mixer = live(StaticRouterBlock(WIDTH, read_share=0.25))
     token, gap, mask = torch.randn(5, 60, WIDTH), torch.rand(5, 60), torch.arange(60).expand(5, 60) < 40
     before = mixer.router.offset.clone()
     mixer.after_step(mixer(token, gap, token=token, control=RoutingControl(reads="all")))
@@ -112,7 +112,7 @@ def test_the_budget_waits_until_reads_are_routed_and_ignores_padding():
     ].float().mean() == pytest.approx(0.25, abs=0.02)
 
 
-@pytest.mark.parametrize("budget", [0.0, 1.0, -0.1])
-def test_an_impossible_budget_is_an_error(budget):
-    with pytest.raises(ValueError, match=f"budget {budget} must lie strictly between 0 and 1"):
-        StaticRouterBlock(WIDTH, budget=budget)
+@pytest.mark.parametrize("read_share", [0.0, 1.0, -0.1])
+def test_an_impossible_read_share_is_an_error(read_share):
+    with pytest.raises(ValueError, match=f"read_share {read_share} must lie strictly between 0 and 1"):
+        StaticRouterBlock(WIDTH, read_share=read_share)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchcram.series.activity import HAPT, RATE, UNSCORED, Activity, ActivityTask, load_activity
+from torchcram.series.activity import HAPT, UNSCORED, Activity, ActivityTask, load_activity
 from torchcram.series.splits import SPLITS
 from torchcram.tasks.base import Task
 from torchcram.tasks.published import VARIABLE
@@ -117,7 +117,6 @@ def test_a_window_is_a_random_subset_in_order_with_the_true_gaps(seeded):
         batch.inputs.double(),
         torch.from_numpy((data.signal[row.numpy()] - task.mean) / task.std).float().double(),
     )
-    assert RATE == 50.0
     assert tuple(task.batch(3, generator=seeded(1), length=4).gap.shape) == (3, 4)
 
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from torchcram.series.history import FRESH, RUNNING, encode_carried, with_running_statistics
+from torchcram.series.history import FRESH, encode_carried, with_running_statistics
 from torchcram.series.task import Series, SeriesStatistics
 
 VARIABLES, STEPS = 3, 8
+# Mean, least, greatest, number.
+RUNNING = 4
 
 
 def drawn(*, seed: int = 0, steps: int = STEPS) -> Series:
@@ -20,7 +22,7 @@ def drawn(*, seed: int = 0, steps: int = STEPS) -> Series:
 
 def test_running_statistics_are_those_of_the_values_so_far():
     series = drawn()
-    blocks = with_running_statistics(series).values.reshape(len(series.time), 1 + len(RUNNING), VARIABLES)
+    blocks = with_running_statistics(series).values.reshape(len(series.time), 1 + RUNNING, VARIABLES)
     np.testing.assert_array_equal(blocks[:, 0], series.values)
     for step, variable in np.argwhere(~np.isnan(series.values)):
         past = series.values[: step + 1, variable]
@@ -71,9 +73,9 @@ def test_later_steps_change_nothing_before_them():
 def test_a_series_without_observations_is_one_step_in_which_nothing_was_ever_seen():
     nothing = Series(time=np.empty(0), values=np.empty((0, VARIABLES)))
     longer = with_running_statistics(nothing)
-    assert longer.values.shape == (0, VARIABLES * (1 + len(RUNNING)))
+    assert longer.values.shape == (0, VARIABLES * (1 + RUNNING))
     encoded = encode_carried(
         SeriesStatistics.fit([with_running_statistics(drawn())]), longer, variables=VARIABLES
     )
-    assert encoded.inputs.shape == (1, VARIABLES * (1 + len(RUNNING) + 2))
+    assert encoded.inputs.shape == (1, VARIABLES * (1 + RUNNING + 2))
     assert not encoded.inputs.any()

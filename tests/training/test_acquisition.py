@@ -49,10 +49,10 @@ def test_what_may_matter_before_keeps_them_apart(tiny, field):
     assert acquisition_of(tiny(**{field: SOONER[field]})).digest() != acquisition_of(tiny()).digest()
 
 
-def test_budgets_of_a_static_router_share_their_acquisition(tiny):
+def test_read_shares_of_a_static_router_share_their_acquisition(tiny):
     runs = [
         tiny(model__mixer="static_router", model__options={"state_size": 8} | options)
-        for options in ({}, {"budget": 0.1}, {"budget": 0.2})
+        for options in ({}, {"read_share": 0.1}, {"read_share": 0.2})
     ]
     assert len({acquisition_of(run).digest() for run in runs}) == 1
 

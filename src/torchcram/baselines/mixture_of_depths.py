@@ -9,8 +9,8 @@ In training the ``capacity`` share of each sequence's tokens with the highest sc
 whether a token passes hangs on later ones. So in evaluation (``module.eval()``) a small predictor decides,
 causally, from the token's own state; it learns beside, from the top scores, by binary cross-entropy, and no
 gradient of it reaches the trunk. What a token reads are the keys of tokens that passed *this* block before
-it: one that does not pass neither reads nor writes keys. A token that passes counts as a read. The budget is
-the capacity; the price of a read moves only the predictor, and so what passes in evaluation.
+it: one that does not pass neither reads nor writes keys. A token that passes counts as a read. The
+price of a read moves only the predictor, and so what passes in evaluation.
 Deviation: every layer is routed (in the paper every other one is), and the score is squashed to (0, 1), so
 that a young block is neither switched off nor inverted.
 """

@@ -4,7 +4,7 @@ This is what the paper's lower bound is about: CRAM's block with working and epi
 the same price and the same exploration, but nothing is consolidated, and the router sees the embedding of the
 step's own inputs and times, which the model hands to every layer: the hidden state of a deeper layer would
 already know the context. Only the decision is blind; the read itself uses the hidden state, as everywhere.
-With a ``budget`` the share of the tokens that read is given, and learning decides which.
+With a ``read_share`` it is given how many of the tokens read, and learning decides which.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchcram.ops.collective import world_concat
 from torchcram.ops.rms_norm import rms_norm
 from torchcram.types import BlockOutput
 
-# How fast the router's bias follows the budget, per training step.
+# How fast the router's bias follows the read share, per training step.
 FOLLOWS = 0.2
 
 
@@ -33,7 +33,7 @@ class StaticRouterBlock(CRAMBlock):
         state_size: channels of the working memory.
         router_noise: scale of the router's noise in training; None for the router's own.
         mlp_ratio: width of the feed-forward network over ``d_model``.
-        budget: share of the tokens that read in this layer once it is routed: those with the highest need;
+        read_share: share of the tokens that read in this layer once it is routed: those in greatest need;
             None for as many as are worth their price.
     """
 
@@ -47,10 +47,10 @@ class StaticRouterBlock(CRAMBlock):
         state_size: int = 64,
         router_noise: float | None = None,
         mlp_ratio: float = 4.0,
-        budget: float | None = None,
+        read_share: float | None = None,
     ):
-        if budget is not None and not 0 < budget < 1:
-            raise ValueError(f"budget {budget} must lie strictly between 0 and 1")
+        if read_share is not None and not 0 < read_share < 1:
+            raise ValueError(f"read_share {read_share} must lie strictly between 0 and 1")
         super().__init__(
             d_model,
             heads=heads,
@@ -62,20 +62,20 @@ class StaticRouterBlock(CRAMBlock):
             router_noise=router_noise,
             mlp_ratio=mlp_ratio,
         )
-        self.budget = budget
+        self.read_share = read_share
 
     def after_step(self, output: BlockOutput) -> None:
         """Move the router's bias, one number for all tokens, so that the share of them that reads comes to
-        the budget.
+        the read share.
         """
         super().after_step(output)
         need = output.signals.get("need")
-        if self.budget is None or need is None:
+        if self.read_share is None or need is None:
             return
         seen = world_concat(need[~need.isnan()].float(), need.numel())
         assert isinstance(self.router, NeedFamiliarityRouter)
         with torch.no_grad():
-            self.router.offset.sub_(FOLLOWS * torch.logit(seen.quantile(1 - self.budget), eps=1e-6))
+            self.router.offset.sub_(FOLLOWS * torch.logit(seen.quantile(1 - self.read_share), eps=1e-6))
 
     def _seen_by_router(self, h: Tensor, token: Tensor) -> Tensor:
         """What the router decides from: the token, in the scale of a normed state."""

@@ -182,10 +182,10 @@ def _bound(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping[st
     _points(axes, claim, shown, groups, x="any_layer_read_rate")
     row = groups[shown[0].name].rows[0]
     share, values = float(row["query_share"]), int(row["values"])
-    budgets = np.linspace(0.0, 1.4 * share, 141)
-    bound = [static_accuracy(float(budget), query_share=share, values=values) for budget in budgets]
+    read_shares = np.linspace(0.0, 1.4 * share, 141)
+    bound = [static_accuracy(float(reads), query_share=share, values=values) for reads in read_shares]
     axes.plot(
-        budgets, bound, color=INK, linewidth=1.4, linestyle=(0, (5, 3)), label="bound on static routing"
+        read_shares, bound, color=INK, linewidth=1.4, linestyle=(0, (5, 3)), label="bound on static routing"
     )
     axes.set(
         xlim=(-0.001, 1.4 * share),

@@ -1,5 +1,5 @@
 """The bound on static routing (paper, theory section): what a reader that decides by the token alone can
-answer at each budget, and what it needs.
+answer at each share of reads.
 
 Premises, argued in ``docs/theory.md``: queries are a share ``q`` of the steps; nothing but a read of the
 context tells a query's value, which is uniform over ``values``; whether a step reads depends on its own
@@ -12,11 +12,11 @@ looks at a model.
 from __future__ import annotations
 
 
-def static_accuracy(budget: float, *, query_share: float, values: int, known: float = 0.0) -> float:
+def static_accuracy(read_share: float, *, query_share: float, values: int, known: float = 0.0) -> float:
     """Return the greatest expected accuracy of a static reader.
 
     Args:
-        budget: share of the steps that read, in [0, 1].
+        read_share: share of the steps that read, in [0, 1].
         query_share: share of the steps that query, in (0, 1].
         values: number of equally likely values.
         known: share of the queries whose values are known without a read; 0 under the bound's premise.
@@ -25,33 +25,11 @@ def static_accuracy(budget: float, *, query_share: float, values: int, known: fl
         ValueError: for shares outside their range, or less than one value.
     """
     _check(query_share=query_share, values=values, known=known)
-    if not 0 <= budget <= 1:
-        raise ValueError(f"budget {budget} is a share of the steps: it must lie in [0, 1]")
+    if not 0 <= read_share <= 1:
+        raise ValueError(f"read_share {read_share} is a share of the steps: it must lie in [0, 1]")
     unknown = 1 - known
-    read = min(budget / query_share, unknown)
-    return known + read + (unknown - read) / values
-
-
-def static_budget(accuracy: float, *, query_share: float, values: int, known: float = 0.0) -> float:
-    """Return the least share of the steps that a static reader must read to be right with this probability:
-    linear in the queries, whatever it learns.
-
-    Args:
-        accuracy: wanted, in [0, 1].
-        query_share: share of the steps that query, in (0, 1].
-        values: number of equally likely values.
-        known: share of the queries whose values are known without a read.
-
-    Raises:
-        ValueError: for shares outside their range, or less than one value.
-    """
-    _check(query_share=query_share, values=values, known=known)
-    if not 0 <= accuracy <= 1:
-        raise ValueError(f"accuracy {accuracy} is a share of the queries: it must lie in [0, 1]")
-    guessed = known + (1 - known) / values
-    if accuracy <= guessed:
-        return 0.0
-    return query_share * (accuracy - guessed) / (1 - 1 / values)
+    answered = min(read_share / query_share, unknown)
+    return known + answered + (unknown - answered) / values
 
 
 def _check(*, query_share: float, values: int, known: float) -> None:

@@ -1,5 +1,5 @@
 """Methods that several claims compare: every mixer as the preset trains it, with its own tuning, and the
-sweeps of its price or budget.
+sweeps of its price, window or capacity.
 
 Equal tuning: data, steps, batch and schedule are the preset's for all of them; learning rate, and price where
 reads have one, are each method's own, the best of the same few trials (:mod:`torchcram.reproduce.tuning`).

@@ -55,7 +55,7 @@ UNTUNED = {
                 "controller.caution_start": 0.0,
             },
         ),
-        # Its budget is its capacity: reads have no price beside it.
+        # Its capacity says how many tokens read: reads have no price beside it.
         Method(
             name="mixture_of_depths",
             title="Mixture-of-Depths",

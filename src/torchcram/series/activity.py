@@ -32,7 +32,6 @@ HAPT = Published(
     sha256="6db635da6563ec61bd55dc08c0bb648026357e943c9fd4a562dd54e1c0388fd7",
     own="RawData with acc_exp01_user01.txt, gyro_exp01_user01.txt, ... and labels.txt",
 )
-RATE = 50.0
 CLASSES = 12
 UNSCORED = -100
 HEAD = Head(name="activity", kind="classification", size=CLASSES)

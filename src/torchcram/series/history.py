@@ -13,7 +13,6 @@ from jaxtyping import Float64, Int
 
 from torchcram.series.task import EncodedSeries, Series, SeriesStatistics
 
-RUNNING = ("mean", "least", "greatest", "count")
 # Typical gaps after which an observation is half forgotten by the feature that tells how fresh it is.
 FRESH = 4.0
 
@@ -22,8 +21,8 @@ def with_running_statistics(series: Series) -> Series:
     """Return the series with further variables: mean, least, greatest and (log) number of the values of each
     variable so far.
 
-    They are observed where their variable is. Variables stay in order: all values, then all means, and so on,
-    see :data:`RUNNING`.
+    They are observed where their variable is. Variables stay in order: all values, then all means, and so
+    on.
     """
     seen = ~np.isnan(series.values)
     count = seen.cumsum(0)

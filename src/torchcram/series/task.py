@@ -87,17 +87,6 @@ class Series:
             variables=values.shape[1],
         )
 
-    def observations(
-        self,
-    ) -> tuple[
-        Float64[np.ndarray, " observations"],
-        Int[np.ndarray, " observations"],
-        Float64[np.ndarray, " observations"],
-    ]:
-        """Return time, variable and value of each observation, sorted by time and then by variable."""
-        step, variable = np.nonzero(~np.isnan(self.values))
-        return self.time[step], variable, self.values[step, variable]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedSeries:

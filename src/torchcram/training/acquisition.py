@@ -23,7 +23,7 @@ DECIDING = (
     "steady_price",
 )
 LATER_LOSSES = ("consolidation", "familiarity", "surprise")
-LATER_OPTIONS = ("detach", "quality_variance", "router_noise", "budget")
+LATER_OPTIONS = ("detach", "quality_variance", "router_noise", "read_share")
 
 
 def acquisition_of(config: RunConfig) -> RunConfig | None:

@@ -65,11 +65,11 @@ def test_the_summary_has_the_promised_fields(finished):
 
 def test_the_plan_names_layers_and_tokens_with_predicted_costs(finished):
     plan = finished.plan
-    assert plan["layers"]["predicted_loss_change"] <= plan["budget"]
+    assert plan["layers"]["predicted_loss_change"] <= plan["allowed_loss_change"]
     assert set(plan["layers"]["replace"]) <= {0, 1}
     assert sorted(plan["layers"]["ranking"]) == [0, 1]
     if plan["tokens"] is not None:
-        assert plan["tokens"]["predicted_loss_change"] <= plan["budget"]
+        assert plan["tokens"]["predicted_loss_change"] <= plan["allowed_loss_change"]
         assert set(plan["tokens"]["skip_rate_by_layer"]) == {"0", "1"}
 
 

@@ -18,7 +18,6 @@ from torchcram.report.style import BLUE, MUTED, VERMILION, WIDTH, percent_labels
 from torchcram.report.wording import percent
 
 PAGE, FIGURE = "series.html", "series.png"
-GREEN = "#009E73"
 
 Series = Mapping[str, Sequence[Mapping[str, Any]]]
 

@@ -14,17 +14,17 @@ from torchcram.pretrained.analysis.routed import Routed
 from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.sites import AttentionSite
 
-# In nats per token.
-BUDGET = 0.02
+# What the plan may cost, in nats per token.
+ALLOWED = 0.02
 POLICY = "predicted_harm"
 
 
 def make_plan(study: Study, measured: Measured) -> dict[str, Any]:
     """Return the content of ``plan.json``."""
-    affordable = [one for one in measured.routed if one.policy == POLICY and one.select.mean_score <= BUDGET]
+    affordable = [one for one in measured.routed if one.policy == POLICY and one.select.mean_score <= ALLOWED]
     most = max(affordable, key=lambda one: one.wanted_rate, default=None)
     return {
-        "budget": BUDGET,
+        "allowed_loss_change": ALLOWED,
         "layers": _layers(study.sites, measured),
         "tokens": None if most is None else _tokens(study.sites, most),
     }
@@ -32,7 +32,7 @@ def make_plan(study: Study, measured: Measured) -> dict[str, Any]:
 
 def _layers(sites: Sequence[AttentionSite], measured: Measured) -> dict[str, Any]:
     order, changes = ranking(measured.alone.replaced), measured.refit_changes
-    size = max((size for size, change in changes.items() if change <= BUDGET), default=0)
+    size = max((size for size, change in changes.items() if change <= ALLOWED), default=0)
     return {
         "replace": sorted(sites[number].layer for number in order[:size]),
         "predicted_loss_change": changes.get(size, 0.0),

@@ -73,7 +73,7 @@ def _plan_words(plan: Details, details: Details) -> str:
         f"{nats(layers['predicted_loss_change'])} nats)"
     )
     if tokens is None:
-        return f"{words}; no routing of single tokens stays below {plan['budget']} nats."
+        return f"{words}; no routing of single tokens stays below {plan['allowed_loss_change']} nats."
     return (
         f"{words}, or skip {percent(tokens['skip_rate'])} of all reads by predicted harm (predicted "
         f"{nats(tokens['predicted_loss_change'])} nats)."

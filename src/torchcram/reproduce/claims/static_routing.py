@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "typeless": ("typeless, map redrawn", {**REDRAWN, "task.typeless": True}),
 }
 # A quarter of the queries to all of them; fewer where the whole line is not what counts.
-BUDGETS = {
+READ_SHARES = {
     "redrawn": (0.0125, 0.025, 0.0375, 0.05),
     "kept": (0.0125, 0.025, 0.05),
     "contextual": (0.0125, 0.025),
@@ -32,7 +32,7 @@ BUDGETS = {
 }
 
 
-# Of one layer, so that its budget is that of a step.
+# Of one layer, so that its reads are those of a step.
 ONE_LAYER = Method(
     name="static_one_layer",
     title="static, one layer, at a price",
@@ -44,8 +44,8 @@ TYPELESS = Method(
     title="static, one layer, at a price, typeless",
     changes={**ONE_LAYER.changes, "task.typeless": True},
 )
-# A budget moves the router's bias; a router that learns as fast as usual outruns it.
-BUDGETED = {
+# A read share moves the router's bias; a router that learns as fast as usual outruns it.
+GIVEN_SHARE = {
     "controller.price_start": 0.0,
     "controller.price_most": 0.0,
     "controller.acquire_steps": Share(0.25),
@@ -53,19 +53,19 @@ BUDGETED = {
 }
 
 
-def _static(kind: str, budget: float) -> Method:
+def _static(kind: str, share: float) -> Method:
     """Return a static router that reads for a given share of the tokens, whatever they cost, and that has
     learned to read where the map is kept.
     """
     title, task = KINDS[kind]
-    changes = {**task, **ONE_LAYER.changes, **BUDGETED, "model.options": {"budget": budget}}
-    title, family = f"static, {title}, budget {budget:.2%}", f"static, {title}"
+    changes = {**task, **ONE_LAYER.changes, **GIVEN_SHARE, "model.options": {"read_share": share}}
+    title, family = f"static, {title}, {share:.2%} reads", f"static, {title}"
     return Method(
-        name=f"{kind}_budget{budget:g}",
+        name=f"{kind}_reads{share:g}",
         title=title,
         changes=changes,
         family=family,
-        at=budget,
+        at=share,
         base=TYPELESS if "task.typeless" in task else ONE_LAYER,
     )
 
@@ -81,7 +81,7 @@ STATIC_BOUND = Claim(
             title="static, one layer, map redrawn, from scratch",
             changes={**REDRAWN, **ONE_LAYER.changes},
         ),
-        *(_static(kind, budget) for kind in KINDS for budget in BUDGETS[kind]),
+        *(_static(kind, share) for kind in KINDS for share in READ_SHARES[kind]),
         Method(name="redrawn_ssm", title="recurrence alone, map redrawn", changes={**REDRAWN, **SSM.changes}),
         SSM,
         CRAM,
@@ -98,7 +98,7 @@ STATIC_BOUND = Claim(
                 "contextual_cram_no_consolidation",
                 "contextual_seqboat",
                 "contextual_mixture_of_depths",
-                "contextual_budget0.025",
+                "contextual_reads0.025",
             ),
         ),
     ),
@@ -114,14 +114,14 @@ STATIC_BOUND = Claim(
     ),
     goals=(
         *(
-            Goal(method=f"redrawn_budget{budget:g}", figure="above_static_bound", sign="<=", number=0.03)
-            for budget in BUDGETS["redrawn"]
+            Goal(method=f"redrawn_reads{share:g}", figure="above_static_bound", sign="<=", number=0.03)
+            for share in READ_SHARES["redrawn"]
         ),
         *(
-            Goal(method=f"typeless_budget{budget:g}", figure="above_static_bound", sign="<=", number=0.03)
-            for budget in BUDGETS["typeless"]
+            Goal(method=f"typeless_reads{share:g}", figure="above_static_bound", sign="<=", number=0.03)
+            for share in READ_SHARES["typeless"]
         ),
-        Goal(method="redrawn_budget0.05", figure="retrieval_accuracy", sign=">=", number=0.95),
+        Goal(method="redrawn_reads0.05", figure="retrieval_accuracy", sign=">=", number=0.95),
         Goal(method="cram", figure="above_static_bound", sign=">=", number=0.5),
         Goal(method="contextual_cram", figure="above_static_bound", sign=">=", number=0.5),
     ),

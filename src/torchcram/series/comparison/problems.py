@@ -27,7 +27,6 @@ from torchcram.series.summary_features import summarise, summarise_steps
 from torchcram.series.task import SeriesTask
 from torchcram.types import Batch, Head
 
-PARTS = ("train", "validation", "test")
 # Series that are judged at once.
 JUDGED = 128
 # Batches among which series are sorted by length.
