@@ -23,7 +23,11 @@ from torchcram.types import KeyValueState
 
 
 class ActivatedMemory(EpisodicMemory):
-    """Use :meth:`attend`, which writes and reads at once. Arguments: see the base class."""
+    """``y_t = sum_s softmax_s(q_t . k_s) v_s`` over the tokens ``s < t`` that were activated, for activated
+    tokens ``t`` alone.
+
+    Use :meth:`attend`, which writes and reads at once. Arguments: see the base class.
+    """
 
     def init_state(self, batch_size: int) -> KeyValueState:
         """Return a buffer that holds the null entry only, at time zero."""

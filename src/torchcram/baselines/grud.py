@@ -1,9 +1,10 @@
 """GRU-D: a gated recurrent unit that decays (Che et al. 2018, arXiv 1606.01865), from its equations.
 
-    delta_t = gap_t + (1 - seen_{t-1}) delta_{t-1}                  time since each variable was last observed
-    gamma   = exp(-rate delta),  Gamma = exp(-max(0, W delta))      decay of inputs (each variable its own
-    rate), and of the state x_hat   = seen x + (1 - seen) (gamma x_last + (1 - gamma) mean) h_t     =
-    GRU([x_hat, seen], Gamma_t h_{t-1})
+    delta_t = gap_t + (1 - seen_{t-1}) delta_{t-1}              time since each variable was last observed
+    gamma   = exp(-rate delta)                                  decay of inputs, each variable its own rate
+    Gamma   = exp(-max(0, W delta))                             decay of the state
+    x_hat   = seen x + (1 - seen) (gamma x_last + (1 - gamma) mean)
+    h_t     = GRU([x_hat, seen], Gamma_t h_{t-1})
 
 Values are standardised, so the mean is 0. It attends to nothing.
 Deviation: the decays have no offsets, and input rates are positive (softplus): no time, no decay; endless
@@ -21,7 +22,8 @@ from torchcram.baselines.encoder import Encoding, MaskedVectors, SeriesEncoder, 
 
 
 class GRUD(SeriesEncoder):
-    """Encode masked vectors step by step.
+    """``h_t = GRU([x_hat_t, seen_t], Gamma_t h_{t-1})``, where ``x_hat`` is the value where it was seen, and
+    fades towards the mean elsewhere.
 
     Args:
         variables: columns of the series.

@@ -2,15 +2,15 @@
 2404.02258), from its equations.
 
     score = w . norm(x)                           one number a token
-    x = x + sigmoid(score) * block(x)             for tokens that pass; the others leave by the residual
-    stream: no attention, no feed-forward network
+    x = x + sigmoid(score) * block(x)             for tokens that pass; the others stay as they are
 
-In training the ``capacity`` share of each sequence's tokens with the highest scores passes. That looks ahead:
-whether a token passes hangs on later ones. So in evaluation (``module.eval()``) a small predictor decides,
-causally, from the token's own state; it learns beside, from the top scores, by binary cross-entropy, and no
-gradient of it reaches the trunk. What a token reads are the keys of tokens that passed *this* block before
-it: one that does not pass neither reads nor writes keys. A token that passes counts as a read. The
-price of a read moves only the predictor, and so what passes in evaluation.
+The block is attention and a feed-forward network. In training the ``capacity`` share of each sequence's
+tokens with the highest scores passes. That looks ahead: whether a token passes hangs on later ones. So in
+evaluation (``module.eval()``) a small predictor decides, causally, from the token's own state; it learns
+beside, from the top scores, by binary cross-entropy, and no gradient of it reaches the trunk. What a token
+reads are the keys of tokens that passed *this* block before it: one that does not pass neither reads nor
+writes keys. A token that passes counts as a read. The price of a read moves only the predictor, and so what
+passes in evaluation.
 Deviation: every layer is routed (in the paper every other one is), and the score is squashed to (0, 1), so
 that a young block is neither switched off nor inverted.
 """
@@ -49,7 +49,8 @@ def top_share(
 
 
 class MixtureOfDepthsBlock(nn.Module):
-    """Attention, then a feed-forward network, both for the tokens that pass; pre-norm, residual.
+    """``x + sigmoid(w . norm(x)) (a + mlp(x + a))`` with ``a = attention(norm(x))``, for the tokens that
+    pass.
 
     Args:
         d_model: width.

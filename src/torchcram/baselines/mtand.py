@@ -1,11 +1,12 @@
 """mTAND: multi-time attention (Shukla and Marlin 2021, arXiv 2101.10318), implemented anew from the paper's
 equations.
 
-    phi(t)   = [w_0 t + a_0, sin(w_1 t + a_1), ...]                              learned embedding of a moment
-    score    = phi(r) W_q W_k^T phi(t)^T / sqrt(size)                            of reference moment r and
-    observation time t, for each head x_hat(r) = softmax over the moments at which *this variable* was seen
-    (score) x steps    = GRU(linear([x_hat, intensity]))                                   along the reference
-    moments
+    phi(t)   = [w_0 t + a_0, sin(w_1 t + a_1), ...]       learned embedding of a moment
+    score    = phi(r) W_q W_k^T phi(t)^T / sqrt(size)     of reference moment r and observation time t
+    x_hat(r) = softmax(score) x                           over the moments at which *this variable* was seen
+    steps    = GRU(linear([x_hat, intensity]))            along the reference moments
+
+Each head has a score of its own.
 
 Reference moments lie evenly between 0 and ``span``; the whole is the state of the GRU after the last. What is
 asked of every step takes the steps' own moments as references. Observations are a set: their order does not
@@ -27,7 +28,9 @@ from torchcram.strict import require_positive
 
 
 class TimeEmbedding(nn.Module):
-    """One linear and ``size - 1`` periodic features of a moment, both learned, in units of the span."""
+    """``phi(t) = [w_0 t + a_0, sin(w_1 t + a_1), ...]``: ``size`` learned features of a moment, in units of
+    the span.
+    """
 
     def __init__(self, size: int):
         super().__init__()
@@ -46,7 +49,8 @@ class TimeEmbedding(nn.Module):
 
 
 class MultiTimeAttention(nn.Module):
-    """Interpolates every variable at any moments from whenever it was seen.
+    """``x_hat(r) = sum_t softmax_t(phi(r) W_q W_k^T phi(t)^T / sqrt(size)) x_t`` for each variable, over the
+    moments ``t`` at which it was seen, at any moments ``r``.
 
     Args:
         variables: columns of the series.
@@ -86,7 +90,8 @@ class MultiTimeAttention(nn.Module):
 
 
 class MTAND(SeriesEncoder):
-    """Interpolate at reference moments, then follow them with a gated recurrent unit.
+    """``GRU(relu(x_hat(r_1)), relu(x_hat(r_2)), ...)`` along reference moments ``r``, at which the series is
+    interpolated.
 
     Args:
         variables: columns of the series.

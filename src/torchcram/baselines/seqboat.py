@@ -2,9 +2,10 @@
 equations.
 
     s = norm(x + working(norm(x)))                the state-space model's view of the token
-    p = softmax(W s / temperature)[activate]      the latent configurator; a token is activated where p > 1/2
-    x = x + working(norm(x)) + p * out(silu(gate(s)) * attention(s))       the gated attention unit, for
-    activated tokens only x = x + mlp(norm(x))
+    p = softmax(W s / temperature)[activate]      the latent configurator
+    x = x + working(norm(x))
+    x = x + p * out(silu(gate(s)) * attention(s)) the gated attention unit, for activated tokens: p > 1/2
+    x = x + mlp(norm(x))
 
 Attention runs among the activated tokens, over the last ``window`` of them: a token that is not activated is
 neither written nor read, which is how SeqBoat saves. An activated token counts as a read. The confidence
@@ -38,8 +39,9 @@ from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
 class LatentConfigurator(nn.Module):
-    """Two logits, skip and activate, through a softmax of learned temperature, which starts at the square
-    root of the width.
+    """``p = softmax((W x + b) / temperature)[activate]``, of the two logits skip and activate.
+
+    The temperature is learned, and starts at the square root of the width.
 
     Args:
         d_model: width.
@@ -60,8 +62,8 @@ class LatentConfigurator(nn.Module):
 
 
 class SeqBoatBlock(nn.Module):
-    """A working memory, a gated attention unit for activated tokens, then a feed-forward network; pre-norm,
-    residual.
+    """``x + working(norm(x))``, then ``x + p out(silu(gate(s)) attention(s))`` with ``s = norm(x)`` for
+    tokens with ``p > 1/2``, then ``x + mlp(x)``.
 
     Args:
         d_model: width.

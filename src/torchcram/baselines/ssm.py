@@ -6,7 +6,7 @@ from torchcram.baselines.static import StaticBlock
 
 
 class SSMBlock(StaticBlock):
-    """A working memory, then a feed-forward network.
+    """``x + working(norm(x))``, then ``x + mlp(x)``: no token reads.
 
     Args:
         d_model: width.

@@ -22,7 +22,7 @@ from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
 
 
 class StaticBlock(nn.Module):
-    """A working memory, attention, then a feed-forward network; pre-norm, residual.
+    """``x + working(norm(x))``, then ``x + attention(norm(x))``, each there or not, then ``x + mlp(x)``.
 
     Args:
         d_model: width.

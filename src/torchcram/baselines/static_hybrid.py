@@ -12,7 +12,7 @@ from torchcram.strict import require_positive
 
 
 class StaticHybridBlock(StaticBlock):
-    """A working memory, in every k-th layer attention, then a feed-forward network.
+    """``x + working(norm(x))``, in every k-th layer ``x + attention(norm(x))``, then ``x + mlp(x)``.
 
     Args:
         d_model: width.

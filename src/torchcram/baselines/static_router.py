@@ -23,7 +23,9 @@ FOLLOWS = 0.2
 
 
 class StaticRouterBlock(CRAMBlock):
-    """CRAM's block without consolidation, routed by the token.
+    """``x + working(norm(x))``, then ``x + read(norm(x))`` where ``need(norm(token))``, then ``x + mlp(x)``.
+
+    It is CRAM's block without consolidation, routed by the token.
 
     Args:
         d_model: width.

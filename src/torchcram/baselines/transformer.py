@@ -9,7 +9,7 @@ from torchcram.baselines.static import StaticBlock
 
 
 class TransformerBlock(StaticBlock):
-    """Attention, then a feed-forward network.
+    """``x + attention(norm(x))``, then ``x + mlp(x)``: every token reads.
 
     Args:
         d_model: width.

@@ -39,8 +39,8 @@ def world_concat(rows: Inexact[Tensor, "rows *rest"], most: int) -> Inexact[Tens
 
 
 def world_mean(total: Inexact[Tensor, ""], count: Inexact[Tensor, ""]) -> Inexact[Tensor, ""]:
-    """Return ``total / count`` so that the average over processes of its gradient is that of (all totals)
-    / (all counts).
+    """``total / count``, so that the average over processes of its gradient is that of ``sum of totals / sum
+    of counts``.
     """
     world = dist.get_world_size() if _several() else 1
     return total * world / world_sum(count).clamp_min(1e-9)
@@ -49,5 +49,5 @@ def world_mean(total: Inexact[Tensor, ""], count: Inexact[Tensor, ""]) -> Inexac
 def step_mean(
     values: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch time"] | None
 ) -> Float[Tensor, ""]:
-    """Return the mean over the real steps: those where ``mask`` is True, or all."""
+    """``sum(values mask) / sum(mask)``: the mean over the real steps, or over all without a mask."""
     return values.mean() if mask is None else world_mean((values * mask).sum(), mask.sum().to(values.dtype))

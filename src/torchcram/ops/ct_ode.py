@@ -20,7 +20,7 @@ def ct_ode_step(
     *,
     steps: int,
 ) -> Float[Tensor, "*batch state"]:
-    """Integrate one token.
+    """``h(k+1) = h(k) + sigmoid(gate) / steps tanh(W1 h(k) + drive)``, ``steps`` times: one token.
 
     Args:
         state: ``h(0)``.

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 def rms_norm_reference(
     x: Float[Tensor, "*batch width"], weight: Float[Tensor, " width"] | None = None
 ) -> Float[Tensor, "*batch width"]:
-    """Return ``x`` over the root of its mean square along the last dimension, times ``weight``: PyTorch's
-    own.
-    """
+    """``x / sqrt(mean(x^2) + eps) * weight``, the mean along the last dimension: PyTorch's own."""
     return nn.functional.rms_norm(x, x.shape[-1:], weight)
 
 
 def rms_norm(
     x: Float[Tensor, "*batch width"], weight: Float[Tensor, " width"] | None = None
 ) -> Float[Tensor, "*batch width"]:
-    """Fast form of :func:`rms_norm_reference`: same arguments, same result, same gradients."""
+    """``x / sqrt(mean(x^2) + eps) * weight``: fast form of :func:`rms_norm_reference`, with the same
+    arguments, result and gradients.
+    """
     if (
         x.device.type != "cpu"
         or x.dtype not in (torch.float32, torch.float64)
@@ -39,7 +39,9 @@ def rms_norm(
 
 
 class RMSNorm(nn.RMSNorm):
-    """PyTorch's module, with the same parameters, by :func:`rms_norm`."""
+    """``x / sqrt(mean(x^2) + eps) * weight``: PyTorch's module, with the same parameters, by
+    :func:`rms_norm`.
+    """
 
     def __init__(self, width: int):
         super().__init__(width)

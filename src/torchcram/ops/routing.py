@@ -22,10 +22,10 @@ def straight_through_mix_reference(
     probability: Float[Tensor, "batch time"],
     weight: Float[Tensor, "batch time"],
 ) -> Float[Tensor, "batch time d_model"]:
-    """Return ``value`` where ``chosen`` and zero elsewhere.
+    """``chosen * value``, with the gradient of ``probability * value`` for the probability.
 
     Gradients: ``value`` gets them where chosen; ``probability`` gets ``<gradient, value> * weight``
-    everywhere, as if the output were ``probability * value``.
+    everywhere.
     """
     pulled = (probability - probability.detach()) * weight
     return value * chosen[..., None] + pulled[..., None] * value.detach()
@@ -37,8 +37,8 @@ def straight_through_mix(
     probability: Float[Tensor, "batch time"],
     weight: Float[Tensor, "batch time"],
 ) -> Float[Tensor, "batch time d_model"]:
-    """Fast form of :func:`straight_through_mix_reference`: same arguments, same result (in the precision
-    of ``value``), same gradients.
+    """``chosen * value``: fast form of :func:`straight_through_mix_reference`, with the same arguments,
+    result (in the precision of ``value``) and gradients.
     """
     if torch.compiler.is_compiling():
         return straight_through_mix_reference(value, chosen, probability, weight)
@@ -71,8 +71,8 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def priced(probability: Float[Tensor, "..."], *, steady: bool) -> Float[Tensor, "..."]:
-    """Return what the price of a read is charged on: the probability of reading; if ``steady``, with the
-    gradient of ``-log(1 - probability)``.
+    """``probability``; if ``steady``, with the gradient of ``-log(1 - probability)``: what the price of a
+    read is charged on.
 
     Through a sigmoid a steady price pulls the router's logit down with the probability itself. The plain
     gradient fades as ``p (1 - p)``: a router that has become sure of every token, before reads had a price,
@@ -85,12 +85,12 @@ def priced(probability: Float[Tensor, "..."], *, steady: bool) -> Float[Tensor, 
 
 
 def logistic_noise(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Turn uniform noise in [0, 1) into logistic noise: the difference of two Gumbel variables, for binary
-    Gumbel-softmax.
+    """``log(u / (1 - u))`` of uniform noise in [0, 1): logistic noise, the difference of two Gumbel
+    variables, for binary Gumbel-softmax.
     """
     return torch.logit(uniform, eps=1e-6)
 
 
 def gumbel_noise(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Turn uniform noise in [0, 1) into standard Gumbel noise."""
+    """``-log(-log(u))`` of uniform noise in [0, 1): standard Gumbel noise."""
     return -torch.log(-torch.log(uniform.clamp(1e-6, 1 - 1e-6)))

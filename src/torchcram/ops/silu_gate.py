@@ -17,12 +17,13 @@ from torch.nn.functional import silu
 def silu_gate_reference(
     value: Float[Tensor, "*shape"], gate: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """Return ``value * silu(gate)``."""
+    """``value * silu(gate)``, with ``silu(x) = x sigmoid(x)``."""
     return value * silu(gate)
 
 
 def silu_gate(value: Float[Tensor, "*shape"], gate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Fast form of :func:`silu_gate_reference`: same arguments, same result, same gradients.
+    """``value * silu(gate)``: fast form of :func:`silu_gate_reference`, with the same arguments, result and
+    gradients.
 
     Raises:
         RuntimeError: if the gradients are differentiated again.

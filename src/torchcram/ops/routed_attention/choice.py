@@ -39,9 +39,10 @@ def routed_attention(
     offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads time d_head"]:
-    """Fast form of :func:`torchcram.ops.routed_attention.routed_attention_reference`: same arguments, same
-    result, same gradients.
+    """``y_t = sum_s softmax_s(q_t . k_s) v_s`` for selected queries, zero for the others.
 
+    Fast form of :func:`torchcram.ops.routed_attention.routed_attention_reference`, with the same arguments,
+    result and gradients.
     Keys and values are taken in the precision of the queries, which autocast may have lowered.
 
     Raises:
@@ -76,8 +77,8 @@ def routed_attention_lse(
     offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> tuple[Float[Tensor, "batch heads time d_head"], Float[Tensor, "batch heads time"]]:
-    """Return also the log-sum-exp of each selected query's scores (minus infinity for the others), by
-    which partial results can be merged.
+    """``y_t`` of :func:`routed_attention`, and ``log sum_s exp(q_t . k_s)``, minus infinity for queries that
+    are not selected: partial results are merged by it.
     """
     key, value = _alike(query, key, value, window)
     position, real = pack(selected)

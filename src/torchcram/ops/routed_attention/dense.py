@@ -22,7 +22,9 @@ def dense_attention(
     offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads time d_head"]:
-    """Return what :func:`torchcram.ops.routed_attention.routed_attention_reference` returns."""
+    """``selected_t sum_s softmax_s(q_t . k_s) v_s``: as
+    :func:`torchcram.ops.routed_attention.routed_attention_reference`.
+    """
     end = torch.as_tensor(offset, device=query.device).view(-1, 1) + torch.arange(
         query.shape[2], device=query.device
     )

@@ -25,7 +25,7 @@ def gathered_attention(
     window: int | None = None,
     block: int | None = None,
 ) -> Float[Tensor, "batch heads packed d_head"]:
-    """Return the outputs of packed queries.
+    """``y_t = sum_s softmax_s(q_t . k_s) v_s`` of packed queries.
 
     Args:
         query: packed queries, already scaled, each row in the order of its steps.

@@ -23,8 +23,8 @@ def routed_attention_reference(
     offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads time d_head"]:
-    """Return softmax attention of the selected queries (scores are ``query . key``, already scaled), zero
-    for the others.
+    """``y_t = sum_s softmax_s(q_t . k_s) v_s`` over the entries that step ``t`` may see, for selected queries
+    (already scaled); zero for the others.
     """
     key, value = (tensor.repeat_interleave(query.shape[1] // key.shape[1], 1) for tensor in (key, value))
     output = torch.zeros_like(query)

@@ -21,8 +21,8 @@ def row_attention(
     offset: int | Int[Tensor, " batch"] = 1,
     window: int | None = None,
 ) -> Float[Tensor, "batch heads rows d_head"]:
-    """Return what :func:`torchcram.ops.routed_attention.routed_attention_reference` returns, for a single
-    step, of which a head may have several ``rows``.
+    """``y = sum_s softmax_s(q . k_s) v_s`` of a single step, of which a head may have several ``rows``: as
+    :func:`torchcram.ops.routed_attention.routed_attention_reference`.
     """
     ends = [offset] * len(query) if isinstance(offset, int) else offset.tolist()
     none = torch.zeros_like(query[:1])

@@ -122,7 +122,7 @@ def tiled_attention(
     *,
     window: int | None = None,
 ) -> tuple[Float[Tensor, "batch heads packed d_head"], Float[Tensor, "batch heads packed"]]:
-    """Attend from packed queries; return outputs and the log-sum-exp of their scores.
+    """``y_t = sum_s softmax_s(q_t . k_s) v_s`` and ``log sum_s exp(q_t . k_s)`` of packed queries.
 
     Gradients flow through both.
 

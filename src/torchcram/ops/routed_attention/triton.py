@@ -33,7 +33,8 @@ def triton_attention(
     window: int | None = None,
     splits: int | None = None,
 ) -> tuple[Float[Tensor, "batch heads packed d_head"], Float[Tensor, "batch heads packed"]]:
-    """Return what :func:`torchcram.ops.routed_attention.tiled.tiled_attention` returns.
+    """``y_t = sum_s softmax_s(q_t . k_s) v_s`` and ``log sum_s exp(q_t . k_s)`` of packed queries: as
+    :func:`torchcram.ops.routed_attention.tiled.tiled_attention`.
 
     ``splits``: parts of the memory; chosen by the device if None.
     """

@@ -34,14 +34,16 @@ def scan(
     inputs: Inexact[Tensor, "batch time state"],
     initial: Inexact[Tensor, "batch state"],
 ) -> Inexact[Tensor, "batch time state"]:
-    """Fast form of :func:`torchcram.ops.scan.scan_reference`: same arguments, same result, same gradients."""
+    """``s_t = decay_t s_{t-1} + inputs_t``: fast form of :func:`torchcram.ops.scan.scan_reference`, with the
+    same arguments, result and gradients.
+    """
     states = scan_planes(_planes(decay), _planes(inputs), _planes(initial))
     return torch.complex(*states) if len(states) == 2 else states[0]
 
 
 def scan_planes(decay: Planes, inputs: Planes, initial: Planes) -> Planes:
-    """Return the states as planes of those of :func:`scan`: callers that have the parts at hand need not
-    join and part them.
+    """``s_t = decay_t s_{t-1} + inputs_t`` in planes: callers of :func:`scan` that have the parts at hand
+    need not join and part them.
     """
     if not torch.is_grad_enabled():
         return tuple(runner(inputs[0])(decay, inputs, initial))
@@ -89,8 +91,8 @@ def runner(plane: Tensor) -> Callable[..., Planes]:
 
 
 def run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = False) -> Planes:
-    """Return all states; ``backwards`` runs from the last step to the first: ``s_t = decay_t s_{t+1} +
-    inputs_t``.
+    """``s_t = decay_t s_{t-1} + inputs_t``, all states; ``backwards`` runs from the last step to the first,
+    ``s_t = decay_t s_{t+1} + inputs_t``.
     """
     time = inputs[0].shape[1]
     if time == 0:

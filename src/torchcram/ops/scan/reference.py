@@ -12,8 +12,8 @@ def scan_reference(
     inputs: Inexact[Tensor, "batch time state"],
     initial: Inexact[Tensor, "batch state"],
 ) -> Inexact[Tensor, "batch time state"]:
-    """Return all states of ``s_t = decay_t s_{t-1} + inputs_t`` with ``s_{-1} = initial``; real or
-    complex, elementwise in ``state``.
+    """``s_t = decay_t s_{t-1} + inputs_t`` with ``s_{-1} = initial``: all states, real or complex,
+    elementwise in ``state``.
     """
     state, states = initial, []
     for t in range(decay.shape[1]):

@@ -22,7 +22,9 @@ Planes = tuple[Tensor, ...]
 
 
 def run(decay: Planes, inputs: Planes, initial: Planes, *, backwards: bool = False) -> Planes:
-    """Return all states, as :func:`torchcram.ops.scan.chunked.run` does; no gradients."""
+    """``s_t = decay_t s_{t-1} + inputs_t``, all states, as :func:`torchcram.ops.scan.chunked.run`; no
+    gradients.
+    """
     decay, inputs, initial = (
         tuple(plane.contiguous() for plane in planes) for planes in (decay, inputs, initial)
     )
