@@ -301,6 +301,8 @@ class Head:
         size: number of classes or of regressed values.
         per: ``"step"`` or ``"sequence"`` (reads the last real step).
         weight: factor of this head's loss in the task loss.
+        pooled: whether a head per sequence reads mean and greatest of all real steps, too: see
+            :mod:`torchcram.models.read_out`.
     """
 
     name: str
@@ -308,6 +310,7 @@ class Head:
     size: int
     per: Literal["step", "sequence"] = "step"
     weight: float = 1.0
+    pooled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.validation import check_is_fitted
 
 from torchcram import CRAMClassifier, CRAMRegressor
-from torchcram.series.estimators import MOST_TOKENS, _batches
+from torchcram.series.fitted import MOST_TOKENS, batches
 from torchcram.series.task import EncodedSeries
+from torchcram.training.trainer import Trainer
 from torchcram.types import Route
 
 NAN = np.nan
@@ -98,7 +99,7 @@ def test_side_heads_are_taught_and_the_first_alone_is_predicted(mixer, history):
     options = None if mixer == "grud" else TINY["mixer_options"]
     how = {**TINY, "max_steps": 2, "mixer": mixer, "mixer_options": options, "history": history}
     model = CRAMClassifier(**how, forecast=2.0, replicate=0.5).fit(SERIES, LABEL)
-    assert [(head.name, head.weight, head.size) for head in model.model_.specs] == [
+    assert [(head.name, head.weight, head.size) for head in model.fitted_.model.specs] == [
         ("target", 1.0, 2),
         ("forecast", 2.0, 3),
         ("target_at_each_step", 0.5, 2),
@@ -117,8 +118,8 @@ def test_a_pickle_holds_weights_as_safetensors_and_predicts_the_same(classifier,
     for model in (classifier, regressor):
         again = pickle.loads(pickle.dumps(model))
         np.testing.assert_array_equal(again.predict(SERIES), model.predict(SERIES))
-    assert isinstance(classifier.__getstate__()["model_"], bytes)
-    assert b"torch" not in pickle.dumps(classifier.__getstate__()["model_"])
+    assert isinstance(classifier.fitted_.__getstate__()["model"], bytes)
+    assert b"torch" not in classifier.fitted_.__getstate__()["model"]
     assert clone(pickle.loads(pickle.dumps(CRAMClassifier(d_model=4)))).d_model == 4
 
 
@@ -153,7 +154,7 @@ def test_series_with_a_history_and_encoders_of_whole_series_are_fitted_pickled_a
     ).fit(SERIES, LABEL)
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict_proba(SERIES), model.predict_proba(SERIES))
-    assert model.statistics_.mean.shape == (15 if history else 3,)
+    assert model.fitted_.encoder.statistics.mean.shape == (15 if history else 3,)
     assert (model.read_rate_ == 0.0) == (mixer != "cram")
     nothing = (np.empty(0), np.empty((3, 0)))
     assert np.isfinite(model.predict_proba([nothing, shuffled(SERIES[0])])).all()
@@ -217,7 +218,7 @@ def test_a_channel_that_training_never_observed_is_hidden_and_a_constant_one_doe
 
 def test_batches_hold_every_row_once_and_never_too_many_steps():
     lengths = [40_000, 3, 30_000, 5, 70_000, 4]
-    found = _batches(
+    found = batches(
         [EncodedSeries(inputs=torch.zeros(steps, 1), gap=torch.zeros(steps)) for steps in lengths]
     )
     assert sorted(row for rows in found for row in rows) == list(range(6))
@@ -227,10 +228,17 @@ def test_batches_hold_every_row_once_and_never_too_many_steps():
     assert found == [[1, 5, 3], [2], [0], [4]]
 
 
-def test_another_unit_of_time_is_a_warning_that_names_the_series(classifier):
-    milliseconds = [*SERIES[:2], (SERIES[2][0] * 1e5, SERIES[2][1])]
-    with pytest.warns(UserWarning, match=r"series 2, column 'time': its gaps are .* times those of training"):
-        assert np.isfinite(classifier.predict_proba(milliseconds)).all()
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_another_unit_of_time_is_one_warning(classifier, factor):
+    """A thousand, the factor between nanoseconds and microseconds, is enough."""
+    with pytest.warns(UserWarning, match=r"the median gap is .* times that of training") as told:
+        classifier.predict_proba([(time * factor, values) for time, values in SERIES])
+    assert len(told) == 1
+
+
+def test_a_series_with_an_odd_gap_is_no_other_unit(classifier):
+    close = [*SERIES, (np.array([0.0, 1e-9]), np.ones((3, 2)))]
+    assert np.isfinite(classifier.predict_proba(close)).all()
 
 
 def test_channels_and_values_that_cannot_be_right_are_named(classifier):
@@ -285,11 +293,131 @@ def test_a_long_frame_is_fitted_and_predicted(classifier):
 def test_the_price_of_a_read_is_the_bound_to_which_it_climbs(price, start):
     for estimator, target in ((CRAMClassifier, LABEL), (CRAMRegressor, np.arange(24.0))):
         controller = (
-            estimator(**{**TINY, "max_steps": 2}, read_price=price).fit(SERIES, target).config_.controller
+            estimator(**{**TINY, "max_steps": 2}, read_price=price)
+            .fit(SERIES, target)
+            .fitted_.config.controller
         )
         assert (controller.price_start, controller.price_most) == (start, price)
 
 
 def test_a_price_below_nothing_is_refused():
-    with pytest.raises(ValueError, match="price_most"):
+    with pytest.raises(ValueError, match="read_price"):
         CRAMClassifier(**TINY, read_price=-1.0).fit(SERIES, LABEL)
+
+
+# the fitted state
+
+
+def test_what_becomes_of_the_arguments_after_a_fit_does_not_matter(classifier):
+    chance = classifier.predict_proba(SERIES)
+    model = pickle.loads(pickle.dumps(classifier))
+    model.set_params(forecast=1.0, mixer="grud", history=False, d_model=64)
+    np.testing.assert_array_equal(model.predict_proba(SERIES), chance)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(SERIES), chance)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_a_refit_that_fails_leaves_the_fitted_model_as_it_was(monkeypatch, error):
+    model = CRAMClassifier(**TINY).fit(SERIES, LABEL)
+    chance = model.predict_proba(SERIES)
+
+    def fails(*arguments: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "train_step", fails)
+    others = [(time, 1e3 * np.nan_to_num(values[:2])) for time, values in SERIES]
+    with pytest.raises(type(error)):
+        model.fit(others, [str(row % 4) for row in range(24)])
+    np.testing.assert_array_equal(model.predict_proba(SERIES), chance)
+    assert model.classes_.tolist() == ["no", "yes"]
+
+
+def test_a_first_fit_that_fails_leaves_nothing_fitted():
+    model = CRAMClassifier(**{**TINY, "mixer": "no such"})
+    with pytest.raises(ValueError, match="unknown mixer"):
+        model.fit(SERIES, LABEL)
+    with pytest.raises(NotFittedError):
+        model.predict(SERIES)
+
+
+# what early stopping judges by
+
+
+def test_groups_are_held_out_whole(monkeypatch):
+    seen = _held_when_fitted(monkeypatch, groups=np.repeat(np.arange(8), 3))
+    trained, held = seen
+    assert 0 < len(held) < 12
+    assert {row // 3 for row in trained} & {row // 3 for row in held} == set()
+
+
+def test_validation_data_are_judged_and_nothing_else_is_held_out(monkeypatch):
+    trained, held = _held_when_fitted(monkeypatch, validation_data=(SERIES[:5], LABEL[:5]))
+    assert (len(trained), held) == (24, [0, 1, 2, 3, 4])
+    with pytest.raises(ValueError, match="no training series had the class 'maybe'"):
+        CRAMClassifier(**TINY).fit(SERIES, LABEL, validation_data=(SERIES[:1], ["maybe"]))
+
+
+def _held_when_fitted(monkeypatch, **how) -> tuple[list[int], list[int]]:
+    """Return the rows of SERIES that are trained on and held out."""
+    place = {len(time) * 1e3 + time[0]: row for row, (time, _) in enumerate(SERIES)}
+    rows = []
+
+    def fit_series(arguments, train, held, head, *, seed):
+        for part in (train, held):
+            rows.append([place[len(one.time) * 1e3 + one.time[0]] for one in part.panel.series])
+        raise InterruptedError
+
+    whole = [(time, np.nan_to_num(values)) for time, values in SERIES]
+    monkeypatch.setattr("torchcram.series.estimators.fit_series", fit_series)
+    with pytest.raises(InterruptedError):
+        CRAMClassifier(**TINY).fit(whole, LABEL, **how)
+    return rows[0], rows[1]
+
+
+def test_weights_of_classes_move_the_decision_and_no_rank():
+    plain = CRAMClassifier(**TINY).fit(SERIES, LABEL)
+    weighted = CRAMClassifier(**TINY, class_weight={"yes": 1e9}).fit(SERIES, LABEL)
+    chance = plain.predict_proba(SERIES)
+    odds = weighted.predict_proba(SERIES) / (chance * [1.0, 1e9])
+    np.testing.assert_allclose(odds[:, 0], odds[:, 1])
+    assert weighted.class_weight_.tolist() == [1.0, 1e9]
+    assert set(weighted.predict(SERIES)) == {"yes"}
+    with pytest.raises(ValueError, match="class_weight holds -1"):
+        CRAMClassifier(**TINY, class_weight={"yes": -1.0}).fit(SERIES, LABEL)
+
+
+# frames
+
+
+def frame_of(series: list) -> pd.DataFrame:
+    rows = [
+        (f"p{s}", time[t], c, values[c, t])
+        for s, (time, values) in enumerate(series)
+        for c in range(3)
+        for t in range(len(time))
+    ]
+    return pd.DataFrame(rows, columns=["series", "time", "variable", "value"])
+
+
+def test_scores_look_targets_up_by_name_as_fits_do(classifier, regressor):
+    """Fault 21: shuffled entries scored 0.58 where the same in order scored 1."""
+    names = [f"p{s}" for s in range(24)]
+    label, numbers = pd.Series(LABEL, index=names), pd.Series(np.arange(24.0), index=names)
+    for model, y in ((classifier, label), (clone(regressor).fit(frame_of(SERIES), numbers), numbers)):
+        fitted = clone(model).fit(frame_of(SERIES), y)
+        score = fitted.score(frame_of(SERIES), y)
+        assert fitted.score(frame_of(SERIES), y.sample(frac=1, random_state=0)) == pytest.approx(score)
+
+
+def test_dates_are_brought_to_one_unit(classifier):
+    """Nanoseconds were fitted, microseconds (the default of pandas) are predicted: the same moments."""
+    origin = np.datetime64("2024-02-29T12:00:00", "ns")
+    fine = [(origin + np.round(time * 1e9).astype("m8[ns]"), values) for time, values in SERIES]
+    model = clone(classifier).fit(fine, LABEL)
+    chance = model.predict_proba(fine)
+    coarse = [(time.astype("M8[us]"), values) for time, values in fine]
+    np.testing.assert_allclose(model.predict_proba(coarse), chance, atol=1e-4)
+    zoned = [(pd.DatetimeIndex(time).tz_localize("UTC").tz_convert("Asia/Tokyo"), v) for time, v in fine]
+    np.testing.assert_allclose(model.predict_proba(zoned), chance, atol=1e-6)
+    with pytest.raises(ValueError, match="the time stamps are numbers, those of training were dates"):
+        model.predict(SERIES)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from torchcram.series.panel import Panel, read_panel
 
@@ -90,3 +91,60 @@ def test_channels_must_be_those_of_training():
 def test_time_stamps_of_steps_without_observations_do_not_count():
     found = read_panel([(np.array([1.0, NAN]), np.array([[5.0, NAN]]))])
     assert found.series[0].time.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("panel", "message"),
+    [
+        ((values for values in CUBE), "X is of type generator, no collection of series"),
+        ({"a": CUBE[0]}, "X is of type dict"),
+        (None, "X is of type NoneType"),
+        (np.ones((2, 0, 3)), "series 0 has no channels"),
+        ([pd.DataFrame({"x": [1.0, 2.0]})], r"series 0 is a pandas object, .*pass the pair \(one.index"),
+        ([np.array([[1j, 2.0]])], "series 0: holds what is complex"),
+        ([np.array(["2024-01-01", "2024-01-02"], dtype="M8[D]")], "series 0: holds what is no number"),
+        ([([0.0, 1.0], [["1", "2"]])], "series 0: holds what is no number"),
+        (
+            [(np.array(["2024-01-01", "NaT"], dtype="M8[D]"), np.ones((1, 2)))],
+            "series 0, column 'time': step 1 is nan; time stamps must be finite",
+        ),
+        (
+            [
+                ([0.0, 1.0], np.ones((1, 2))),
+                (np.array(["2024-01-01", "2024-01-02"], "M8[D]"), np.ones((1, 2))),
+            ],
+            "series 1, column 'time': holds dates, the series before it numbers",
+        ),
+        ([[[0.0, 1.5, 2.0], [5.0, 3.0, 4.0]]] * 3, r"pass a tuple \(time, values\); if it is a channel"),
+    ],
+)
+def test_what_would_be_misread_is_an_error(panel, message):
+    with pytest.raises(ValueError, match=message):
+        read_panel(panel)
+
+
+def test_sparse_matrices_are_refused():
+    with pytest.raises(TypeError, match="sparse data was passed"):
+        read_panel(csr_array(np.eye(3)))
+
+
+def test_what_a_masked_array_hides_is_missing():
+    hidden = np.ma.masked_array(CUBE, mask=np.isnan(CUBE), fill_value=-999.0)
+    assert_same(read_panel(hidden), read_panel(CUBE))
+    assert_same(read_panel(list(hidden)), read_panel(CUBE))
+
+
+def test_swapped_axes_are_told_where_channels_far_outnumber_steps():
+    with pytest.warns(
+        UserWarning, match=r"with 12 channels and at most 3 steps: if it is \(series, time, channels\)"
+    ):
+        read_panel(np.ones((4, 12, 3)))
+    # With time stamps there is no doubt, and nor is there with as many steps as channels.
+    read_panel([(np.arange(3), np.ones((12, 3)))])
+    read_panel(np.ones((4, 12, 12)))
+
+
+def test_a_panel_of_missing_values_has_nothing_to_teach():
+    with pytest.raises(ValueError, match="none of the 2 series holds an observation"):
+        read_panel(np.full((2, 1, 3), NAN)).require_observations()
+    read_panel(CUBE).require_observations()

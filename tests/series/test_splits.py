@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchcram.series.splits import SPLITS, leave_out_split, stratified_split
+from torchcram.series.splits import SPLITS, held_out, leave_out_split, stratified_split
 
 
 def parts(split) -> list[np.ndarray]:
@@ -47,3 +47,37 @@ def test_impossible_splits_are_refused():
         stratified_split(np.zeros(10, dtype=int), number=5)
     with pytest.raises(ValueError, match="3 groups are too few"):
         leave_out_split(np.arange(3), number=0)
+
+
+def random_state() -> np.random.RandomState:
+    return np.random.RandomState(0)
+
+
+def test_a_share_of_each_stratum_is_held_out_and_never_all_of_it():
+    strata = np.array([0] * 40 + [1] * 10 + [2])
+    train, held = held_out(strata, None, share=0.2, generator=random_state())
+    assert np.bincount(strata[held], minlength=3).tolist() == [8, 2, 0]
+    assert sorted([*train, *held]) == list(range(51))
+
+
+def test_groups_are_held_out_whole_and_no_stratum_loses_all_its_groups():
+    groups = np.repeat(np.arange(10), 6)
+    strata = (groups == 3).astype(np.int64)
+    for seed in range(20):
+        generator = np.random.RandomState(seed)
+        train, held = held_out(strata, groups, share=0.2, generator=generator)
+        assert len(held) == 12
+        assert set(groups[train]) & set(groups[held]) == set()
+        assert 3 in groups[train]
+
+
+@pytest.mark.parametrize(("strata", "groups"), [([0, 1], None), ([0, 1, 0, 1], ["a"] * 4)])
+def test_too_few_to_hold_any_out_are_told(strata, groups):
+    with pytest.warns(UserWarning, match="are too few to hold any out: early_stopping is ignored"):
+        train, held = held_out(
+            np.array(strata),
+            None if groups is None else np.array(groups),
+            share=0.15,
+            generator=random_state(),
+        )
+    assert (len(train), len(held)) == (len(strata), 0)

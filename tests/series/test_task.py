@@ -200,3 +200,33 @@ def test_hidden_variables_vanish_from_all_their_columns_in_training_alone():
     assert abs(float((inputs == 0).double().mean()) - 0.3) < 5 * (0.21 / 2000) ** 0.5
     assert (task.rows([0]).inputs == 1).all()
     assert task.span == 50.0
+
+
+def test_one_long_series_does_not_shrink_the_batches_of_the_others():
+    """Fault 29: 12,000 steps among 200 series of 20 left 5 to every batch."""
+    lengths = [20] * 200 + [12_000]
+    series = [EncodedSeries(inputs=torch.zeros(steps, 2), gap=torch.ones(steps)) for steps in lengths]
+    head = Head(name="y", kind="regression", size=1, per="sequence")
+    task = SeriesTask(series, {"y": torch.zeros(201, 1)}, (head,), pool=8, most_tokens=65_536)
+    batches = [task.batch(32, generator=torch.Generator().manual_seed(step)) for step in range(300)]
+    assert max(batch.gap.numel() for batch in batches) <= 65_536
+    sizes = [batch.size for batch in batches]
+    assert set(sizes) == {5, 32}
+    # About one pool in four holds it, and one batch in eight of those.
+    assert sizes.count(5) < 30
+
+
+def test_each_series_weighs_the_same_however_few_are_kept():
+    """Of 3 series the long one may fill a batch alone: in the mean over batches each counts a third."""
+    lengths = [2, 2, 40]
+    series = [EncodedSeries(inputs=torch.zeros(steps, 2), gap=torch.ones(steps)) for steps in lengths]
+    head = Head(name="y", kind="regression", size=1, per="sequence")
+    target = torch.eye(3)[:, 2:]
+    task = SeriesTask(series, {"y": target}, (head,), pool=4, most_tokens=80)
+    draws = 4000
+    mean = sum(
+        float(task.batch(8, generator=torch.Generator().manual_seed(step)).targets["y"].mean())
+        for step in range(draws)
+    )
+    # A batch holds two series at least where the long one is among them.
+    assert abs(mean / draws - 1 / 3) < 5 * 0.5 / draws**0.5

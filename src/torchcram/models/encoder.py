@@ -18,6 +18,7 @@ from torchcram.baselines.grud import GRUD
 from torchcram.baselines.mtand import MTAND
 from torchcram.mixers import Mixer
 from torchcram.models.checks import check_batch
+from torchcram.models.read_out import width_read
 from torchcram.models.sequence import ModelOutput, SequenceModel
 from torchcram.ops.rms_norm import RMSNorm
 from torchcram.strict import nearest_hint, require_choice
@@ -70,7 +71,9 @@ class EncoderModel(SequenceModel):
         )
         self.norm = RMSNorm(d_model)
         self.specs = tuple(heads)
-        self.heads = nn.ModuleDict({head.name: nn.Linear(d_model, head.size) for head in heads})
+        self.heads = nn.ModuleDict(
+            {head.name: nn.Linear(width_read(head, d_model), head.size) for head in heads}
+        )
 
     @property
     def encoder(self) -> SeriesEncoder:
@@ -97,10 +100,15 @@ class EncoderModel(SequenceModel):
             raise ValueError("an encoder takes whole sequences: it has no states to carry on from")
         check_batch(batch, input_size=self.input_size, vocabulary=None)
         series = MaskedVectors.of_batch(batch, flags=self.flags)
-        asked = {head.per for head in self.specs}
-        encoding: Encoding = self.encoder(series, steps="step" in asked, whole="sequence" in asked)
-        found = {head.name: encoding.steps if head.per == "step" else encoding.whole for head in self.specs}
-        outputs = {name: self.heads[name](self.norm(states)) for name, states in found.items()}
+        by_step = any(head.per == "step" or head.pooled for head in self.specs)
+        whole = any(head.per == "sequence" for head in self.specs)
+        encoding: Encoding = self.encoder(series, steps=by_step, whole=whole)
+        # What no head asked for is not read.
+        steps, last = (
+            batch.gap.new_zeros(0) if part is None else self.norm(part)
+            for part in (encoding.steps, encoding.whole)
+        )
+        outputs = self._heads_of(steps, last, batch)
         return ModelOutput(outputs=outputs, blocks=(no_reads(series, self.norm.weight.numel()),))
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from torchcram.mixers import Mixer, build_mixer
 from torchcram.models.checks import check_batch, check_targets
+from torchcram.models.read_out import last_step, pooled, width_read
 from torchcram.ops.collective import world_mean
 from torchcram.ops.rms_norm import RMSNorm
 from torchcram.types import Batch, BlockOutput, Head, MemoryState, RoutingControl
@@ -99,7 +100,9 @@ class SequenceModel(nn.Module):
         )
         self.norm = RMSNorm(d_model)
         self.specs = tuple(heads)
-        self.heads = nn.ModuleDict({head.name: nn.Linear(d_model, head.size) for head in heads})
+        self.heads = nn.ModuleDict(
+            {head.name: nn.Linear(width_read(head, d_model), head.size) for head in heads}
+        )
 
     @property
     def routed(self) -> bool:
@@ -158,12 +161,17 @@ class SequenceModel(nn.Module):
         return ModelOutput(outputs=self._read_out(self.norm(x), batch), blocks=tuple(blocks))
 
     def _read_out(self, x: Float[Tensor, "batch time d_model"], batch: Batch) -> dict[str, Tensor]:
-        last = (
-            x[:, -1]
-            if batch.mask is None
-            else x[torch.arange(batch.size, device=x.device), batch.mask.long().sum(1).clamp_min(1) - 1]
-        )
-        return {head.name: self.heads[head.name](x if head.per == "step" else last) for head in self.specs}
+        return self._heads_of(x, last_step(x, batch.mask), batch)
+
+    def _heads_of(self, steps: Tensor, last: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return what the heads say of the steps, and of the sequence that ``last`` sums up."""
+        whole = {False: last}
+        if any(head.pooled for head in self.specs):
+            whole[True] = pooled(steps, batch.mask, last)
+        return {
+            head.name: self.heads[head.name](steps if head.per == "step" else whole[head.pooled])
+            for head in self.specs
+        }
 
     def task_losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Return the loss of each head, not yet weighted, averaged over the scored targets.

@@ -2,27 +2,39 @@
 
 Accepted: an array (series, channels, time), as aeon and sktime use it, or (series, time) for one channel; a
 list of arrays (channels, time) of unequal lengths, at the times 0, 1, 2 and so on; a list of pairs (time,
-values); a long pandas frame with the columns ``series, time, variable, value``, one row an observation. NaN
-is missing. Steps may come in any order; those with the same time stamp are joined. What cannot be right is an
-error that names series and column.
+values); a long frame with the columns ``series, time, variable, value``, one row an observation. NaN is
+missing. Steps may come in any order; those with the same time stamp are joined. What cannot be right is an
+error that names series and column; what is likely another form is a warning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import warnings
+from collections.abc import Mapping, Sequence, Set, Sized
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 
+from torchcram.series.long_frame import read_frame
 from torchcram.series.task import Series
-from torchcram.strict import nearest_hint
+from torchcram.series.times import Clock, read_stamps
+from torchcram.series.values import read_values
 
-COLUMNS = ("series", "time", "variable", "value")
 # Beyond it nothing was measured: single precision ends near 3e38.
 LARGEST = 1e30
+# Where channels outnumber the steps of the longest series by such a factor, axes are likely swapped.
+MANY_CHANNELS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """One series as it was given."""
+
+    moments: Float64[np.ndarray, " steps"]
+    values: Float64[np.ndarray, "channels steps"]
+    clock: Clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +45,23 @@ class Panel:
         series: in the order given; of a frame: in the order in which they first appear.
         channels: names, or numbers.
         names: of the series, or their numbers.
+        clock: what their time stamps were given as.
     """
 
     series: tuple[Series, ...]
     channels: tuple[Any, ...]
     names: tuple[Any, ...]
+    clock: Clock = "numbers"
+
+    def rows(self, chosen: Int[np.ndarray, " chosen"]) -> Panel:
+        """Return some of the series."""
+        series, names = ([every[row] for row in chosen.tolist()] for every in (self.series, self.names))
+        return replace(self, series=tuple(series), names=tuple(names))
+
+    def require_observations(self) -> None:
+        """Raise ValueError if nothing was observed in any series: there is nothing to learn from."""
+        if not any(len(one.time) for one in self.series):
+            raise ValueError(f"none of the {len(self.series)} series holds an observation")
 
 
 def read_panel(X: Any, *, channels: Sequence[Any] | None = None) -> Panel:  # noqa: N803 (the name that scikit-learn gives it)
@@ -48,69 +72,105 @@ def read_panel(X: Any, *, channels: Sequence[Any] | None = None) -> Panel:  # no
         channels: of the training panel, to which this one must conform; None for whatever there is.
 
     Raises:
-        ValueError: for infinite or unreasonably large values, time stamps that are not finite, shapes that do
-            not fit, unknown channels.
+        ValueError: for infinite or unreasonably large values, time stamps that are missing or not finite,
+            what is no number, shapes that do not fit, unknown channels.
     """
     if hasattr(X, "columns"):
-        return _of_frame(X, channels)
+        series, known, names, clock = read_frame(X, channels, largest=LARGEST)
+        return Panel(series=series, channels=known, names=names, clock=clock)
+    _require_collection(X)
+    told = [_told(one, row) for row, one in enumerate(X)]
+    width = len(told[0].values) if channels is None else len(channels)
+    for row, one in enumerate(told):
+        if len(one.values) != width:
+            raise ValueError(
+                f"series {row} has {len(one.values)} channels, "
+                f"{'series 0' if channels is None else 'the training series'} had {width}"
+            )
+    if not width:
+        raise ValueError("series 0 has no channels: one series is (channels, time)")
+    _require_orientation(X, told)
+    known = tuple(range(width)) if channels is None else tuple(channels)
+    series = tuple(_checked(row, one, known) for row, one in enumerate(told))
+    return Panel(series=series, channels=known, names=tuple(range(len(series))), clock=_clock(told))
+
+
+def _require_collection(X: Any) -> None:  # noqa: N803
+    """Raise ValueError for what is no collection of series."""
+    if hasattr(X, "tocsr"):
+        raise TypeError("sparse data was passed, but a dense array is needed: use X.toarray()")
     if isinstance(X, np.ndarray) and X.dtype != object and X.ndim not in (2, 3):
         raise ValueError(
             f"X has shape {X.shape}: an array of series is (series, channels, time), or (series, "
-            "time) for one channel"
+            "time) for one channel. Reshape your data"
+        )
+    if not isinstance(X, Sized) or isinstance(X, str | bytes | Mapping | Set):
+        raise ValueError(
+            f"X is of type {type(X).__name__}, no collection of series: make it a list or an array"
         )
     if len(X) == 0:
-        raise ValueError("X holds no series")
-    pairs = [_pair(one, row) for row, one in enumerate(X)]
-    width = len(pairs[0][1]) if channels is None else len(channels)
-    for row, (_, values) in enumerate(pairs):
-        if len(values) != width:
-            raise ValueError(
-                f"series {row} has {len(values)} channels, "
-                f"{'series 0' if channels is None else 'the training series'} had {width}"
-            )
-    known = tuple(range(width)) if channels is None else tuple(channels)
-    series = tuple(_checked(row, moments, values.T, known) for row, (moments, values) in enumerate(pairs))
-    return Panel(series=series, channels=known, names=tuple(range(len(series))))
+        raise ValueError("X holds no series: 0 sample(s)")
 
 
-def _pair(one: Any, row: int) -> tuple[Float64[np.ndarray, " steps"], Float64[np.ndarray, "channels steps"]]:
+def _told(one: Any, row: int) -> _Told:
     if isinstance(one, tuple) and len(one) != 2:
         raise ValueError(
             f"series {row} is a tuple of {len(one)}: with time stamps, a series is a pair (time, values)"
         )
     stamps, one = one if isinstance(one, tuple) else (None, one)
-    values = _numbers(one, f"series {row}")
+    if hasattr(one, "index") and hasattr(one, "iloc"):
+        raise ValueError(
+            f"series {row} is a pandas object, whose rows would be taken as channels: pass the pair "
+            "(one.index, one.to_numpy().T)"
+        )
+    values = read_values(one, f"series {row}")
     values = values[None] if values.ndim == 1 else values
     if values.ndim != 2:
         raise ValueError(
             f"series {row} has shape {values.shape}: one series is (channels, time), or (time,) "
             "for one channel"
         )
-    moments = (
-        np.arange(values.shape[1], dtype=np.float64)
-        if stamps is None
-        else _numbers(stamps, f"series {row}, column 'time'")
-    )
-    if moments.shape != values.shape[1:]:
+    if stamps is None:
+        return _Told(moments=np.arange(values.shape[1], dtype=np.float64), values=values, clock="numbers")
+    read = read_stamps(stamps, f"series {row}, column 'time'")
+    if read.ticks.shape != values.shape[1:]:
         raise ValueError(
-            f"series {row}, column 'time': {moments.size} time stamps for {values.shape[1]} steps"
+            f"series {row}, column 'time': {read.ticks.size} time stamps for {values.shape[1]} steps"
         )
-    return moments, values
+    return _Told(moments=read.moments(), values=values, clock=read.clock)
 
 
-def _numbers(values: Any, place: str) -> Float64[np.ndarray, "..."]:
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{place}: holds what is no number: {str(values)[:60]}") from None
+def _clock(told: Sequence[_Told]) -> Clock:
+    """Return the kind of time stamps that all series share; one without steps may be of any."""
+    clocks = {row: one.clock for row, one in enumerate(told) if len(one.moments)}
+    first: Clock = next(iter(clocks.values()), "numbers")
+    for row, clock in clocks.items():
+        if clock != first:
+            raise ValueError(f"series {row}, column 'time': holds {clock}, the series before it {first}")
+    return first
 
 
-def _checked(
-    name: Any,
-    time: Float64[np.ndarray, " steps"],
-    values: Float64[np.ndarray, "steps channels"],
-    channels: Sequence[Any],
-) -> Series:
+def _require_orientation(X: Any, told: Sequence[_Told]) -> None:  # noqa: N803
+    """Speak up where the form is likely another one: time among the channels, or axes that are swapped."""
+    if any(isinstance(one, tuple) for one in X):
+        return
+    pairs = all(isinstance(one, list) and len(one) == 2 and np.ndim(one[0]) == 1 for one in X)
+    if pairs and all(len(one.moments) > 1 and (np.diff(one.values[0]) > 0).all() for one in told):
+        raise ValueError(
+            "series 0 is a list of two whose first entry rises, as in every other series: if that is time, "
+            "pass a tuple (time, values); if it is a channel, an array"
+        )
+    channels, longest = len(told[0].values), max(len(one.moments) for one in told)
+    if channels > MANY_CHANNELS * longest:
+        warnings.warn(
+            f"X is read as (series, channels, time), with {channels} channels and at most {longest} steps: "
+            "if it is (series, time, channels), swap its last two axes",
+            stacklevel=4,
+        )
+
+
+def _checked(name: Any, one: _Told, channels: Sequence[Any]) -> Series:
+    time, values = one.moments, one.values.T
     _require_values(name, values, channels)
     # A step without an observation may have any time stamp: it is padding.
     wrong = np.flatnonzero(~np.isfinite(time) & ~np.isnan(values).all(1))
@@ -131,53 +191,3 @@ def _require_values(
         raise ValueError(
             f"series {name!r}, column {channels[column]!r}: step {step} is {values[step, column]}; {advice}"
         )
-
-
-def _of_frame(frame: Any, channels: Sequence[Any] | None) -> Panel:
-    for column in COLUMNS:
-        if column not in frame.columns:
-            hint = nearest_hint(column, [str(name) for name in frame.columns])
-            raise ValueError(
-                f"the frame has no column {column!r} ({hint}): a long frame has the columns "
-                f"{', '.join(COLUMNS)}, one row an observation"
-            )
-    names, variables = (list(dict.fromkeys(frame[column].tolist())) for column in ("series", "variable"))
-    if not names:
-        raise ValueError("the frame holds no series")
-    known = tuple(sorted(variables, key=str)) if channels is None else tuple(channels)
-    code = {variable: number for number, variable in enumerate(known)}
-    owner, kind = frame["series"].tolist(), frame["variable"].tolist()
-    unknown = [row for row, variable in enumerate(kind) if variable not in code]
-    if unknown:
-        hint = nearest_hint(str(kind[unknown[0]]), map(str, known))
-        raise ValueError(
-            f"series {owner[unknown[0]]!r}, column {kind[unknown[0]]!r}: no training series had "
-            f"this variable: {hint}"
-        )
-    time, value = (_numbers(frame[column].to_numpy(), f"column {column!r}") for column in ("time", "value"))
-    channel = np.array([code[variable] for variable in kind], dtype=np.int64)
-    _require_rows(owner, kind, time, value)
-    place = {name: number for number, name in enumerate(names)}
-    belongs = np.array([place[name] for name in owner])
-    order = np.argsort(belongs, kind="stable")
-    bounds = np.searchsorted(belongs[order], np.arange(len(names) + 1))
-    chosen = [order[first:last] for first, last in pairwise(bounds.tolist())]
-    series = tuple(
-        Series.of_observations(time[rows], channel[rows], value[rows], variables=len(known))
-        for rows in chosen
-    )
-    return Panel(series=series, channels=known, names=tuple(names))
-
-
-def _require_rows(
-    owner: Any, kind: Any, time: Float64[np.ndarray, " rows"], value: Float64[np.ndarray, " rows"]
-) -> None:
-    """Name the first observation that cannot be right."""
-    large = np.abs(np.nan_to_num(value, nan=0.0, posinf=np.inf, neginf=-np.inf)) > LARGEST
-    for row in np.flatnonzero(large)[:1]:
-        raise ValueError(
-            f"series {owner[row]!r}, column {kind[row]!r}: is {value[row]}; values must be finite "
-            f"and at most {LARGEST:g}; NaN is missing"
-        )
-    for row in np.flatnonzero(~np.isfinite(time) & ~np.isnan(value))[:1]:
-        raise ValueError(f"series {owner[row]!r}, column 'time': is {time[row]}; time stamps must be finite")

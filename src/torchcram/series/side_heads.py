@@ -46,7 +46,13 @@ class Lessons:
             if weight
         ]
         again = [
-            replace(head, name=replicated(head.name), per="step", weight=self.replicate * head.weight)
+            replace(
+                head,
+                name=replicated(head.name),
+                per="step",
+                weight=self.replicate * head.weight,
+                pooled=False,
+            )
             for head in own
             if self.replicate
         ]

@@ -6,6 +6,7 @@ split, on nothing else: not on the version of a library of splits, which is why 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,60 @@ def leave_out_split(group: Int[np.ndarray, " entries"], *, number: int, validati
             for name, chosen in (("train", train), ("validation", held_out), ("test", tested))
         }
     )
+
+
+def held_out(
+    strata: Int[np.ndarray, " series"],
+    groups: np.ndarray | None,
+    *,
+    share: float,
+    generator: np.random.RandomState,
+) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " held"]]:
+    """Return the series to train on, and those held out for early stopping: about a share of each stratum,
+    never all of it, and whole groups where there are any. Warn where too few are left to hold any out.
+
+    Args:
+        strata: class of each series.
+        groups: whom each series comes from; None for somebody else each.
+        share: of the series, or of the groups.
+        generator: source of randomness.
+    """
+    held = (
+        _held_rows(strata, share, generator)
+        if groups is None
+        else _held_groups(strata, groups, share, generator)
+    )
+    if not len(held):
+        what = f"{len(strata)} series" if groups is None else f"{len(set(groups.tolist()))} groups"
+        warnings.warn(f"{what} are too few to hold any out: early_stopping is ignored", stacklevel=5)
+    return np.setdiff1d(np.arange(len(strata)), held), held
+
+
+def _held_rows(
+    strata: Int[np.ndarray, " series"], share: float, generator: np.random.RandomState
+) -> Int[np.ndarray, " held"]:
+    held: list[int] = []
+    for kind in np.unique(strata):
+        rows = generator.permutation(np.flatnonzero(strata == kind))
+        held += rows[: min(round(share * len(rows)), len(rows) - 1)].tolist()
+    return np.array(sorted(held), dtype=np.int64)
+
+
+def _held_groups(
+    strata: Int[np.ndarray, " series"], groups: np.ndarray, share: float, generator: np.random.RandomState
+) -> Int[np.ndarray, " held"]:
+    """Return the rows of the groups that come first in a random order, as many as hold about the share;
+    a group without which a stratum would have nothing to train on is passed over.
+    """
+    code = np.unique(groups, return_inverse=True)[1]
+    held = np.zeros(len(strata), dtype=bool)
+    for group in generator.permutation(code.max() + 1):
+        more = held | (code == group)
+        if more.sum() > max(share * len(strata), (code == group).sum()) * 1.25:
+            continue
+        if set(strata[~more].tolist()) == set(strata.tolist()):
+            held = more
+    return np.flatnonzero(held)
 
 
 def check_number(number: int) -> int:

@@ -188,6 +188,8 @@ class SeriesTask:
         heads: per sequence.
         weights: how often each series is drawn, relative to others; None for equally often.
         pool, hide, lessons: how series are drawn, see :meth:`drawn`.
+        most_tokens: steps of a batch, padding included, beyond which fewer series are kept than were asked
+            for, at least one; None for any.
         variables: whose features repeat in blocks of this many columns; None for values beside flags.
         flags: whether a step's features are values beside as many flags of what was observed; else they are
             values, then two blocks: what was observed right now, and how fresh it is (see
@@ -207,6 +209,7 @@ class SeriesTask:
         pool: int = 1,
         hide: float = 0.0,
         lessons: Lessons = NO_LESSONS,
+        most_tokens: int | None = None,
         variables: int | None = None,
         flags: bool = True,
     ):
@@ -217,17 +220,19 @@ class SeriesTask:
                 raise ValueError(f"target {name!r} has {len(target)} entries for {len(series)} series")
         self.series, self.targets = tuple(series), targets
         self.weights = torch.ones(len(series)) if weights is None else weights
-        self.flags, self.pool, self.hide, self.variables = (
-            flags,
-            pool,
-            hide,
-            self.input_size // 2 if variables is None else variables,
-        )
+        self.flags, self.pool, self.hide = flags, pool, hide
+        self.variables = self.input_size // 2 if variables is None else variables
+        self.most_tokens = most_tokens
         self.lessons, self.own_heads, self.heads = (
             lessons,
             heads,
             (*heads, *lessons.heads(self.variables, heads)),
         )
+
+    @property
+    def draws_fewer(self) -> bool:
+        """Whether a batch may hold fewer series than were asked for."""
+        return self.most_tokens is not None
 
     @property
     def input_size(self) -> int:
@@ -254,9 +259,17 @@ class SeriesTask:
                 step carries forward of them stays.
             lessons: weights of further heads.
         """
-        kept, how = (self.series, self.targets, self.own_heads), (self.weights, self.variables, self.flags)
         return SeriesTask(
-            *kept, weights=how[0], variables=how[1], flags=how[2], pool=pool, hide=hide, lessons=lessons
+            self.series,
+            self.targets,
+            self.own_heads,
+            weights=self.weights,
+            pool=pool,
+            hide=hide,
+            lessons=lessons,
+            most_tokens=self.most_tokens,
+            variables=self.variables,
+            flags=self.flags,
         )
 
     def batch(
@@ -273,7 +286,21 @@ class SeriesTask:
         if self.pool > 1:
             first = size * int(torch.randint(self.pool, (), generator=generator))
             chosen = sorted(chosen, key=lambda row: len(self.series[row].gap))[first : first + size]
-        return self._hidden(self.rows(chosen, last=length), generator)
+        return self._hidden(self.rows(self._fitting(chosen, generator), last=length), generator)
+
+    def _fitting(self, chosen: list[int], generator: torch.Generator) -> list[int]:
+        """Return as many of the chosen series, at random, as fit into a batch.
+
+        Each is as likely to be kept, and counts as much more in the mean of the fewer: long series weigh what
+        they would in a whole batch.
+        """
+        if self.most_tokens is None:
+            return chosen
+        fitting = max(1, self.most_tokens // max(len(self.series[row].gap) for row in chosen))
+        if fitting >= len(chosen):
+            return chosen
+        kept = torch.randperm(len(chosen), generator=generator)[:fitting].tolist()
+        return [chosen[place] for place in kept]
 
     def _hidden(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Hide observations, and ask for them where a head restores them."""

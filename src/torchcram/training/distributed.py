@@ -81,10 +81,14 @@ def local_batch(
     batch = task.batch(
         size, generator=generator, step=step, length=None if length == config.task.length else length
     )
-    if batch.size != size:
+    if batch.size != size and not (
+        world == 1 and 0 < batch.size < size and getattr(task, "draws_fewer", False)
+    ):
         raise ValueError(f"the task drew {batch.size} sequences where {size} were asked for")
     noise = torch.rand(*batch.gap.shape, config.model.layers, 4, generator=generator) if exploring else None
-    first, last = accelerator.process_index * size // world, (accelerator.process_index + 1) * size // world
+    first, last = (
+        (index * batch.size) // world for index in (accelerator.process_index, accelerator.process_index + 1)
+    )
     batch = batch.rows(first, last).to(accelerator.device)
     if config.training.precision == "fp64":
         batch = batch.double()
