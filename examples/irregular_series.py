@@ -31,7 +31,7 @@ def draw(count: int, *, seed: int):
 
 def main(steps: int = 300):
     series, label = draw(400, seed=0)
-    model = CRAMClassifier(max_steps=steps, class_weight="balanced", random_state=0).fit(series, label)
+    model = CRAMClassifier(max_steps=steps, random_state=0).fit(series, label)
 
     fresh, truth = draw(200, seed=1)
     print(
