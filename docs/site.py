@@ -36,12 +36,12 @@ WORDS = {
     "baselines": "Baselines",
     "models": "Models",
     "tasks": "Tasks",
-}
-WORDS |= {
     "training": "Training",
+    "pretrained": "Pretrained models",
+    "series": "Irregular series",
     "bench": "Benchmarks",
-    "analysis": "Analysis",
     "reproduce": "Claims",
+    "runs": "Run folders",
     "report": "Reports",
 }
 
@@ -53,8 +53,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     others = sorted(here - set(PAGES.values()))
     examples = [f"examples/{file.stem}.md" for file in _examples()]
     speed = (
-        [{"Speed": [{file.stem: f"benchmarks/{file.name}"} for file in found]}]
-        if (found := _benchmarks(".md"))
+        [{"Speed": [{file.stem: f"benchmarks/{file.name}"} for file in pages]}]
+        if (pages := _benchmarks(".md"))
         else []
     )
     config.nav = [
@@ -92,7 +92,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     )
     return re.sub(
         r"\]\(\.\./(experiments/[\w/]+\.png)\)",
-        lambda found: f"](figures/{_slug(ROOT / found[1])})",
+        lambda picture: f"](figures/{_slug(ROOT / picture[1])})",
         markdown,
     )
 
@@ -101,12 +101,12 @@ def _packages() -> dict[str, list[str]]:
     """Return the modules of each package, by their dotted names; what lies at the top goes by the empty
     name.
     """
-    found: dict[str, list[str]] = {name: [] for name in WORDS}
+    modules: dict[str, list[str]] = {name: [] for name in WORDS}
     for file in sorted(PACKAGE.rglob("*.py")):
         parts = file.relative_to(PACKAGE).with_suffix("").parts
         if parts[-1] not in ("__init__", "__main__") and parts != ("cli",):
-            found.setdefault(parts[0] if len(parts) > 1 else "", []).append(".".join(("torchcram", *parts)))
-    return found
+            modules.setdefault(parts[0] if len(parts) > 1 else "", []).append(".".join(("torchcram", *parts)))
+    return modules
 
 
 def _title(name: str) -> str:

@@ -58,7 +58,7 @@ class ActivatedMemory(EpisodicMemory):
         memory = self._appended(state, *self._keys_and_values(h, moment), real, time[:, -1])
         # Nothing but the null entry in any sequence: the one number lets attention take its dense path.
         offset = 1 if state.keys.shape[2] == 1 else state.entries
-        found = routed_attention(
+        attended = routed_attention(
             self._queries(self.address(h), moment),
             memory.keys,
             memory.values,
@@ -66,7 +66,7 @@ class ActivatedMemory(EpisodicMemory):
             offset=offset,
             window=self.window,
         )
-        return found.transpose(1, 2).flatten(2)[real], self.forget(memory)
+        return attended.transpose(1, 2).flatten(2)[real], self.forget(memory)
 
     def forget(self, memory: KeyValueState) -> KeyValueState:
         """Drop the entries that no later token can read; the null entry stays."""

@@ -51,9 +51,9 @@ class GRUD(SeriesEncoder):
         for drive, fade in zip(driven.unbind(1), decay.unbind(1), strict=True):
             state = self._updated(drive, fade * state)
             states.append(state)
-        found = torch.stack(states, 1)
+        by_step = torch.stack(states, 1)
         return Encoding(
-            steps=found if steps else None, whole=last_real(found, series.real) if whole else None
+            steps=by_step if steps else None, whole=last_real(by_step, series.real) if whole else None
         )
 
     def imputed(

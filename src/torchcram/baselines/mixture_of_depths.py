@@ -130,8 +130,8 @@ class MixtureOfDepthsBlock(nn.Module):
         top = top_share(score, self.capacity, mask)
         passed = self._passed(top, guess, control, mask)
 
-        found, memory = self.episodic.attend(h, gap, state.episodic, passed, mask)
-        gained = self._through_block(hidden_states[passed], found) * torch.sigmoid(score[passed])[:, None]
+        attended, memory = self.episodic.attend(h, gap, state.episodic, passed, mask)
+        gained = self._through_block(hidden_states[passed], attended) * torch.sigmoid(score[passed])[:, None]
         x = hidden_states + torch.zeros_like(hidden_states).masked_scatter(
             passed[..., None], gained.to(hidden_states.dtype)
         )
@@ -154,8 +154,8 @@ class MixtureOfDepthsBlock(nn.Module):
         return passed if mask is None else passed & mask
 
     def _through_block(
-        self, x: Float[Tensor, "tokens d_model"], found: Float[Tensor, "tokens d_model"]
+        self, x: Float[Tensor, "tokens d_model"], attended: Float[Tensor, "tokens d_model"]
     ) -> Float[Tensor, "tokens d_model"]:
         """What attention and feed-forward network together add to the tokens that pass."""
-        read = self.episodic.out(found)
+        read = self.episodic.out(attended)
         return read + self.mlp((x + read)[None])[0]

@@ -143,8 +143,8 @@ class SeqBoatBlock(nn.Module):
 
         probability = self.configurator(h)
         activated = self._activated(probability, control, mask)
-        found, memory = self.episodic.attend(h, gap, state.episodic, activated, mask)
-        gained = self.episodic.out(silu(self.gate(h[activated])) * found) * probability[activated][:, None]
+        attended, memory = self.episodic.attend(h, gap, state.episodic, activated, mask)
+        gained = self.episodic.out(silu(self.gate(h[activated])) * attended) * probability[activated][:, None]
         x = x + torch.zeros_like(x).masked_scatter(activated[..., None], gained.to(x.dtype))
         x = x + self.mlp(x)
         return BlockOutput(

@@ -49,21 +49,21 @@ def ask(
         OSError: if the file cannot be written, before anything is measured.
     """
     chosen = [require_choice("question", name, QUESTIONS) for name in questions] or list(QUESTIONS)
-    found, machines = _read(file), _read(machine_file(file))
-    _keep(found, machines, file)
+    measurements, machines = _read(file), _read(machine_file(file))
+    _keep(measurements, machines, file)
     for name in chosen:
         for measurement in QUESTIONS[name](setting):
-            found = _with(measurement.record(), found)
+            measurements = _with(measurement.record(), measurements)
             machines = [
                 record
                 for record in machines
                 if (record["question"], record["device"]) != (name, setting.name)
             ]
             machines.append({"question": name, "device": setting.name, **machine()})
-            _keep(found, _sorted(machines), file)
+            _keep(measurements, _sorted(machines), file)
             if show is not None:
                 show(measurement)
-    return found
+    return measurements
 
 
 def machine() -> dict[str, Any]:
@@ -122,8 +122,8 @@ def _read(file: Path | None) -> list[Record]:
         ) from None
 
 
-def _keep(found: list[Record], machines: list[Record], file: Path | None) -> None:
-    for place, records in ((file, found), (machine_file(file), machines)):
+def _keep(measurements: list[Record], machines: list[Record], file: Path | None) -> None:
+    for place, records in ((file, measurements), (machine_file(file), machines)):
         if place is not None:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(json.dumps(records, indent=1) + "\n")

@@ -76,12 +76,12 @@ def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    found = sorted(file for file in path.rglob("*") if file.suffix in TEXT_SUFFIXES)
-    if not found:
+    files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_SUFFIXES)
+    if not files:
         raise ValueError(
             f"the folder {path} holds no text files ({', '.join(TEXT_SUFFIXES)}): name the files themselves"
         )
-    yield from found
+    yield from files
 
 
 def _read(file: Path) -> str:
@@ -206,8 +206,8 @@ def _windows(ids: Tensor, document: int, *, context: int, generator: np.random.G
     starts = [
         start for start in range(0, len(ids), context) if start == 0 or len(ids) - start >= SHORTEST * context
     ]
-    found = [Window(document=document, start=start, ids=ids[start : start + context]) for start in starts]
-    return [found[place] for place in generator.permutation(len(found)) if len(found[place].ids) > 1]
+    windows = [Window(document=document, start=start, ids=ids[start : start + context]) for start in starts]
+    return [windows[place] for place in generator.permutation(len(windows)) if len(windows[place].ids) > 1]
 
 
 def _digest(windows: dict[Split, list[Window]]) -> str:

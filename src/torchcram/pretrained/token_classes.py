@@ -72,9 +72,9 @@ def _frequency(
 def repeats(ids: Int[np.ndarray, " tokens"]) -> Bool[np.ndarray, " tokens"]:
     """Return which tokens end an n-gram that occurred before in their window."""
     seen: set[tuple[int, ...]] = set()
-    found = np.zeros(len(ids), dtype=bool)
+    repeated = np.zeros(len(ids), dtype=bool)
     for place in range(NGRAM - 1, len(ids)):
         gram = tuple(ids[place - NGRAM + 1 : place + 1].tolist())
-        found[place] = gram in seen
+        repeated[place] = gram in seen
         seen.add(gram)
-    return found
+    return repeated

@@ -119,5 +119,5 @@ def _fit(
         minimize(cost, np.clip(start, low, high), method="Nelder-Mead", bounds=BOUNDS[law], options=options)
         for start in starts
     )
-    found = min(searches, key=lambda one: float(one.fun))
-    return float(found.x[0]), float(found.x[1]), 4.0 + 2.0 * float(found.fun)
+    best = min(searches, key=lambda one: float(one.fun))
+    return float(best.x[0]), float(best.x[1]), 4.0 + 2.0 * float(best.fun)

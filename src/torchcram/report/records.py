@@ -90,8 +90,8 @@ def series(lines: Sequence[Record], *path: str | int) -> tuple[Points, Points]:
     """Return steps and values of one field, e.g. ``series(record.evaluations, "accuracy", "novel")``,
     without the lines that lack it.
     """
-    found = [(line["step"], value) for line in lines if (value := _lookup(line, path)) is not None]
-    steps, values = zip(*found, strict=True) if found else ((), ())
+    pairs = [(line["step"], value) for line in lines if (value := _lookup(line, path)) is not None]
+    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
     return np.array(steps, dtype=float), np.array(values, dtype=float)
 
 

@@ -85,11 +85,11 @@ class Job:
     @property
     def stale_folders(self) -> list[Path]:
         """Folders of the same run with other code, finished, oldest first."""
-        found = [
+        finished = [
             file.parent for file in self.runs.glob(f"{self.config.name}-{self.config.digest()}-*/{SUMMARY}")
         ]
         return sorted(
-            (folder for folder in found if folder != self.folder),
+            (folder for folder in finished if folder != self.folder),
             key=lambda folder: (folder / SUMMARY).stat().st_mtime,
         )
 
@@ -158,8 +158,8 @@ def _shared(
     configs: Iterable[RunConfig], *, runs: Path, source: str
 ) -> dict[str, tuple[RunConfig, Job | None]]:
     """Return each run with the acquisition that it shares with at least one other, or None."""
-    found = {config.digest(): (config, acquisition_of(config)) for config in configs}
-    users = Counter(acquisition.digest() for _, acquisition in found.values() if acquisition is not None)
+    sharing = {config.digest(): (config, acquisition_of(config)) for config in configs}
+    users = Counter(acquisition.digest() for _, acquisition in sharing.values() if acquisition is not None)
     return {
         digest: (
             config,
@@ -167,7 +167,7 @@ def _shared(
             if acquisition is not None and users[acquisition.digest()] > 1
             else None,
         )
-        for digest, (config, acquisition) in found.items()
+        for digest, (config, acquisition) in sharing.items()
     }
 
 

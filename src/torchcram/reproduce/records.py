@@ -37,14 +37,14 @@ def recorded(planned: Sequence[PlannedRun], *, experiments: Path) -> dict[Key, R
         for run in planned
         if not run.job.finished
     }
-    found = {
+    fitting = {
         key: _fit(run, row) for key, (run, row) in left.items() if row is not None and _says_enough(run, row)
     }
     pairs = [
         (key_of(run), (run.claim.name, run.method.rival, run.seed)) for run in planned if run.method.rival
     ]
-    torn = {key for pair in pairs if not all(key in found for key in pair) for key in pair}
-    return {key: row for key, row in found.items() if key not in torn}
+    torn = {key for pair in pairs if not all(key in fitting for key in pair) for key in pair}
+    return {key: row for key, row in fitting.items() if key not in torn}
 
 
 def _rows(experiments: Path, folders: set[str]) -> dict[tuple[str, str], Row]:

@@ -52,17 +52,17 @@ MOST_POINTS = 80
 
 def rows_of(planned: Sequence[PlannedRun]) -> list[dict[str, Any]]:
     """Return the rows of the finished runs, stale ones (by their newest) where there is none of this code."""
-    found = {
+    folders = {
         (run.claim.name, run.method.name, run.seed): folder
         for run in planned
         if (folder := _folder_of(run)) is not None
     }
     rows = []
     for run in planned:
-        folder = found.get((run.claim.name, run.method.name, run.seed))
+        folder = folders.get((run.claim.name, run.method.name, run.seed))
         if folder is not None:
             against = transfer_figures(
-                RunDir(folder), found.get((run.claim.name, run.method.rival, run.seed))
+                RunDir(folder), folders.get((run.claim.name, run.method.rival, run.seed))
             )
             course = (
                 training_course(RunDir(folder), run.claim.picture.y)

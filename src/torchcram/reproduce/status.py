@@ -60,12 +60,12 @@ def grouped(rows: Sequence[Row], *, scale: str, source: str) -> dict[str, Group]
     """Return the rows of a scale by method: those of this code, else those of the code that ran last, as
     stale.
     """
-    found: dict[str, list[Row]] = {}
+    by_method: dict[str, list[Row]] = {}
     for row in rows:
         if row["scale"] == scale:
-            found.setdefault(row["method"], []).append(row)
+            by_method.setdefault(row["method"], []).append(row)
     groups = {}
-    for method, of_method in found.items():
+    for method, of_method in by_method.items():
         sources = {row["source"] for row in of_method}
         chosen = (
             source
@@ -81,11 +81,11 @@ def grouped(rows: Sequence[Row], *, scale: str, source: str) -> dict[str, Group]
 def verdicts(claim: Claim, groups: Mapping[str, Group], *, scale: str) -> list[Verdict]:
     """Judge every goal of a scale by the fresh rows."""
     fresh = {name: group.rows for name, group in groups.items() if not group.stale}
-    found = []
+    judged = []
     for goal in claim.goals_at(scale):
         rows = fresh.get(goal.method, []) if all(fresh.get(name) for name in goal.than) else []
-        found.append(Verdict(goal=goal, met=sum(goal.met(row, fresh) for row in rows), seeds=len(rows)))
-    return found
+        judged.append(Verdict(goal=goal, met=sum(goal.met(row, fresh) for row in rows), seeds=len(rows)))
+    return judged
 
 
 def status_of(claim: Claim, groups: Mapping[str, Group], *, scale: str, seeds: int) -> Status:

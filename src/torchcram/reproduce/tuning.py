@@ -111,8 +111,8 @@ def trials(method: Method) -> dict[str, Method]:
     settings: list[dict[str, Any]] = [{"training.learning_rate": rate} for rate in LEARNING_RATES]
     if method.name not in UNPRICED:
         settings = [{**setting, **_priced(price)} for setting in settings for price in PRICES]
-    found = [_trial(method, setting) for setting in settings]
-    return {trial.name: trial for trial in found}
+    tried = [_trial(method, setting) for setting in settings]
+    return {trial.name: trial for trial in tried}
 
 
 def _priced(price: float) -> dict[str, float]:
@@ -143,7 +143,7 @@ def chosen(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     All figures are means over a trial's seeds. A method whose trials do not all have the same seeds is left
     out.
     """
-    found = {}
+    best_of = {}
     for name, method in UNTUNED.items():
         of_method = {trial: [row for row in rows if row["method"] == trial] for trial in trials(method)}
         seeds = {tuple(sorted(row["seed"] for row in own)) for own in of_method.values()}
@@ -161,8 +161,8 @@ def chosen(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
                     means[trial]["dynamics_mse"],
                 ),
             )
-            found[name] = settings_of(method, trials(method)[best])
-    return found
+            best_of[name] = settings_of(method, trials(method)[best])
+    return best_of
 
 
 TUNING = Claim(

@@ -142,12 +142,12 @@ def _pooled(parts: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
 
 
 @styled
-def patient_figure(found: dict[str, Any]) -> Figure:
+def patient_figure(stay: dict[str, Any]) -> Figure:
     """Draw which memory answered each step of one stay in each layer, above what was measured, on the same
     clock.
     """
-    hours, routes = np.array(found["hours"]), np.array(found["routes"])
-    measured = {name: part for name, part in found["measured"].items() if part["hours"]}
+    hours, routes = np.array(stay["hours"]), np.array(stay["routes"])
+    measured = {name: part for name, part in stay["measured"].items() if part["hours"]}
     drawing = Figure(figsize=(WIDTH, 1.2 + 0.5 * len(routes) + 0.72 * len(measured)))
     panels = drawing.subplots(
         1 + len(measured),
@@ -163,7 +163,7 @@ def patient_figure(found: dict[str, Any]) -> Figure:
     panels[-1].set(xlabel="hours since admission", xlim=(-0.5, 48.5))
     read = int((routes == Route.EPISODIC).any(0).sum())
     panels[0].set_title(
-        f"One test patient, record {found['record']}: {read} of {routes.shape[1]} steps read the "
+        f"One test patient, record {stay['record']}: {read} of {routes.shape[1]} steps read the "
         "key-value memory"
     )
     drawing.legend(handles=_legend(), loc="outside lower center", ncols=3)

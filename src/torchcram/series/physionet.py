@@ -186,7 +186,7 @@ def _measurements(file: Path) -> list[tuple[int, int, float]]:
     """Return minute, variable and value of each line; what describes the patient is left out, and so is
     -1, which stands for unknown.
     """
-    found = []
+    measurements = []
     for number, line in enumerate(file.read_text().splitlines()[1:], start=2):
         time, name, value = line.split(",")
         if name in NO_VARIABLES or float(value) == -1:
@@ -194,5 +194,5 @@ def _measurements(file: Path) -> list[tuple[int, int, float]]:
         if name not in VARIABLES:
             raise ValueError(f"{file}, line {number}: unknown variable {name!r}")
         hours, minutes = time.split(":")
-        found.append((60 * int(hours) + int(minutes), VARIABLES.index(name), float(value)))
-    return found
+        measurements.append((60 * int(hours) + int(minutes), VARIABLES.index(name), float(value)))
+    return measurements

@@ -24,11 +24,12 @@ def summarise(series: Series) -> Float64[np.ndarray, " features"]:
     """
     seen = ~np.isnan(series.values)
     count = seen.sum(0)
-    found = np.full((len(SUMMARY), series.values.shape[1]), np.nan)
+    features = np.full((len(SUMMARY), series.values.shape[1]), np.nan)
     for column in np.flatnonzero(count):
-        found[:, column] = _summarised(series.time[seen[:, column]], series.values[seen[:, column], column])
-    found[SUMMARY.index("count")] = count
-    return np.append(found.ravel(), float(len(series.time)))
+        steps = seen[:, column]
+        features[:, column] = _summarised(series.time[steps], series.values[steps, column])
+    features[SUMMARY.index("count")] = count
+    return np.append(features.ravel(), float(len(series.time)))
 
 
 def _summarised(time: Float64[np.ndarray, " some"], value: Float64[np.ndarray, " some"]) -> list[float]:

@@ -72,10 +72,10 @@ class Published:
 def check_sum(file: Path, expected: str) -> None:
     """Raise ValueError unless the file has the SHA-256 sum."""
     with file.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != expected:
+        actual = hashlib.file_digest(handle, "sha256").hexdigest()
+    if actual != expected:
         raise ValueError(
-            f"{file} is damaged or another version: its SHA-256 is {found[:12]}..., expected "
+            f"{file} is damaged or another version: its SHA-256 is {actual[:12]}..., expected "
             f"{expected[:12]}...: fetch it again"
         )
 

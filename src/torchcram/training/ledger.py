@@ -85,7 +85,7 @@ def familiarity_record(output: ModelOutput, batch: Batch) -> dict[str, dict[str,
     """Return observed quality and predicted familiarity of recurring and novel queries, in the first layer
     that read them.
     """
-    found: dict[str, dict[str, float | None]] = {"quality": {}, "familiarity": {}}
+    means: dict[str, dict[str, float | None]] = {"quality": {}, "familiarity": {}}
     for name in [name for name in WATCHED if name in batch.slices]:
         layers = world_sum(
             torch.stack([_observed(block, batch.group(name)) for block in output.blocks])
@@ -93,9 +93,9 @@ def familiarity_record(output: ModelOutput, batch: Batch) -> dict[str, dict[str,
         asked, observed, quality, familiarity = next(
             (sums for sums in layers if sums[1] > 0), (0.0, 0.0, 0.0, 0.0)
         )
-        found["quality"][name] = quality / observed if observed else None
-        found["familiarity"][name] = familiarity / asked if observed else None
-    return found
+        means["quality"][name] = quality / observed if observed else None
+        means["familiarity"][name] = familiarity / asked if observed else None
+    return means
 
 
 def _observed(block: BlockOutput, chosen: Tensor) -> Float[Tensor, " 4"]:

@@ -64,8 +64,8 @@ def routed_attention(
         )
     position, real = pack(selected)
     packed, end = _queries(query, position), _ends(position, real, offset)
-    found = _fastest(grouped(packed, key), key, value, repeated(end, query, key), window)
-    return _put_back(ungrouped(found, packed), query, position, real)
+    attended = _fastest(grouped(packed, key), key, value, repeated(end, query, key), window)
+    return _put_back(ungrouped(attended, packed), query, position, real)
 
 
 def routed_attention_lse(
@@ -83,9 +83,9 @@ def routed_attention_lse(
     key, value = _alike(query, key, value, window)
     position, real = pack(selected)
     packed, end = _queries(query, position), _ends(position, real, offset)
-    found, lse = _with_lse(key)(grouped(packed, key), key, value, repeated(end, query, key), window=window)
-    found, lse = ungrouped(found, packed), ungrouped(lse[..., None], packed)[..., 0]
-    return _put_back(found.to(query.dtype), query, position, real), _put_back(
+    attended, lse = _with_lse(key)(grouped(packed, key), key, value, repeated(end, query, key), window=window)
+    attended, lse = ungrouped(attended, packed), ungrouped(lse[..., None], packed)[..., 0]
+    return _put_back(attended.to(query.dtype), query, position, real), _put_back(
         lse[..., None], query[..., :1], position, real, elsewhere=-torch.inf
     )[..., 0]
 
@@ -154,13 +154,13 @@ def _ends(
 
 
 def _put_back(
-    found: Tensor, query: Tensor, position: Tensor, real: Tensor, *, elsewhere: float = 0.0
+    rows: Tensor, query: Tensor, position: Tensor, real: Tensor, *, elsewhere: float = 0.0
 ) -> Float[Tensor, "batch heads time width"]:
     """Return what was found where it was asked for.
 
     Only these rows are written: most of the output stays as it was allotted.
     """
     row, place = real.nonzero(as_tuple=True)
-    output = found.new_full(query.shape, elsewhere)
-    output[row, :, position[row, place]] = found[row, :, place]
+    output = rows.new_full(query.shape, elsewhere)
+    output[row, :, position[row, place]] = rows[row, :, place]
     return output

@@ -37,11 +37,11 @@ def gathered_attention(
     """
     if block is None or query.shape[2] <= block:
         return _attend(query, key, value, end, window)
-    found = []
+    outputs = []
     for part, ends in zip(query.split(block, 2), end.split(block, 1), strict=True):
         last = int(ends.max()) if ends.numel() else 0
-        found.append(_attend(part, key[:, :, :last], value[:, :, :last], ends, window))
-    return torch.cat(found, 2)
+        outputs.append(_attend(part, key[:, :, :last], value[:, :, :last], ends, window))
+    return torch.cat(outputs, 2)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int | None) -> Tensor:

@@ -26,13 +26,13 @@ def row_attention(
     """
     ends = [offset] * len(query) if isinstance(offset, int) else offset.tolist()
     none = torch.zeros_like(query[:1])
-    found = [
+    attended = [
         _one(query[row : row + 1], key[row : row + 1, :, :end], value[row : row + 1, :, :end], window)
         if reads
         else none
         for row, (end, reads) in enumerate(zip(ends, selected[:, 0].tolist(), strict=True))
     ]
-    return torch.cat(found) if found else torch.zeros_like(query)
+    return torch.cat(attended) if attended else torch.zeros_like(query)
 
 
 def _one(query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:

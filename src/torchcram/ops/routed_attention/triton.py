@@ -58,8 +58,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, end, output, lse = ctx.saved_tensors
         own = (grad.to(lse.dtype) * output.to(lse.dtype)).sum(-1) - grad_lse
-        found = _backward(query, key, value, end, lse, own, grad.contiguous(), ctx.window, ctx.splits)
-        return *found, None, None, None
+        gradients = _backward(query, key, value, end, lse, own, grad.contiguous(), ctx.window, ctx.splits)
+        return *gradients, None, None, None
 
 
 def _splits(query: Tensor, key: Tensor) -> int:

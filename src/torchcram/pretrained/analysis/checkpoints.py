@@ -23,10 +23,10 @@ def find_checkpoints(folder: Path, pattern: str) -> list[Path]:
     Raises:
         ValueError: if there are none.
     """
-    found = [path for path in folder.glob(pattern) if (path / "config.json").is_file()]
-    if not found:
+    checkpoints = [path for path in folder.glob(pattern) if (path / "config.json").is_file()]
+    if not checkpoints:
         raise ValueError(f"no folder in {folder} matches {pattern!r} and holds a model (config.json)")
-    return sorted(found, key=lambda path: (step_of(path), path.name))
+    return sorted(checkpoints, key=lambda path: (step_of(path), path.name))
 
 
 def step_of(path: Path) -> int:
@@ -62,7 +62,7 @@ def analyze_series(
     records: list[dict[str, Any]] = []
     for path in find_checkpoints(folder, pattern):
         model, tokenizer = load_model(str(path), dtype=dtype)
-        found = analyze(
+        analysis = analyze(
             model,
             tokenizer,
             texts,
@@ -71,6 +71,6 @@ def analyze_series(
             name=path.name,
             show_progress=show_progress,
         )
-        records.append({"checkpoint": path.name, "step": step_of(path), "summary": found.summary})
+        records.append({"checkpoint": path.name, "step": step_of(path), "summary": analysis.summary})
         RunDir(out).write_json(SERIES, records)
     return records

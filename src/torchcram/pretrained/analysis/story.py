@@ -86,12 +86,12 @@ def eighty_eight(details: Details) -> str:
     """
     places = {key: value for key, value in details["paper_share_at"].items() if value is not None}
     rest = [DEFINITION_WORDS[key] for key, value in details["paper_share_at"].items() if value is None]
-    found = ", ".join(f"{DEFINITION_WORDS[key]} above {value:.2f}" for key, value in places.items())
+    reaching = ", ".join(f"{DEFINITION_WORDS[key]} above {value:.2f}" for key, value in places.items())
     words = (
         "The paper counts 88% of GPT-2's attention operations as redundant and leaves the definition "
         "open. Here "
     )
-    words += f"88% are reached by {found}" if places else "no definition reaches 88% between 0.1 and 0.99"
+    words += f"88% are reached by {reaching}" if places else "no definition reaches 88% between 0.1 and 0.99"
     missing = f"; {' and '.join(rest)} pass 88% at no threshold from 0.1 to 0.99" if rest and places else ""
     return (
         f"{words}{missing}. The definition decides, so all of them are shown; and predictable is not "

@@ -32,7 +32,7 @@ def patient_map(problem: Problem, fitted: Neural) -> dict[str, Any] | None:
     assert isinstance(task, SeriesTask)
     lengths = [len(task.series[place].gap) for place in died]
     place = died[int(np.argsort(lengths, kind="stable")[len(died) // 2])]
-    found = route_map(fitted.model, task.rows([place]), control=fitted.control)
+    routing = route_map(fitted.model, task.rows([place]), control=fitted.control)
     series = problem.data.series()[int(rows[place])]
     columns = {name: series.values[:, problem.data.names.index(name)] for name in SHOWN}
     shown = {
@@ -42,7 +42,7 @@ def patient_map(problem: Problem, fitted: Neural) -> dict[str, Any] | None:
     return {
         "record": int(problem.data.record[rows[place]]),
         "hours": (series.time / MINUTES).tolist(),
-        "routes": found["routes"],
+        "routes": routing["routes"],
         "measured": {
             name: {"hours": hours.tolist(), "values": values.tolist()}
             for name, (hours, values) in shown.items()

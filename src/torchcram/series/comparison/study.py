@@ -97,13 +97,13 @@ class Study:
         )
 
     def _mapped(self, method: str, split: int, problem: Problem, fitted: Fitted) -> None:
-        found = (
+        routes = (
             patient_map(problem, fitted)
             if method == "cram" and split == 0 and isinstance(fitted, Neural)
             else None
         )
-        if found is not None:
-            write(self.runs / "cram-map.json", found)
+        if routes is not None:
+            write(self.runs / "cram-map.json", routes)
 
 
 def record(fitted: Fitted) -> dict[str, Any]:

@@ -73,11 +73,11 @@ def read_results(runs: Path) -> Results:
     files = {
         (method, split): runs / f"{method}-split{split}.json" for method in METHODS for split in range(SPLITS)
     }
-    found: Results = {}
+    results: Results = {}
     for (method, split), file in files.items():
         if file.exists():
-            found.setdefault(method, {})[split] = json.loads(file.read_text())
-    return found
+            results.setdefault(method, {})[split] = json.loads(file.read_text())
+    return results
 
 
 def write_csv(results: Results, file: Path) -> None:

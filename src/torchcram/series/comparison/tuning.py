@@ -75,10 +75,10 @@ def tune(
 
     # A trial that diverges is one that failed: the others go on.
     study.optimize(objective, n_trials=max(0, trials - len(_finished(study))), catch=(FloatingPointError,))
-    found = [{**one.user_attrs, "score": one.value} for one in _finished(study)]
-    if not found:
+    tried = [{**one.user_attrs, "score": one.value} for one in _finished(study)]
+    if not tried:
         raise ValueError(f"{method.title}: every trial diverged; see the log, and narrow what is drawn")
-    return sorted(found, key=lambda one: (_excess(method, one["attention_share"]), -one["score"]))
+    return sorted(tried, key=lambda one: (_excess(method, one["attention_share"]), -one["score"]))
 
 
 def _excess(method: Method, attention_share: float | None) -> float:
