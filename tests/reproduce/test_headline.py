@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from planted_run import SUMMARY, rewrite_metrics, write_planted_run
-from torchcram.report.records import read_run, series
+from torchcram.report.records import load_record, series
 from torchcram.reproduce.headline import headline_figure
 
 
@@ -22,7 +22,8 @@ def test_runs_are_thin_lines_and_their_mean_a_bold_one(runs: list[Path]):
     assert mean.get_ydata() == pytest.approx(np.exp(np.log(each).mean(0)))
     assert mean.get_linewidth() > 2 * top.lines[0].get_linewidth()
     (answers,) = [line for line in bottom.lines if line.get_label() == "mean"]
-    assert answers.get_ydata() == pytest.approx(series(read_run(runs[0]).evaluations, "accuracy", "query")[1])
+    _, accuracy = series(load_record(runs[0]).evaluations, "accuracy", "query")
+    assert answers.get_ydata() == pytest.approx(accuracy)
     words = [text.get_text() for axes in (top, bottom) for text in axes.texts]
     for text in (
         "reads 1.52%",

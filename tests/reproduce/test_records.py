@@ -14,7 +14,7 @@ from torchcram.reproduce.claim_page import write_claim
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
 from torchcram.reproduce.records import key_of, recorded
-from torchcram.reproduce.results import COURSE_STEPS, read_rows
+from torchcram.reproduce.results import COURSE_STEPS, load_rows
 from torchcram.runs.source import source_hash
 
 TRAINING = replace(TOY, picture=Picture(kind="training", title="T", y="any_layer_read_rate"))
@@ -74,7 +74,7 @@ def test_a_claim_takes_over_the_runs_that_it_shares_with_another(tmp_path):
     (tmp_path / "99_toy/results.csv").rename(tmp_path / "01_srcd_main/frontier/results.csv")
     assert names(runs, tmp_path) == {key_of(run) for run in runs}
     write_claim(twin, runs, experiments=tmp_path, source=SOURCE)
-    rows = read_rows(tmp_path / "98_other/results.csv")
+    rows = load_rows(tmp_path / "98_other/results.csv")
     assert {row["method"] for row in rows} == {"cram_here", "cheap_here", "dense_here"}
     assert not any(COURSE_STEPS in row for row in rows)
 

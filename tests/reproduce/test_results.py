@@ -10,7 +10,7 @@ from fake_runs import SOURCE, TOY, fake_run
 from torchcram.reproduce.claim import Pair
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
-from torchcram.reproduce.results import csv_text, merged, read_rows, row_of, rows_of
+from torchcram.reproduce.results import csv_text, load_rows, merged, row_of, rows_of
 from torchcram.reproduce.status import grouped, paired, scale_record, status_of, status_record, verdicts
 
 
@@ -40,8 +40,8 @@ def test_rows_survive_the_file(tmp_path):
     file = tmp_path / "results.csv"
     file.write_text(csv_text(rows))
     assert file.read_text().startswith("scale,method,seed,source,")
-    assert read_rows(file) == [dict(row) for row in rows]
-    assert read_rows(tmp_path / "none.csv") == []
+    assert load_rows(file) == [dict(row) for row in rows]
+    assert load_rows(tmp_path / "none.csv") == []
 
 
 def test_rows_of_other_scales_and_seeds_are_kept_and_those_of_other_configurations_dropped(tmp_path):

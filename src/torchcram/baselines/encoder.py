@@ -39,7 +39,7 @@ class MaskedVectors:
 
     @classmethod
     def of_batch(cls, batch: Batch, *, flags: bool) -> MaskedVectors:
-        """Read a batch whose inputs are values beside as many flags, or values alone, all of them
+        """Take a batch whose inputs are values beside as many flags, or values alone, all of them
         observed.
         """
         values, seen = batch.inputs.chunk(2, -1) if flags else (batch.inputs, torch.ones_like(batch.inputs))

@@ -49,7 +49,7 @@ def ask(
         OSError: if the file cannot be written, before anything is measured.
     """
     chosen = [require_choice("question", name, QUESTIONS) for name in questions] or list(QUESTIONS)
-    measurements, machines = _read(file), _read(machine_file(file))
+    measurements, machines = _loaded(file), _loaded(machine_file(file))
     _keep(measurements, machines, file)
     for name in chosen:
         for measurement in QUESTIONS[name](setting):
@@ -110,7 +110,7 @@ def _sorted(records: list[Record]) -> list[Record]:
     )
 
 
-def _read(file: Path | None) -> list[Record]:
+def _loaded(file: Path | None) -> list[Record]:
     if file is None or not file.exists():
         return []
     try:

@@ -58,13 +58,13 @@ class Corpus:
         return sum(len(window.ids) for window in self.windows[split])
 
 
-def read_texts(paths: Sequence[str | Path]) -> list[str]:
+def load_texts(paths: Sequence[str | Path]) -> list[str]:
     """Return the content of text files, in order; a folder stands for the text files in it.
 
     Raises:
         ValueError: if a path does not exist, is no text, or nothing is left.
     """
-    texts = [_read(file) for path in paths for file in _files(Path(path))]
+    texts = [_loaded(file) for path in paths for file in _files(Path(path))]
     if not any(text.strip() for text in texts):
         raise ValueError(f"there is no text in {', '.join(map(str, paths))}")
     return texts
@@ -84,7 +84,7 @@ def _files(path: Path) -> Iterator[Path]:
     yield from files
 
 
-def _read(file: Path) -> str:
+def _loaded(file: Path) -> str:
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torchcram.report import maps, plots
 from torchcram.report.page import REPORT, Section, draw_sections, pretty, render_file
-from torchcram.report.records import RunRecord, read_run
+from torchcram.report.records import RunRecord, load_record
 from torchcram.report.story import story, tiles, unfinished_message
 from torchcram.report.tables import summary_rows
 from torchcram.report.wording import GLOSSARY
@@ -90,7 +90,7 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         ValueError: if the directory is no run, or a file of it is damaged.
     """
-    record = read_run(run_dir)
+    record = load_record(run_dir)
     shown = draw_sections(SECTIONS, record, folder=record.directory)
     path = record.directory / REPORT
     path.write_text(_page(record, shown), encoding="utf-8")

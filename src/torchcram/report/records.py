@@ -95,8 +95,8 @@ def series(lines: Sequence[Record], *path: str | int) -> tuple[Points, Points]:
     return np.array(steps, dtype=float), np.array(values, dtype=float)
 
 
-def read_run(directory: Path) -> RunRecord:
-    """Read the files of a run.
+def load_record(directory: Path) -> RunRecord:
+    """Load the files of a run.
 
     Raises:
         ValueError: if the directory is no run, has recorded nothing yet, or one of its files is damaged; the

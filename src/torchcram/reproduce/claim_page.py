@@ -18,7 +18,7 @@ from torchcram.reproduce.claim_figures import claim_figure
 from torchcram.reproduce.plan import PlannedRun
 from torchcram.reproduce.readme import MARKS, README, readme_of
 from torchcram.reproduce.records import recorded
-from torchcram.reproduce.results import RESULTS, csv_text, merged, read_rows, rows_of
+from torchcram.reproduce.results import RESULTS, csv_text, load_rows, merged, rows_of
 from torchcram.reproduce.status import LEAST_SEEDS, Group, grouped, paired, scale_record, status_record
 
 STATUS = "status.json"
@@ -42,7 +42,7 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     folder, scale = experiments / claim.folder, planned[0].scale
     folder.mkdir(parents=True, exist_ok=True)
     known = [*recorded(planned, experiments=experiments).values(), *rows_of(planned)]
-    rows = merged(read_rows(folder / RESULTS), known, claim=claim, source=source)
+    rows = merged(load_rows(folder / RESULTS), known, claim=claim, source=source)
     holes = [run for run in planned if not _has_fresh_row(run, rows, source)]
     scales = {
         one: scale_record(claim, rows, scale=one, source=source)

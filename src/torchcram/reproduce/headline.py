@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from torchcram.report.plots import smooth, training_axis
-from torchcram.report.records import Points, RunRecord, read_run, series
+from torchcram.report.records import Points, RunRecord, load_record, series
 from torchcram.report.style import (
     BLUE,
     INK,
@@ -53,7 +53,7 @@ def headline_figure(run_dirs: Sequence[Path]) -> Figure:
     Raises:
         ValueError: if there is no run, or one of them has no read rate or no accuracy on queries to show.
     """
-    records = [read_run(directory) for directory in run_dirs]
+    records = [load_record(directory) for directory in run_dirs]
     if not records:
         raise ValueError("a headline figure needs at least one run")
     rates = [

@@ -10,7 +10,7 @@ from pathlib import Path
 from torchcram.reproduce.claim import Row
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import PlannedRun
-from torchcram.reproduce.results import COURSE_STEPS, COURSE_VALUES, RESULTS, read_rows
+from torchcram.reproduce.results import COURSE_STEPS, COURSE_VALUES, RESULTS, load_rows
 
 # Claim, method and seed.
 Key = tuple[str, str, int]
@@ -49,7 +49,7 @@ def recorded(planned: Sequence[PlannedRun], *, experiments: Path) -> dict[Key, R
 
 def _rows(experiments: Path, folders: set[str]) -> dict[tuple[str, str], Row]:
     """Return what the results hold by configuration and code; of several rows the one that says most."""
-    rows = [row for folder in sorted(folders) for row in read_rows(experiments / folder / RESULTS)]
+    rows = [row for folder in sorted(folders) for row in load_rows(experiments / folder / RESULTS)]
     rows = [row for row in rows if row.get("config_hash") and row.get("source")]
     return {
         (row["config_hash"], row["source"]): row

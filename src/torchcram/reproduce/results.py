@@ -237,7 +237,7 @@ def drift_figures(run: RunDir, summary: Row) -> dict[str, Any]:
     }
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
+def load_rows(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``results.csv``; none if there is no such file.
 
     Raises:

@@ -18,7 +18,7 @@ from torchcram.reproduce.claim import Claim
 from torchcram.reproduce.claim_page import STATUS, WORDS, figure_file, number
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.readme import Words, words_of
-from torchcram.reproduce.results import RESULTS, read_rows
+from torchcram.reproduce.results import RESULTS, load_rows
 
 MAIN = "01_srcd_main"
 OVERVIEW = "<!-- claims: written by torchcram reproduce -->", "<!-- /claims -->"
@@ -137,7 +137,7 @@ def _word(record: Mapping[str, Any] | None) -> str:
 
 def _main(folder: Path) -> str:
     """The main experiment's own table: its runs by configuration."""
-    rows = read_rows(folder / RESULTS)
+    rows = load_rows(folder / RESULTS)
     if not rows:
         return ""
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))

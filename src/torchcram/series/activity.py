@@ -238,7 +238,7 @@ def _published(place: Path, *, verify: bool) -> Activity:
 def _recording(
     acceleration: Path, turn: Path, named: Int[np.ndarray, "stretches 5"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Read a recording; ``named`` has experiment, user, activity, first and last row (from 1) of each
+    """Load a recording; ``named`` has experiment, user, activity, first and last row (from 1) of each
     labelled stretch.
     """
     experiment, user = (int("".join(filter(str.isdigit, part))) for part in acceleration.stem.split("_")[1:])

@@ -16,8 +16,8 @@ from torchcram.series.comparison.table import (
     Lead,
     forced_table,
     goals_table,
+    load_results,
     paired_table,
-    read_results,
     results_table,
     tuning_table,
     write_csv,
@@ -50,7 +50,7 @@ def write_comparison(
     Raises:
         ValueError: if the README lacks the marks.
     """
-    results = read_results(runs)
+    results = load_results(runs)
     write_csv(results, folder / "results.csv")
     shown = {
         "quality.png": quality_figure(results, figure=figures[0]),

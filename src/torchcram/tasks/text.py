@@ -45,7 +45,7 @@ class Speech:
         return self.year >= FIRST_HELD_OUT
 
 
-def read_speeches(folder: Path | str | None = None, *, verify: bool = True) -> list[Speech]:
+def load_speeches(folder: Path | str | None = None, *, verify: bool = True) -> list[Speech]:
     """Return all speeches, by year.
 
     Args:

@@ -10,9 +10,9 @@ from torchcram.series.comparison.table import (
     Bound,
     Lead,
     goals_table,
+    load_results,
     paired,
     paired_table,
-    read_results,
     results_table,
     spread,
     tuning_table,
@@ -51,7 +51,7 @@ def test_results_are_read_in_the_order_of_the_methods(tmp_path):
     for name in ("ssm", "cram"):
         (tmp_path / f"{name}-split1.json").write_text(json.dumps(result(name, 1, 0.8)))
     (tmp_path / "other-split1.json").write_text("{}")
-    found = read_results(tmp_path)
+    found = load_results(tmp_path)
     assert list(found) == ["cram", "ssm"]
     assert found["ssm"][1]["auroc"] == 0.8
 

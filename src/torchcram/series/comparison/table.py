@@ -68,7 +68,7 @@ class Bound:
     title: str
 
 
-def read_results(runs: Path) -> Results:
+def load_results(runs: Path) -> Results:
     """Return the finished results in a folder of runs, in the order of the methods."""
     files = {
         (method, split): runs / f"{method}-split{split}.json" for method in METHODS for split in range(SPLITS)
