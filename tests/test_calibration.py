@@ -16,7 +16,8 @@ from torchcram.calibration import (
     split_study,
 )
 from torchcram.models.sequence import SequenceModel
-from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.evaluate import evaluation_batch
 from torchcram.types import RoutingControl
 

@@ -20,6 +20,9 @@ from lived import assert_same, live, tensors
 from torchcram.calibration import risk_curve
 from torchcram.mixers import MIXERS
 from torchcram.models.sequence import SequenceModel
+from torchcram.tasks.base import Floors
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.evaluate import Tally, route_map
 from torchcram.training.exposures import ExposureCounter
 from torchcram.training.ledger import Ledger, familiarity_record
@@ -32,7 +35,7 @@ HEADS = (
     Head(name="kind", kind="classification", size=3, per="sequence"),
 )
 TRAINING = RoutingControl(exploration=0.3, price=0.1, consolidate=True)
-SLICES = ("query", "recurring", "novel", "needs_read")
+SLICES = ("query", "recurring", "novel")
 lengths = st.lists(st.integers(1, TIME), min_size=2, max_size=4)
 
 
@@ -154,11 +157,16 @@ def test_no_statistic_counts_padding(mixer, steps, more, seed):
     for batch, noise in pair(steps, more, seed):
         with torch.no_grad():
             output = model(batch, control=TRAINING, noise=noise)
-        ledger, tally, exposures = Ledger(model), Tally(model), ExposureCounter(patterns=PATTERNS)
+        ledger, tally, exposures = (
+            Ledger(model),
+            Tally(model),
+            ExposureCounter(SRCD(SRCDConfig(patterns=PATTERNS))),
+        )
         rates = ledger.enter(output, batch)
         # How long the longest sequence is, padding and all, is the one thing that tells of it.
         assert rates.pop("length") == batch.gap.shape[1]
-        tally.add(output, batch)
+        floors = Floors(needs_read=batch.slices["novel"])
+        tally.add(output, batch, floors)
         exposures.count(batch, output, routed=True)
         curve = risk_curve(model, [batch], shifts=(1.0, 0.0, -1.0))
         parts = {
@@ -171,7 +179,7 @@ def test_no_statistic_counts_padding(mixer, steps, more, seed):
             "patterns": exposures.state_dict(),
             "risk": curve.losses.tolist(),
             "skipped": curve.skipped.tolist(),
-            "map": route_map(model, batch, control=RoutingControl()),
+            "map": route_map(model, batch, control=RoutingControl(), floors=floors),
         }
         found.append({name: torch.tensor(flat(part)) for name, part in parts.items()})
     assert_same(*found)

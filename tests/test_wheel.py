@@ -125,7 +125,8 @@ def test_importing_the_package_is_light(installed: Path, tmp_path: Path):
 def test_a_task_works(installed: Path, tmp_path: Path):
     code = """
 import torch
-from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 batch = SRCD(SRCDConfig(length=64)).batch(2, generator=torch.Generator().manual_seed(0))
 print(*batch.inputs.shape)
 """

@@ -2,13 +2,16 @@
 and for the processes that they start."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from torchcram.memory.consolidation import ControllerConfig
-from torchcram.tasks.srcd import SRCDConfig
+from torchcram.tasks.base import Floors
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.run_config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 from torchcram.types import Batch, Head
 
@@ -94,3 +97,31 @@ class Wave:
         gap = torch.rand(size, (length or 12) + 1, generator=generator)
         wave = (gap.cumsum(1) + 6 * torch.rand(size, 1, generator=generator)).sin()[..., None]
         return Batch(inputs=wave[:, :-1], gap=gap[:, :-1], horizon=gap[:, 1:], targets={"next": wave[:, 1:]})
+
+
+class Recall:
+    """SRCD under other names, as somebody else would have written it: a head ``said``, slices ``known`` and
+    ``new``, and an oracle of its own."""
+
+    calibrated_head = "said"
+    skippable = "known"
+    patterns = 6
+
+    def __init__(self):
+        self.source = SRCD(SRCDConfig(length=40, patterns=6, key_size=4, values=4))
+        self.input_size = self.source.input_size
+        answer, observation = self.source.heads
+        self.heads = (replace(answer, name="said"), replace(observation, name="seen"))
+
+    def batch(self, size, *, generator, step=0, length=None):
+        batch = self.source.batch(size, generator=generator, step=step, length=length)
+        return replace(
+            batch,
+            targets={"said": batch.targets["answer"], "seen": batch.targets["next_observation"]},
+            slices={"known": batch.slices["recurring"], "new": batch.slices["novel"]},
+            info={"pattern": batch.info["pattern"]},
+        )
+
+    def oracle(self, batch):
+        last = (batch.inputs[..., :2] - batch.targets["seen"]).square().mean()
+        return Floors(needs_read=batch.slices["new"], figures={"last_value_mse": float(last)})

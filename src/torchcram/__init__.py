@@ -28,7 +28,8 @@ _PUBLIC = {
     "ConsolidationCallback": "torchcram.models.consolidation_callback",
     "ReadBudget": "torchcram.types",
     "SRCD": "torchcram.tasks.srcd",
-    "SRCDConfig": "torchcram.tasks.srcd",
+    "SRCDConfig": "torchcram.tasks.srcd_config",
+    "Floors": "torchcram.tasks.base",
     "Task": "torchcram.tasks.base",
     "RunConfig": "torchcram.training.run_config",
     "demo": "torchcram.training.presets",
@@ -55,6 +56,7 @@ __all__ = [
     "CRAMModel",
     "CRAMRegressor",
     "ConsolidationCallback",
+    "Floors",
     "Head",
     "MemoryState",
     "ReadBudget",
@@ -86,8 +88,9 @@ if TYPE_CHECKING:
     from torchcram.pretrained.analysis.settings import AnalysisConfig
     from torchcram.report.html import write_report
     from torchcram.series.estimators import CRAMClassifier, CRAMRegressor
-    from torchcram.tasks.base import Task
-    from torchcram.tasks.srcd import SRCD, SRCDConfig
+    from torchcram.tasks.base import Floors, Task
+    from torchcram.tasks.srcd import SRCD
+    from torchcram.tasks.srcd_config import SRCDConfig
     from torchcram.training.loop import Run, load_run, train
     from torchcram.training.presets import demo, full
     from torchcram.training.run_config import RunConfig

@@ -83,6 +83,7 @@ def risk_curve(
     batches: Sequence[Batch],
     *,
     answer: str = "answer",
+    skippable: str | None = "recurring",
     shifts: Sequence[float] = SHIFTS,
     most: float | None = None,
 ) -> RiskCurve:
@@ -92,6 +93,7 @@ def risk_curve(
         model: frozen, in evaluation mode.
         batches: calibration sequences, never trained on.
         answer: name of a classification head per step.
+        skippable: slice of the reads that could be skipped; None for all scored steps.
         shifts: what to try.
         most: leave out the shifts beyond the first one whose mean loss exceeds this: no choice can fall on
             them.
@@ -102,7 +104,7 @@ def risk_curve(
 
     def judge(shift: float) -> tuple[Tensor, Tensor]:
         parts = [
-            _judge(model, batch, answers, answer=answer, shift=shift)
+            _judge(model, batch, answers, answer=answer, skippable=skippable, shift=shift)
             for batch, answers in zip(batches, dense, strict=True)
         ]
         return torch.cat([loss for loss, _ in parts]), torch.cat([share for _, share in parts])
@@ -141,7 +143,7 @@ def curve_of(
 
 
 def _judge(
-    model: SequenceModel, batch: Batch, dense: Tensor, *, answer: str, shift: float
+    model: SequenceModel, batch: Batch, dense: Tensor, *, answer: str, skippable: str | None, shift: float
 ) -> tuple[Tensor, Tensor]:
     """Return, for each sequence of a batch, the share of its answers that a shift changes, and the share
     of its skippable reads that it skips.
@@ -150,8 +152,8 @@ def _judge(
     output = model(batch, control=RoutingControl(threshold_shift=shift))
     wrong = (output.outputs[answer].argmax(-1) != dense) & scored
     read = any_layer([block.decision for block in output.blocks])
-    skippable = scored & batch.slices.get("recurring", scored)
-    return _share(wrong, scored), _share(~read & skippable, skippable)
+    could = scored & batch.slices.get(skippable or "", scored)
+    return _share(wrong, scored), _share(~read & could, could)
 
 
 def check_sequences(sequences: int, *, risk_tolerance: float) -> None:

@@ -169,7 +169,8 @@ def tasks_command(
     from torchcram.report.drawing import draw_sequence
     from torchcram.report.tables import print_statistics
     from torchcram.strict import require_choice
-    from torchcram.tasks.srcd import SRCD, SRCDConfig
+    from torchcram.tasks.srcd import SRCD
+    from torchcram.tasks.srcd_config import SRCDConfig
     from torchcram.tasks.srcd_oracle import statistics
 
     require_choice("task", task, ("srcd",))

@@ -16,8 +16,9 @@ from torchcram.ops.kernels import kernels_for
 from torchcram.ops.routed_attention import routed_attention, routed_attention_reference
 from torchcram.ops.routed_attention.tiled import tiled_attention
 from torchcram.ops.scan import chunked, scan, scan_reference
+from torchcram.training.build import build_model, build_task
 from torchcram.training.distributed import make_accelerator
-from torchcram.training.trainer import Trainer, build_model, build_task
+from torchcram.training.trainer import Trainer
 from torchcram.types import RoutingControl
 
 pytest.importorskip("triton", reason="the kernels need the package triton")

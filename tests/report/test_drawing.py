@@ -9,7 +9,8 @@ from matplotlib.colors import to_hex
 
 from torchcram.report.drawing import draw_sequence, query_kind
 from torchcram.report.style import BLUE, SLICE_COLOURS, VERMILION
-from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.types import Batch
 
 

@@ -10,8 +10,8 @@ from torchcram.reproduce.claim import Goal, Method, Share
 from torchcram.reproduce.claims import CLAIMS, claims_named
 from torchcram.reproduce.results import load_rows
 from torchcram.reproduce.tuning import CHOSEN, UNPRICED, UNTUNED, chosen, settings_of, trials, tuned
+from torchcram.training.build import build_model, build_task
 from torchcram.training.presets import PRESETS
-from torchcram.training.trainer import build_model, build_task
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchcram.reproduce.lower_bound import static_accuracy
-from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.tasks.srcd_oracle import exact_retrieval
 
 VALUES = 4

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from srcd_diary import assert_share, config, diaries, draw, parts, tensors
 from torchcram.tasks.base import Task
-from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.types import Batch
 
 configs = st.builds(
@@ -61,14 +62,12 @@ def test_slices_and_facts_follow_from_the_inputs(config, seed):
             if step["kind"] == "binding":
                 assert slices == {"binding"}
             elif step["value"] is None:
-                assert slices == {"query", "unanswerable", "needs_read"}
+                assert slices == {"query", "unanswerable"}
             elif pattern < 0:
-                assert slices == {"query", "novel", "needs_read"}
+                assert slices == {"query", "novel"}
             else:
                 assert slices == (
-                    {"query", "recurring"}
-                    if step["value"] == own[pattern]
-                    else {"query", "overridden", "needs_read"}
+                    {"query", "recurring"} if step["value"] == own[pattern] else {"query", "overridden"}
                 )
             assert batch.info["distance"][row, time] == step.get("distance", 0)
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.tasks.srcd_oracle import (
     any_layer_floor,
     attention_share_floor,
@@ -37,10 +38,13 @@ def draw(config: SRCDConfig, size: int = 4, seed: int = 0) -> Batch:
     return SRCD(config).batch(size, generator=torch.Generator().manual_seed(seed))
 
 
-def planted(needs_read: list[list[int]]) -> Batch:
-    flags = torch.tensor(needs_read, dtype=torch.bool)
+def planted(novel: list[list[int]]) -> Batch:
+    flags = torch.tensor(novel, dtype=torch.bool)
+    never = torch.zeros_like(flags)
     return Batch(
-        inputs=torch.zeros(*flags.shape, 1), gap=torch.zeros(flags.shape), slices={"needs_read": flags}
+        inputs=torch.zeros(*flags.shape, 1),
+        gap=torch.zeros(flags.shape),
+        slices={"query": ~never, "novel": flags, "overridden": never, "unanswerable": never},
     )
 
 
@@ -93,27 +97,28 @@ def test_a_sequence_without_bindings_has_no_answers():
 
 
 def test_the_any_layer_floor_counts_steps():
-    assert any_layer_floor(planted([[0, 1, 0, 1], [0, 0, 0, 1]])) == 3 / 8
-    assert any_layer_floor(planted([[0, 0]])) == 0.0
+    assert any_layer_floor(planted([[0, 1, 0, 1], [0, 0, 0, 1]]), config=SRCDConfig()) == 3 / 8
+    assert any_layer_floor(planted([[0, 0]]), config=SRCDConfig()) == 0.0
 
 
 def test_the_attention_share_floor_counts_keys():
     """Steps 1 and 3 of one sequence and 3 of the other scan 2 + 4 + 4 keys; dense attention scans 10 in
     each sequence and layer."""
     batch = planted([[0, 1, 0, 1], [0, 0, 0, 1]])
-    assert attention_share_floor(batch, layers=1) == pytest.approx(10 / 20)
-    assert attention_share_floor(batch, layers=2) == pytest.approx(10 / 40)
+    assert attention_share_floor(batch, config=SRCDConfig(), layers=1) == pytest.approx(10 / 20)
+    assert attention_share_floor(batch, config=SRCDConfig(), layers=2) == pytest.approx(10 / 40)
 
 
 @given(st.integers(1, 12), st.integers(1, 5))
 def test_reading_everywhere_in_one_of_all_layers_is_the_share_of_that_layer(time, layers):
-    assert attention_share_floor(planted([[1] * time]), layers=layers) == pytest.approx(1 / layers)
+    share = attention_share_floor(planted([[1] * time]), config=SRCDConfig(), layers=layers)
+    assert share == pytest.approx(1 / layers)
 
 
 @pytest.mark.parametrize("layers", [0, -1])
 def test_no_layer_no_share(layers):
     with pytest.raises(ValueError, match=f"layers {layers} is below 1"):
-        attention_share_floor(planted([[1]]), layers=layers)
+        attention_share_floor(planted([[1]]), config=SRCDConfig(), layers=layers)
 
 
 @pytest.mark.parametrize(
@@ -122,19 +127,21 @@ def test_no_layer_no_share(layers):
 def test_floors_of_the_specification(length, size, steps, keys):
     """30% of the queries, which are 12 of 256 or 102 of 2,048 steps; the keys follow from where these
     queries lie."""
-    batch = draw(SRCDConfig(length=length), size=size)
+    config = SRCDConfig(length=length)
+    batch = draw(config, size=size)
     queries = batch.slices["query"].sum().item()
     error = 5 * (0.7 / 0.3 / queries) ** 0.5
-    assert any_layer_floor(batch) == pytest.approx(steps, rel=error)
-    assert attention_share_floor(batch, layers=2) == pytest.approx(keys, rel=2 * error)
+    floor = any_layer_floor(batch, config=config)
+    assert floor == pytest.approx(steps, rel=error)
+    assert attention_share_floor(batch, config=config, layers=2) == pytest.approx(keys, rel=2 * error)
     # Queries follow their bindings, so they lie later than an average step.
-    assert attention_share_floor(batch, layers=1) > any_layer_floor(batch)
+    assert attention_share_floor(batch, config=config, layers=1) > floor
 
 
 def test_overridden_and_unanswerable_queries_raise_the_floor():
     plain, harder = (
-        any_layer_floor(draw(SRCDConfig(length=512, **changed), size=64))
-        for changed in ({}, {"override": 0.5, "unanswerable": 0.2})
+        any_layer_floor(draw(config, size=64), config=config)
+        for config in (SRCDConfig(length=512), SRCDConfig(length=512, override=0.5, unanswerable=0.2))
     )
     assert harder > 1.3 * plain
 

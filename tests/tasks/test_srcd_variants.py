@@ -10,12 +10,13 @@ import torch
 
 from srcd_diary import assert_share, config, diaries, draw, tensors
 from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_oracle import needs_read
 
 
 def test_without_override_nothing_is_overridden():
     batch = draw(config())
     assert not batch.slices["overridden"].any()
-    assert torch.equal(batch.slices["needs_read"], batch.slices["novel"])
+    assert torch.equal(needs_read(batch, config=config()), batch.slices["novel"])
 
 
 def test_a_key_is_overridden_once_and_keeps_its_new_value():
@@ -103,7 +104,7 @@ def test_a_redrawn_map_keeps_the_keys_and_draws_every_value_anew():
     batch = draw(task.config, size=2000)
     answer, pattern, query = batch.targets["answer"], batch.info["pattern"], batch.slices["query"]
     assert set(pattern[query].tolist()) == {0, 1, 2}
-    assert torch.equal(batch.slices["needs_read"], query)
+    assert torch.equal(needs_read(batch, config=task.config), query)
     # One value a key within a sequence; over sequences all are equally likely, whatever the key.
     firsts = []
     for row in range(batch.size):

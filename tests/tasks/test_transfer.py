@@ -5,7 +5,8 @@ import torch
 from pydantic import ValidationError
 
 from torchcram.tasks.base import Task
-from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.tasks.srcd_oracle import any_layer_floor, exact_retrieval, kalman_mse
 from torchcram.tasks.transfer import Transfer, TransferConfig
 
@@ -58,7 +59,8 @@ def test_half_of_the_patterns_have_new_keys_and_the_others_stay():
     assert replaced.any()
     assert torch.equal(old.info["pattern"], pattern)
     # Once learned, the new ones recur like the others.
-    assert any_layer_floor(new) == any_layer_floor(old)
+    config = task.config
+    assert any_layer_floor(new, config=config) == any_layer_floor(old, config=config)
 
 
 @pytest.mark.parametrize("unseen", ["dynamics", "new_keys"])

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from torchcram.runs.run_dir import RunDir
 from torchcram.training import checkpoint as checkpoint_module
+from torchcram.training.build import build_task
 from torchcram.training.checkpoint import (
     OPTIMIZER,
     STATE,
@@ -22,7 +23,7 @@ from torchcram.training.checkpoint import (
     save_weights,
 )
 from torchcram.training.distributed import make_accelerator
-from torchcram.training.trainer import Trainer, build_task
+from torchcram.training.trainer import Trainer
 
 
 def make(config) -> Trainer:

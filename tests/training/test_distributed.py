@@ -35,7 +35,8 @@ def exact_config() -> RunConfig:
 
 def learn(out: Path) -> None:
     """Take 20 steps in this process, be it one of many; the main one writes what came of it."""
-    from torchcram.training.trainer import Trainer, build_task
+    from torchcram.training.build import build_task
+    from torchcram.training.trainer import Trainer
 
     torch.set_num_threads(1)
     config, accelerator = exact_config(), make_accelerator()
@@ -75,7 +76,7 @@ def launched(tmp_path: Path, *arguments: str, processes: int) -> str:
         **os.environ,
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
     }
     result = subprocess.run(
         launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=1200

@@ -11,6 +11,7 @@ from tiny_runs import Sums
 from torchcram.models.sequence import ModelOutput, SequenceModel
 from torchcram.tasks.base import generator_of
 from torchcram.tasks.srcd import SRCD
+from torchcram.training.build import build_model
 from torchcram.training.distributed import local_batch, make_accelerator
 from torchcram.training.evaluate import (
     Tally,
@@ -21,7 +22,6 @@ from torchcram.training.evaluate import (
     fresh_risk_curve,
     route_map,
 )
-from torchcram.training.trainer import build_model
 from torchcram.types import Batch, Head, RoutingControl
 
 

@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 
 from tiny_runs import tiny_config
 from torchcram.runs.run_dir import RunDir
+from torchcram.training.build import build_model, build_task
 from torchcram.training.frozen import part_of
 from torchcram.training.loop import evaluate_run, load_run, train
-from torchcram.training.trainer import Trainer, build_model, build_task
+from torchcram.training.trainer import Trainer
 
 ALL = ["trunk", "semantic", "router"]
 

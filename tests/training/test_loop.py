@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from tiny_runs import Echo, Sums, Wave
+from torchcram.tasks.built_in import TASKS
 from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.loop import evaluate_run, load_run, train
 from torchcram.training.run_config import RunConfig
 from torchcram.types import Batch, RoutingControl
@@ -119,7 +121,7 @@ class Breaking(SRCD):
 
 
 def breaking(monkeypatch: pytest.MonkeyPatch, **broken) -> None:
-    monkeypatch.setattr("torchcram.training.trainer.SRCD", lambda config: Breaking(config, **broken))
+    monkeypatch.setitem(TASKS, "srcd", (SRCDConfig, lambda config: Breaking(config, **broken)))
 
 
 def test_a_loss_that_is_nan_stops_and_keeps_the_last_good_checkpoint(

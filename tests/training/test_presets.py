@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from torchcram.training.build import build_model, build_task
 from torchcram.training.presets import PRESETS, from_yaml, resolve
 from torchcram.training.run_config import RunConfig
-from torchcram.training.trainer import build_model, build_task
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").glob("**/*.yaml"))

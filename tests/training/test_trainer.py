@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from torchcram.tasks.srcd import SRCD
+from torchcram.training.build import build_model, build_task
 from torchcram.training.distributed import local_batch, make_accelerator, sequences_at
 from torchcram.training.run_config import CustomTaskConfig
-from torchcram.training.trainer import Trainer, build_model, build_task, learning_rate_factor
+from torchcram.training.trainer import Trainer, learning_rate_factor
 from torchcram.types import RoutingControl
 
 

@@ -14,11 +14,12 @@ import torch
 
 from torchcram.reproduce.claim import Claim, Method
 from torchcram.reproduce.claims import CLAIMS
+from torchcram.training.build import build_task
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.presets import PRESETS, resolve
 from torchcram.training.run_config import RunConfig
 from torchcram.training.summary import evaluate_midway
-from torchcram.training.trainer import Trainer, build_task
+from torchcram.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").glob("**/*.yaml"))

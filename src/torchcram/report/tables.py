@@ -261,6 +261,8 @@ def _others(summary: Summary) -> list[SummaryRow]:
         for key, group in flat.items()
         if isinstance(group, Mapping)
         for part, value in group.items()
+        # What stands above under its own name is not said twice.
+        if key != "accuracy" or (part not in ("all", "query") and f"{part}_accuracy" not in summary)
     }
     rest = {key: value for key, value in flat.items() if isinstance(value, str | float | int)}
     return _rows(

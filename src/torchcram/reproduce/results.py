@@ -21,7 +21,7 @@ from torchcram.reproduce.lower_bound import static_accuracy
 from torchcram.reproduce.plan import PlannedRun
 from torchcram.reproduce.saved_work import LEVEL, keys_until, saved
 from torchcram.runs.run_dir import ENVIRONMENT, METRICS, SUMMARY, RunDir
-from torchcram.tasks.srcd import SRCDConfig
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.presets import PRESETS
 from torchcram.training.run_config import RunConfig
 

@@ -24,8 +24,8 @@ from torchcram.series.panel import Panel
 from torchcram.series.side_heads import Lessons
 from torchcram.series.task import EncodedSeries, SeriesTask, collate
 from torchcram.series.times import TimeScale
+from torchcram.training.build import build_model
 from torchcram.training.run_config import RunConfig
-from torchcram.training.trainer import build_model
 from torchcram.types import Head, RoutingControl
 
 TARGET = "target"

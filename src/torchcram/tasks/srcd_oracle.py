@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from torchcram.accounting import dense_keys, keys_scanned
 from torchcram.tasks.oscillator import Oscillator, kalman_predictions
-from torchcram.tasks.srcd import SRCDConfig
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.types import Batch
 
 
@@ -45,22 +46,32 @@ def exact_retrieval(batch: Batch, *, config: SRCDConfig) -> Int[Tensor, "batch t
     return answers
 
 
-def any_layer_floor(batch: Batch) -> float:
-    """Return the share of steps, in [0, 1], whose answer no consolidated memory can know: novel,
-    overridden and unanswerable queries.
+def needs_read(batch: Batch, *, config: SRCDConfig) -> Bool[Tensor, "batch time"]:
+    """Return the steps whose answer no consolidated memory can know: novel, overridden and unanswerable
+    queries, or all queries where the map is redrawn in every sequence.
     """
-    return _mean(batch.slices["needs_read"])
+    slices = batch.slices
+    return (
+        slices["query"]
+        if config.redrawn_map
+        else slices["novel"] | slices["overridden"] | slices["unanswerable"]
+    )
 
 
-def attention_share_floor(batch: Batch, *, layers: int) -> float:
-    """Return the least attention share, in [0, 1]: keys scanned if the steps of :func:`any_layer_floor` read
-    in one layer, over dense attention in all.
+def any_layer_floor(batch: Batch, *, config: SRCDConfig) -> float:
+    """Return the share of steps, in [0, 1], that need a read."""
+    return _mean(needs_read(batch, config=config))
 
-    Step ``t`` (from 0) scans ``t + 1`` keys. Queries follow their bindings, so they scan more keys than an
-    average step.
+
+def attention_share_floor(batch: Batch, *, config: SRCDConfig, layers: int) -> float:
+    """Return the least attention share, in [0, 1]: keys scanned if the steps that need a read do so in one
+    layer, over dense attention in all.
+
+    Queries follow their bindings, so they scan more keys than an average step.
 
     Args:
         batch: SRCD sequences.
+        config: what they were drawn with.
         layers: number of layers with attention, at least 1.
 
     Raises:
@@ -68,9 +79,8 @@ def attention_share_floor(batch: Batch, *, layers: int) -> float:
     """
     if layers < 1:
         raise ValueError(f"layers {layers} is below 1: attention is shared out over at least one layer")
-    needed = batch.slices["needs_read"].double()
-    keys = torch.arange(1, needed.shape[1] + 1, dtype=torch.float64, device=needed.device)
-    return ((needed * keys).sum() / (layers * len(needed) * keys.sum())).item()
+    scanned = keys_scanned(needs_read(batch, config=config))
+    return float(scanned.double() / (layers * dense_keys(batch.real)))
 
 
 def kalman_mse(batch: Batch, *, config: SRCDConfig) -> float:
@@ -133,10 +143,10 @@ def _floors(batch: Batch, config: SRCDConfig) -> list[tuple[str, float, float]]:
     return [
         (
             "any-layer floor",
-            any_layer_floor(batch),
+            any_layer_floor(batch, config=config),
             config.query_share * unknown if config.override == 0 else math.nan,
         ),
-        ("attention-share floor, 2 layers", attention_share_floor(batch, layers=2), math.nan),
+        ("attention-share floor, 2 layers", attention_share_floor(batch, config=config, layers=2), math.nan),
         ("squared error of the last observation", _mean(last_observation), math.nan),
         ("squared error of the Kalman filter", kalman_mse(batch, config=config), math.nan),
     ]

@@ -21,7 +21,8 @@ from jaxtyping import Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from torchcram.tasks.srcd import SRCD, SRCDConfig
+from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.types import Batch, Head
 
 # Apart from the seed that drew the patterns of SRCD.

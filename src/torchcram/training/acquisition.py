@@ -6,11 +6,8 @@ reads and consolidating go cannot matter yet. Whatever might matter stays, and k
 
 from __future__ import annotations
 
-from typing import Any
-
 from torchcram.memory.consolidation import ControllerConfig
 from torchcram.mixers import MIXERS
-from torchcram.tasks.srcd import SRCDConfig
 from torchcram.training.run_config import RunConfig
 
 # Fields of the controller that decide how long acquisition lasts, and what it does to the router.
@@ -47,13 +44,6 @@ def acquisition_of(config: RunConfig) -> RunConfig | None:
     tree["model"]["options"] = {
         name: value for name, value in tree["model"]["options"].items() if name not in LATER_OPTIONS
     }
-    _without_later_drift(config, tree)
+    if (longest := config.controller.acquire_steps) is not None:
+        tree["task"] = config.task.before(longest).model_dump(mode="json")
     return RunConfig.parse(tree)
-
-
-def _without_later_drift(config: RunConfig, tree: dict[str, Any]) -> None:
-    if not isinstance(config.task, SRCDConfig) or config.task.drift_at is None:
-        return
-    longest = config.controller.acquire_steps
-    if longest is not None and config.task.drift_at >= longest:
-        tree["task"]["drift_at"] = None

@@ -23,12 +23,11 @@ from torchcram.accounting import (
 from torchcram.calibration import Calibration, RiskCurve, choose_shift, has_threshold, risk_curve
 from torchcram.models.checks import check_targets
 from torchcram.models.sequence import ModelOutput, SequenceModel, scored
-from torchcram.tasks.base import Task, generator_of
-from torchcram.tasks.srcd import SRCD
-from torchcram.tasks.srcd_oracle import attention_share_floor, kalman_mse
+from torchcram.tasks.base import Floors, Task, calibrated_head, floors_of, generator_of
 from torchcram.types import Batch, Route, RoutingControl
 
-SLICES_OF_EVENTS = ("binding", "needs_read")
+# What the route reports call the steps at which an oracle must read.
+NEEDS_READ = "needs_read"
 
 
 class Tally:
@@ -42,8 +41,8 @@ class Tally:
         self.model = model
         self.sums: dict[str, float] = defaultdict(float)
 
-    def add(self, output: ModelOutput, batch: Batch) -> None:
-        """Count one batch."""
+    def add(self, output: ModelOutput, batch: Batch, floors: Floors | None = None) -> None:
+        """Count one batch, and the least that it takes."""
         mask = batch.real
         decisions = [block.decision for block in output.blocks if block.decision is not None]
         self._count(tokens=mask.sum(), dense=dense_keys(mask) * len(decisions))
@@ -61,9 +60,27 @@ class Tally:
             )
             written = output.blocks[layer].signals.get("surprise")
             self._count(**{f"written{layer}": torch.zeros(()) if written is None else (written > 0).sum()})
-        self._score(output, batch, torch.stack([decision.route for decision in decisions]).amax(0))
+        route = torch.stack([decision.route for decision in decisions]).amax(0)
+        self._score(output, batch)
+        for name in batch.slices:
+            self._count_routes(name, batch.group(name), route)
+        if floors is not None:
+            self._count_floors(floors, batch, route)
 
-    def _score(self, output: ModelOutput, batch: Batch, route: Tensor) -> None:
+    def _count_routes(self, name: str, steps: Tensor, route: Tensor) -> None:
+        self._count(**{f"slice:{name}": steps.sum()})
+        self._count(**{f"route:{name}:{int(kind)}": (steps & (route == int(kind))).sum() for kind in Route})
+
+    def _count_floors(self, floors: Floors, batch: Batch, route: Tensor) -> None:
+        needed = floors.needs_read.to(route.device) & batch.real
+        self._count(**{"floor:reads": needed.sum(), "floor:keys": keys_scanned(needed)})
+        if NEEDS_READ not in batch.slices:
+            self._count_routes(NEEDS_READ, needed, route)
+        self.sums["sequences"] += batch.size
+        for name, mean in floors.figures.items():
+            self.sums[f"figure:{name}"] += mean * batch.size
+
+    def _score(self, output: ModelOutput, batch: Batch) -> None:
         for head in self.model.specs:
             keep, target, answer = scored(head, batch), batch.targets[head.name], output.outputs[head.name]
             if head.kind == "regression":
@@ -85,12 +102,6 @@ class Tally:
                             f"{head.name}:{name}:count": (keep & slice_).sum(),
                         }
                     )
-        for name in batch.slices:
-            slice_ = batch.group(name)
-            self._count(**{f"slice:{name}": slice_.sum()})
-            self._count(
-                **{f"route:{name}:{int(kind)}": (slice_ & (route == int(kind))).sum() for kind in Route}
-            )
 
     def _count(self, **amounts: Tensor) -> None:
         for name, amount in amounts.items():
@@ -126,9 +137,17 @@ class Tally:
                 record["dynamics_mse" if head.name == "next_observation" else f"{head.name}_mse"] = self.mean(
                     f"{head.name}:error", f"{head.name}:count"
                 )
-        if "slice:needs_read" in self.sums:
-            record["any_layer_floor"] = self.mean("slice:needs_read", "tokens")
-        return record
+        return record | self._floors()
+
+    def _floors(self) -> dict[str, float]:
+        if "floor:keys" not in self.sums:
+            return {}
+        figures = [key.removeprefix("figure:") for key in self.sums if key.startswith("figure:")]
+        return {
+            "any_layer_floor": self.mean("floor:reads", "tokens"),
+            "attention_share_floor": self.mean("floor:keys", "dense"),
+            **{name: self.mean(f"figure:{name}", "sequences") for name in figures},
+        }
 
     def _cost_shares(self) -> tuple[float, float]:
         costs = [block.cost() for block in self.model.blocks]
@@ -150,7 +169,7 @@ class Tally:
             prefix = "" if len(heads) == 1 else f"{head.name}."
             found[f"{prefix}all"] = self.mean(f"{head.name}:right", f"{head.name}:count")
             for name in [key.removeprefix("slice:") for key in self.sums if key.startswith("slice:")]:
-                if self.sums[f"{head.name}:{name}:count"] and name not in SLICES_OF_EVENTS:
+                if self.sums[f"{head.name}:{name}:count"]:
                     found[prefix + name] = self.mean(f"{head.name}:{name}:right", f"{head.name}:{name}:count")
         return found
 
@@ -210,21 +229,16 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    tally, floors, kalman, seen = Tally(model), 0.0, 0.0, 0
+    tally, seen = Tally(model), 0
     while not enough(tally, seen):
         batch = evaluation_batch(task, sequences=sequences, seed=seed, index=seen, step=step)
-        if isinstance(task, SRCD):
-            floors += attention_share_floor(batch, layers=len(model.blocks)) * sequences
-            kalman += kalman_mse(batch, config=task.config) * sequences
+        floors = floors_of(task, batch)
         check_targets(batch, model.specs)
         batch = suited(batch, model)
-        tally.add(model(batch, control=control), batch)
+        tally.add(model(batch, control=control), batch, floors)
         seen += sequences
     model.train(training)
-    record = tally.record() | {"sequences": seen, "evaluated_queries": tally.scored}
-    if isinstance(task, SRCD) and seen:
-        record |= {"attention_share_floor": floors / seen, "kalman_mse": kalman / seen}
-    return record
+    return tally.record() | {"sequences": seen, "evaluated_queries": tally.scored}
 
 
 def calibrate(
@@ -270,24 +284,39 @@ def fresh_risk_curve(
         evaluation_batch(task, sequences=size, seed=seed, index=2**30 + first, step=step)
         for first, size in sizes
     )
-    return risk_curve(model, [suited(batch, model) for batch in batches], most=most)
+    head = calibrated_head(task)
+    if head is None:
+        raise ValueError(
+            f"{type(task).__name__} does not say whose answers calibration should watch: name a class "
+            "head in its member calibrated_head"
+        )
+    return risk_curve(
+        model,
+        [suited(batch, model) for batch in batches],
+        answer=head.name,
+        skippable=getattr(task, "skippable", None),
+        most=most,
+    )
 
 
 @torch.no_grad()
-def route_map(model: SequenceModel, batch: Batch, *, control: RoutingControl) -> dict[str, Any]:
+def route_map(
+    model: SequenceModel, batch: Batch, *, control: RoutingControl, floors: Floors | None = None
+) -> dict[str, Any]:
     """Return the routes of the first sequence of a batch, layer by layer, as plain lists, without its
-    padding.
+    padding; and where an oracle must read.
     """
     model.eval()
     batch = suited(batch.rows(0, 1), model)
     steps = int(batch.real.sum())
     output = model(batch, control=control)
-    blank = torch.zeros_like(batch.gap[0], dtype=torch.bool)
+    blank = torch.zeros_like(batch.gap, dtype=torch.bool)
+    needed = blank if floors is None else floors.needs_read
     return {
         "routes": [
             block.decision.route[0, :steps].tolist() for block in output.blocks if block.decision is not None
         ],
-        "query": batch.slices.get("query", blank[None])[0, :steps].tolist(),
-        "needs_read": batch.slices.get("needs_read", blank[None])[0, :steps].tolist(),
+        "query": batch.slices.get("query", blank)[0, :steps].tolist(),
+        "needs_read": needed[0, :steps].tolist(),
         "time": batch.gap[0, :steps].double().cumsum(0).tolist(),
     }

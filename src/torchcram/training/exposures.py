@@ -12,6 +12,7 @@ from torch import Tensor
 from torchcram.accounting import any_layer
 from torchcram.models.sequence import ModelOutput
 from torchcram.ops.collective import world_sum
+from torchcram.tasks.base import Task, skippable_steps
 from torchcram.types import Batch
 
 EDGES: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
@@ -22,10 +23,12 @@ class ExposureCounter:
     read.
 
     Args:
-        patterns: number of recurring patterns; 0 counts nothing.
+        task: says how many patterns recur and which steps ask for one; a task without ``patterns`` counts
+            nothing.
     """
 
-    def __init__(self, *, patterns: int):
+    def __init__(self, task: Task):
+        self.task, patterns = task, getattr(task, "patterns", 0)
         self.exposures = torch.zeros(patterns, dtype=torch.long)
         self.queries = torch.zeros(patterns, len(EDGES), dtype=torch.long)
         self.reads = torch.zeros(patterns, len(EDGES), dtype=torch.long)
@@ -35,7 +38,7 @@ class ExposureCounter:
         """Take note of a training step; the exposures of a pattern are those of earlier steps."""
         if not len(self.exposures) or "pattern" not in batch.info:
             return
-        recurring = batch.group("recurring")
+        recurring = skippable_steps(self.task, batch) & (batch.info["pattern"] >= 0)
         pattern = batch.info["pattern"][recurring].cpu()
         if routed:
             read = any_layer([block.decision for block in output.blocks if block.decision is not None])[

@@ -19,14 +19,15 @@ from torchcram.runs.interruption import Interruption
 from torchcram.runs.run_dir import ACQUISITION, CHECKPOINT, METRICS, MODEL, SUMMARY, RunDir
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
-from torchcram.tasks.srcd import SRCDConfig
+from torchcram.tasks.built_in import TASKS, built_in_task
 from torchcram.training.acquisition import acquisition_of
+from torchcram.training.build import build_model, build_task
 from torchcram.training.checkpoint import find_checkpoint, load_weights
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.evaluate import enough_scored, evaluate
 from torchcram.training.run_config import RunConfig
 from torchcram.training.summary import evaluate_midway, finish
-from torchcram.training.trainer import Trainer, build_model, build_task, built_in_task
+from torchcram.training.trainer import Trainer
 from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import Reads, RoutingControl
 
@@ -239,16 +240,14 @@ def evaluate_run(
         ValueError: for unknown reads or fields, and for changes to a custom task.
     """
     require_choice("reads", reads, get_args(Reads))
-    task = run.task
-    rules = run.config.task
+    task, rules = run.task, run.config.task
     for field, value in (task_changes or {}).items():
-        if isinstance(rules, SRCDConfig):
-            rules = rules.updated(field, value)
-            task = built_in_task(rules)
-        else:
+        if rules.kind not in TASKS:
             raise ValueError(
                 f"the task of {run.path} is a custom one: its field {field!r} cannot be changed here"
             )
+        rules = rules.updated(field, value)
+        task = built_in_task(rules)
     control = RoutingControl(reads=cast(Reads, reads), threshold_shift=shift)
     return evaluate(
         run.model,

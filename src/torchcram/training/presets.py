@@ -13,7 +13,7 @@ import yaml
 
 from torchcram.memory.consolidation import ControllerConfig
 from torchcram.strict import nearest_hint
-from torchcram.tasks.srcd import SRCDConfig
+from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.run_config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 
 

@@ -11,11 +11,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torchcram.calibration import check_sequences
 from torchcram.memory.consolidation import ControllerConfig
 from torchcram.strict import LATER, StrictConfig
-from torchcram.tasks.srcd import SRCDConfig
-from torchcram.tasks.transfer import TransferConfig
+from torchcram.tasks.base import TaskConfig
+from torchcram.tasks.built_in import DEFAULT_TASK, BuiltInTaskConfig
 
 
-class CustomTaskConfig(StrictConfig):
+class CustomTaskConfig(TaskConfig):
     """A task that the caller passes as an object: only its name is known here.
 
     Attributes:
@@ -26,10 +26,9 @@ class CustomTaskConfig(StrictConfig):
 
     kind: Literal["custom"] = "custom"
     name: str = "custom"
-    length: int = Field(ge=1)
 
 
-TaskConfig = Annotated[SRCDConfig | TransferConfig | CustomTaskConfig, Field(discriminator="kind")]
+AnyTaskConfig = Annotated[BuiltInTaskConfig | CustomTaskConfig, Field(discriminator="kind")]
 
 
 class ModelConfig(StrictConfig):
@@ -155,7 +154,7 @@ class RunConfig(StrictConfig):
     name: str = Field("run", pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0, lt=2**32)
     start_from: str | None = Field(None, pattern=r"^[0-9a-f]{12}$", json_schema_extra=LATER)
-    task: TaskConfig = SRCDConfig()
+    task: AnyTaskConfig = DEFAULT_TASK
     model: ModelConfig = ModelConfig()
     controller: ControllerConfig = ControllerConfig()
     training: TrainingConfig = TrainingConfig()
@@ -172,9 +171,8 @@ class RunConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> RunConfig:
-        if isinstance(self.task, SRCDConfig):
-            for _, length in self.training.length_curriculum:
-                self.task.check_length(length)
+        for _, length in self.training.length_curriculum:
+            self.task.check_length(length)
         longest = max([length for _, length in self.training.length_curriculum] + [self.task.length])
         if self.training.tokens_per_step < longest:
             raise ValueError(

@@ -12,7 +12,7 @@ from torchcram.accounting import reduction, transition_step
 from torchcram.calibration import apply_shift, has_threshold
 from torchcram.runs.clock import Clock
 from torchcram.runs.run_dir import CALIBRATION, MODEL, ROUTE_MAP, SUMMARY, RunDir
-from torchcram.tasks.srcd import SRCD
+from torchcram.tasks.base import Task, calibrated_head, floors_of
 from torchcram.training.checkpoint import save_weights
 from torchcram.training.evaluate import calibrate, enough_scored, evaluate, evaluation_batch, route_map
 from torchcram.training.trainer import Trainer
@@ -43,7 +43,7 @@ def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgre
 
     Every process evaluates everything; the main one writes.
     """
-    if isinstance(trainer.task, SRCD) and has_threshold(trainer.plain) and trainer.learns_routes:
+    if calibrated_head(trainer.task) and has_threshold(trainer.plain) and trainer.learns_routes:
         _calibrate(trainer, run, progress)
     if run.writes:
         save_weights(run.path / MODEL, trainer.plain)
@@ -59,7 +59,8 @@ def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgre
     sample = evaluation_batch(
         trainer.task, sequences=1, seed=trainer.config.evaluation.seed, index=0, step=trainer.step
     )
-    run.write_json(ROUTE_MAP, route_map(trainer.plain, sample, control=control))
+    floors = floors_of(trainer.task, sample)
+    run.write_json(ROUTE_MAP, route_map(trainer.plain, sample, control=control, floors=floors))
     run.write_json(SUMMARY, summarise(trainer, run, clock, final, dense, silent))
 
 
@@ -117,45 +118,21 @@ def summarise(
         peak_share=max([record["attention_share"] for record in records], default=final["attention_share"]),
         final_share=final["attention_share"],
     )
-    scores, seconds, counts = final["accuracy"], clock.seconds(), trainer.ledger.counts
-    accuracies = {
-        f"{name}_accuracy": scores[name]
-        for name in ("recurring", "novel", "overridden", "unanswerable")
-        if name in scores
-    }
-    copied = (
-        "any_layer_read_rate",
-        "any_layer_used_rate",
-        "any_layer_floor",
-        "read_rate_by_layer",
-        "attention_share",
-        "attention_share_floor",
-    )
-    floors = (
-        "mixing_flops_share",
-        "bytes_share",
-        "dynamics_mse",
-        "kalman_mse",
-        "routes_by_slice",
-        "evaluated_queries",
+    seconds, counts = clock.seconds(), trainer.ledger.counts
+    scores, dense_scores, silent_scores = (
+        answer_scores(trainer.task, record) for record in (final, dense, silent)
     )
     return {
-        "retrieval_accuracy": scores.get("query", scores.get("all")),
-        **accuracies,
-        **{name: final[name] for name in copied if name in final},
+        "retrieval_accuracy": scores.pop("all", None),
+        **{f"{name}_accuracy": score for name, score in scores.items()},
+        **final,
         "reduction_any_layer": fall.any_layer,
         "reduction_need": fall.need,
         "reduction_consolidation": fall.consolidation,
         "reduction_attention_share": fall.attention_share,
-        **{name: final[name] for name in floors if name in final},
-        **({} if isinstance(trainer.task, SRCD) else _other_scores(final)),
-        "dense_retrieval_accuracy": dense["accuracy"].get("query", dense["accuracy"].get("all")),
-        "silent_retrieval_accuracy": silent["accuracy"].get("query", silent["accuracy"].get("all")),
-        **{
-            f"silent_{name}_accuracy": silent["accuracy"][name]
-            for name in ("recurring", "novel")
-            if name in silent["accuracy"]
-        },
+        "dense_retrieval_accuracy": dense_scores.get("all"),
+        "silent_retrieval_accuracy": silent_scores.pop("all", None),
+        **{f"silent_{name}_accuracy": score for name, score in silent_scores.items()},
         "dynamics_mse_all_reads": dense.get("dynamics_mse"),
         "training_attention_share": counts["keys_computed"] / counts["keys_dense"]
         if counts["keys_dense"]
@@ -179,11 +156,14 @@ def summarise(
     }
 
 
-def _other_scores(final: dict[str, Any]) -> dict[str, Any]:
-    """The scores of tasks that have their own names for them."""
-    return {"accuracy": final["accuracy"]} | {
-        name: value for name, value in final.items() if name.endswith("_mse")
-    }
+def answer_scores(task: Task, record: dict[str, Any]) -> dict[str, float]:
+    """Return the accuracies of an evaluation by slice, ``all`` among them: of the calibrated head, or of a
+    task's only class head. A slice ``query`` is all that is asked, and left out.
+    """
+    head, accuracy = calibrated_head(task), record["accuracy"]
+    prefix = f"{head.name}." if head is not None and f"{head.name}.all" in accuracy else ""
+    scores = {name.removeprefix(prefix): score for name, score in accuracy.items() if name.startswith(prefix)}
+    return {name: score for name, score in scores.items() if "." not in name and name != "query"}
 
 
 def _batch_size(trainer: Trainer) -> int:

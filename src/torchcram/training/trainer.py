@@ -18,89 +18,23 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from torchcram.memory.consolidation import ConsolidationController
-from torchcram.models.encoder import ENCODERS, EncoderModel
-from torchcram.models.sequence import ModelOutput, SequenceModel
+from torchcram.models.sequence import ModelOutput
 from torchcram.ops.collective import world_sum
 from torchcram.runs.run_dir import CHECKPOINT, MODEL, SUMMARY, RunDir
 from torchcram.strict import require_choice
-from torchcram.tasks.base import Task
-from torchcram.tasks.srcd import SRCD, SRCDConfig
-from torchcram.tasks.transfer import Transfer, TransferConfig
+from torchcram.tasks.base import Task, check_members
 from torchcram.training.acquisition import acquisition_of
+from torchcram.training.build import build_model
 from torchcram.training.checkpoint import load_body, load_checkpoint, save_checkpoint
 from torchcram.training.distributed import local_batch, sequences_at
 from torchcram.training.exposures import ExposureCounter
 from torchcram.training.frozen import HEADS, freeze
 from torchcram.training.ledger import Ledger, familiarity_record
-from torchcram.training.run_config import CustomTaskConfig, RunConfig
+from torchcram.training.run_config import RunConfig
 from torchcram.types import Batch, RoutingControl
 
 # Logits that no predicted familiarity reaches.
 NEVER_FAMILIAR = 1e3
-
-
-def build_task(config: RunConfig, task: Task | None = None) -> Task:
-    """Return the task of a run.
-
-    Raises:
-        ValueError: if a custom task is not given as an object, is no task, or is given beside a built-in one.
-    """
-    if isinstance(config.task, CustomTaskConfig):
-        if task is None:
-            raise ValueError(
-                f"the run learns the custom task {config.task.name!r}: pass the task object, "
-                "train(config, task=...)"
-            )
-        missing = [member for member in ("input_size", "heads", "batch") if not hasattr(task, member)]
-        if missing:
-            raise ValueError(
-                f"{type(task).__name__} is no task: it lacks {', '.join(missing)} (see "
-                "torchcram.tasks.base.Task)"
-            )
-        return task
-    assert isinstance(config.task, SRCDConfig)
-    if task is not None:
-        raise ValueError(
-            f"the run learns the built-in task {config.task.kind!r}: set task.kind to 'custom' to "
-            "pass a task object"
-        )
-    return built_in_task(config.task)
-
-
-def built_in_task(config: SRCDConfig) -> SRCD:
-    """Return the built-in task of a configuration."""
-    return Transfer(config) if isinstance(config, TransferConfig) else SRCD(config)
-
-
-def build_model(config: RunConfig, task: Task) -> SequenceModel:
-    """Return the untrained model of a run, with weights drawn from its seed.
-
-    ``model.mixer`` may name an encoder of whole series, too.
-    """
-    rules = config.model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        if rules.mixer in ENCODERS:
-            size, flags = task.input_size, getattr(task, "flags", False)
-            model: SequenceModel = EncoderModel(
-                task.heads,
-                input_size=size,
-                flags=flags,
-                d_model=rules.d_model,
-                encoder=rules.mixer,
-                options=rules.options,
-            )
-        else:
-            model = SequenceModel(
-                task.heads,
-                input_size=task.input_size,
-                vocabulary=getattr(task, "vocabulary", None),
-                d_model=rules.d_model,
-                layers=rules.layers,
-                mixer=rules.mixer,
-                options=rules.options,
-            )
-    return model.double() if config.training.precision == "fp64" else model
 
 
 def learning_rate_factor(config: RunConfig, step: int) -> float:
@@ -141,9 +75,7 @@ class Trainer:
         self.routes = self.plain.routed
         self.learns_routes = self.routes and "router" not in config.training.frozen
         self.ledger = Ledger(self.plain)
-        self.exposures = ExposureCounter(
-            patterns=config.task.patterns if isinstance(config.task, SRCDConfig) else 0
-        )
+        self.exposures = ExposureCounter(task)
         self.step, self.saved_step = 0, 0
         self._rehearse()
 
@@ -157,6 +89,7 @@ class Trainer:
             require_choice("head in training.head_weights", name, [head.name for head in self.task.heads])
         batch, _ = local_batch(self.config, self.task, self.accelerator, 0, exploring=False)
         self.plain.check(batch)
+        check_members(self.task, batch.to("cpu"))
 
     def control(self) -> RoutingControl:
         """Return what the next step may read; mixers without a router read as they always do."""
