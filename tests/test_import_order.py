@@ -58,6 +58,8 @@ ORDER = (
     "report.drawing",
     "report.maps",
     "report.consolidation_curve",
+    "report.training_axis",
+    "report.read_rates",
     "report.plots",
     "report.story",
     "report.tables",

@@ -4,83 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 
+from drawn import line, words
 from torchcram.report.plots import (
     accuracy_figure,
     calibration_figure,
     exposure_figure,
     quality_figure,
-    read_rate_figure,
-    smooth,
 )
 from torchcram.report.records import load_record
-
-
-def line(axes: Axes, label: str) -> np.ndarray:
-    """Return the points of the one line with this label."""
-    (found,) = [line for line in axes.lines if line.get_label() == label]
-    return found.get_xydata()
-
-
-def words(axes: Axes) -> str:
-    return " | ".join([axes.get_title(loc="left"), *(text.get_text() for text in axes.texts)])
-
-
-def test_read_rates_are_drawn_over_training_with_floor_phases_and_transition(run_dir: Path):
-    figure = read_rate_figure(load_record(run_dir))
-    top, bottom = figure.axes
-    rates = line(top, "any layer")
-    assert rates[:90, 1] == pytest.approx(1.0)
-    assert rates[-1, 0] == 2400
-    assert rates[200:, 1] == pytest.approx(0.0152, rel=0.2)
-    assert line(top, "layer 2")[100:, 1] == pytest.approx(0.0)
-    assert line(top, "any layer, evaluated")[:, 0] == pytest.approx(np.arange(200, 2401, 200))
-    assert line(top, "floor")[:, 1] == pytest.approx(0.0141)
-    assert line(bottom, "floor")[:, 1] == pytest.approx(0.0080)
-    assert line(top, "sharpest fall")[:, 0] == pytest.approx(900)
-    assert "Reads fell from 100% to 1.52% of the steps" in words(top)
-    for text in (
-        "acquire",
-        "consolidate",
-        "mature",
-        "any layer 1.52%",
-        "floor 1.41%",
-        "layer 2 0%",
-        "sharpest fall: step 900",
-    ):
-        assert text in words(top)
-    spans = sorted((patch.get_x(), patch.get_x() + patch.get_width()) for patch in bottom.patches)
-    assert spans == [(0, 750), (750, 1600), (1600, 2400)]
-
-
-def test_what_a_read_rate_figure_lacks_is_left_out(run_dir: Path, rewrite):
-    kept = ("kind", "step", "any_layer_read_rate")
-    rewrite(run_dir, lambda line: {key: line[key] for key in kept if key in line})
-    (run_dir / "summary.json").unlink()
-    (axes,) = read_rate_figure(load_record(run_dir)).axes
-    assert "floor" not in {line.get_label() for line in axes.lines}
-    assert not axes.patches
-
-
-def test_reads_that_did_not_fall_are_not_praised(run_dir: Path, rewrite):
-    (run_dir / "summary.json").unlink()
-    rewrite(
-        run_dir, lambda line: {**line, "any_layer_read_rate": 1.0} if "any_layer_read_rate" in line else line
-    )
-    top = read_rate_figure(load_record(run_dir)).axes[0]
-    assert "Reads did not fall: 100% of the steps" in words(top)
-    assert "sharpest fall" not in words(top)
-
-
-def test_a_length_curriculum_is_marked(run_dir: Path, rewrite):
-    rewrite(
-        run_dir,
-        lambda line: {**line, "length": 2048} if line["kind"] == "train" and line["step"] >= 800 else line,
-    )
-    top = read_rate_figure(load_record(run_dir)).axes[0]
-    assert line(top, "length")[:, 0] == pytest.approx(800)
-    assert "length 2,048" in words(top)
 
 
 def test_accuracy_has_a_line_for_every_slice_also_of_ones_own_task(run_dir: Path, rewrite):
@@ -107,13 +39,6 @@ def test_all_is_not_drawn_over_the_queries_but_where_it_stands_alone(run_dir: Pa
     assert "all" not in {line.get_label() for line in accuracy_figure(load_record(run_dir)).axes[0].lines}
     rewrite(run_dir, lambda line: {**line, "accuracy": {"all": 0.5}} if line["kind"] == "eval" else line)
     assert line(accuracy_figure(load_record(run_dir)).axes[0], "all")[:, 1] == pytest.approx(0.5)
-
-
-def test_the_training_of_a_baseline_is_no_phase(run_dir: Path, rewrite):
-    rewrite(run_dir, lambda line: {**line, "phase": "train"})
-    (axes,) = accuracy_figure(load_record(run_dir)).axes
-    assert not axes.patches
-    assert "train" not in {text.get_text() for text in axes.texts}
 
 
 def test_quality_and_familiarity_are_drawn_apart(run_dir: Path):
@@ -148,7 +73,6 @@ def test_calibration_shows_risk_skipped_share_and_what_was_chosen(run_dir: Path)
 @pytest.mark.parametrize(
     ("draw", "kind", "field"),
     [
-        (read_rate_figure, "train", "any_layer_read_rate"),
         (accuracy_figure, "eval", "accuracy"),
         (exposure_figure, "exposures", None),
     ],
@@ -182,11 +106,3 @@ def test_exposures_without_queries_are_no_figure(run_dir: Path):
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(empty) + "\n")
     assert exposure_figure(load_record(run_dir)) is None
-
-
-def test_smoothing_keeps_a_fall_sharp_and_removes_a_spike():
-    values = np.where(np.arange(40) < 20, 1.0, 0.1)
-    assert smooth(values) == pytest.approx(values)
-    spiked = values.copy()
-    spiked[30] = 0.9
-    assert smooth(spiked) == pytest.approx(values)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torchcram.report import maps, plots
 from torchcram.report.page import REPORT, Section, draw_sections, pretty, render_file
+from torchcram.report.read_rates import read_rate_figure
 from torchcram.report.records import RunRecord, load_record
 from torchcram.report.story import story, tiles, unfinished_message
 from torchcram.report.tables import summary_rows
@@ -26,7 +27,7 @@ SECTIONS = (
         "evaluations, where it is not. The dashed line is the floor: what an oracle that knows "
         "all recurring patterns by heart still reads. The dotted line marks the sharpest fall; "
         "shading marks the phases of training.",
-        draw=plots.read_rate_figure,
+        draw=read_rate_figure,
     ),
     Section(
         name="accuracy",

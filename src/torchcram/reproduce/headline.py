@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from torchcram.report.plots import smooth, training_axis
 from torchcram.report.records import Points, RunRecord, load_record, series
 from torchcram.report.style import (
     BLUE,
@@ -27,6 +26,7 @@ from torchcram.report.style import (
     share_axis,
     styled,
 )
+from torchcram.report.training_axis import smooth, training_axis
 from torchcram.report.wording import percent
 
 # Steps and values of one run; runs may differ in length.
