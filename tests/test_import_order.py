@@ -230,6 +230,7 @@ ORDER = (
     "bench.questions",
     "bench.run",
     "bench.page",
+    "bench.table",
     "reproduce",
     "reproduce.claim",
     "reproduce.readme",
@@ -259,6 +260,7 @@ ORDER = (
     "reproduce.claim_page",
     "reproduce.headline",
     "reproduce.results_page",
+    "reproduce.reproduction",
     "cli",
     "__main__",
 )

@@ -210,7 +210,7 @@ def bench_command(
     from torchcram.bench.page import write_bench_page
     from torchcram.bench.run import ask, machine
     from torchcram.bench.setting import Setting
-    from torchcram.report.tables import bench_line, print_bench
+    from torchcram.bench.table import bench_line, print_bench
     from torchcram.strict import require_choice
 
     if require_choice("device", device, ("cpu", "cuda")) == "cuda" and not torch.cuda.is_available():
@@ -266,73 +266,20 @@ def reproduce_command(
     ] = Path("experiments"),
 ) -> None:
     """Train what a claim still needs, and write its table, figure and status."""
-    from contextlib import nullcontext
-
     from rich.console import Console
 
-    from torchcram.report.tables import print_plan
-    from torchcram.reproduce.claim_page import write_claim
-    from torchcram.reproduce.claims import claims_named
-    from torchcram.reproduce.effort import core_hours, steps_done, steps_of
-    from torchcram.reproduce.plan import jobs_to_do, plan
-    from torchcram.reproduce.ray_executor import ray_cluster
-    from torchcram.reproduce.records import key_of, recorded
-    from torchcram.reproduce.results_page import write_overview
-    from torchcram.reproduce.sweep import cores, launch, sweep
-    from torchcram.reproduce.sweep_progress import SweepProgress
-    from torchcram.runs.source import source_hash
+    from torchcram.reproduce.reproduction import look_up
     from torchcram.strict import require_choice, require_positive
-    from torchcram.training.presets import PRESETS
 
     require_positive(jobs=1 if jobs is None else jobs)
     require_choice("executor", executor, ("local", "ray"))
-    named, source = claims_named(claim), source_hash()
-    require_choice("scale", scale, PRESETS)
-    chosen = [one for one in named if scale in one.scales]
-    if not chosen:
-        raise ValueError(
-            f"claim {claim!r} is trained at scale {', '.join(named[0].scales)} alone, not at {scale}"
-        )
-    methods = sorted({method.name for one in chosen for method in one.methods})
-    wanted = {require_choice("method", name, methods) for name in only or methods}
-    planned = plan(chosen, scale=scale, seeds=seeds, runs=runs, source=source, also=only or ())
-    records = recorded(planned, experiments=out)
-    todo = jobs_to_do(
-        [run for run in planned if key_of(run) not in records and run.method.name in wanted], refresh=refresh
+    reproduction = look_up(
+        claim, scale=scale, seeds=seeds, only=only or (), refresh=refresh, runs=runs, experiments=out
     )
     if dry_run:
-        entries = [
-            (
-                run.claim.name,
-                run.method.name,
-                run.seed,
-                "recorded" if key_of(run) in records else run.job.state,
-                run.job.name,
-            )
-            for run in planned
-        ]
-        print_plan(
-            entries,
-            len(todo),
-            sum(steps_of(job) - steps_done(job) for job in todo),
-            core_hours(todo),
-            Console(),
-        )
-        return
-    titles = {job.name: f"acquisition, seed {job.config.seed}" for job in todo if job.acquires}
-    titles |= {run.job.name: f"{run.claim.name} {run.method.name}, seed {run.seed}" for run in planned}
-    with ray_cluster() if executor == "ray" else nullcontext((launch, cores())) as (start, there):
-        try:
-            with SweepProgress(todo, titles=titles) as progress:
-                sweep(todo, workers=there if jobs is None else jobs, progress=progress, start=start)
-        finally:
-            # After Ctrl-C, too: what is finished is told, and the rest is listed as holes.
-            for one in chosen:
-                status = write_claim(
-                    one, [run for run in planned if run.claim is one], experiments=out, source=source
-                )
-                typer.echo(f"{one.name}: {status} ({out / one.folder / 'README.md'})")
-            write_overview(out.resolve().parent / "README.md", out.resolve())
+        reproduction.show(Console())
+    else:
+        reproduction.carry_out(executor=executor, workers=jobs, say=typer.echo)
 
 
 @app.command("analyze")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -67,56 +66,6 @@ def print_statistics(statistics: Mapping[str, tuple[float, float | None]], conso
     for name, (measured, specified) in statistics.items():
         table.add_row(escape(name), f"{measured:.4g}", "" if specified is None else f"{specified:.4g}")
     console.print(table)
-
-
-def bench_line(record: Mapping[str, Any]) -> str:
-    """Return one measurement of a benchmark as a line of text."""
-    read_rate = "" if record["read_rate"] is None else f" at {percent(record['read_rate'])}"
-    ratio = (
-        "not measured"
-        if record["ratio"] is None
-        else f"{record['ratio']:.1f}x (spread {record['spread']:.1f}) against {record['peer']}"
-    )
-    return f"{record['question']}, {count(record['length'])} tokens{read_rate}: {ratio}"
-
-
-def print_bench(records: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the measurements of a benchmark as one table."""
-    table = Table(box=box.SIMPLE_HEAD, title="Times faster than the peer", title_justify="left")
-    for heading in ("question", "peer"):
-        table.add_column(heading)
-    for heading in ("tokens", "reads", "ours, ms", "peer, ms", "ratio", "limit"):
-        table.add_column(heading, justify="right")
-    for record in records:
-        times = ["" if record[name] is None else f"{record[name]:,.2f}" for name in ("ours_ms", "peer_ms")]
-        shares = [
-            "" if record[name] is None else write(record[name])
-            for name, write in (("read_rate", percent), ("ratio", factor), ("limit", factor))
-        ]
-        table.add_row(
-            escape(record["question"]),
-            escape(record["peer"]),
-            count(record["length"]),
-            shares[0],
-            *times,
-            *shares[1:],
-        )
-    console.print(table)
-
-
-def print_plan(
-    entries: Sequence[tuple[str, str, int, str, str]], jobs: int, steps: int, hours: float, console: Console
-) -> None:
-    """Print the runs of a plan: claim, method, seed, state and folder of each, and what is left to do, in
-    steps and core-hours.
-    """
-    table = Table("claim", "method", "seed", "state", "folder", box=None, header_style="bold")
-    for claim, method, seed, state, folder in entries:
-        table.add_row(claim, method, str(seed), state, folder)
-    console.print(table)
-    console.print(
-        f"{jobs} processes to run, {steps:,} training steps, about {hours:.1f} core-hours", highlight=False
-    )
 
 
 def _answers(summary: Summary) -> list[SummaryRow]:
