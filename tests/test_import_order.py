@@ -51,6 +51,7 @@ ORDER = (
     # the drawing kit that all products share
     "report",
     "report.wording",
+    "report.markdown",
     "report.style",
     "report.page",
     "report.records",

@@ -12,13 +12,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from torchcram.report.markdown import markdown_table
 from torchcram.report.style import BLUE, INK, MUTED, VERMILION, WIDTH, png, styled
 from torchcram.report.wording import count, factor, percent
 
-HEAD = (
-    "| question | tokens | reads | ours, ms | peer, ms | times faster | limit | peer "
-    "|\n|---|---|---|---|---|---|---|---|"
-)
+HEAD = ("question", "tokens", "reads", "ours, ms", "peer, ms", "times faster", "limit", "peer")
 READING = (
     "Ours and the peer take turns after a warm-up. A time is the median over the rounds; `times faster` "
     "is the median of peer / ours over the rounds, with its interquartile range; below 1x ours is "
@@ -44,7 +42,6 @@ def write_bench_page(file: Path) -> Path:
     origins = "\n".join(
         f"- {record['question']}, {record['device']}: {_origin(record)}" for record in machines
     )
-    lines = "\n".join(_line(record) for record in records)
     page = file.with_suffix(".md")
     devices = ", ".join(dict.fromkeys(record["device"] for record in records))
     lacking = _not_on_a_gpu(records, folder=file.parent)
@@ -52,7 +49,7 @@ def write_bench_page(file: Path) -> Path:
         f"# Measured speed: {devices}",
         READING,
         f"![times faster than the peer]({picture.name})",
-        f"{HEAD}\n{lines}",
+        markdown_table(HEAD, map(_line, records)),
         lacking,
         "Measured:",
         origins,
@@ -129,7 +126,7 @@ def _name(record: Record) -> str:
     return f"{record['question']}, {count(record['length'])} tokens{reads}"
 
 
-def _line(record: Record) -> str:
+def _line(record: Record) -> tuple[str, ...]:
     reads, limit = (
         "" if record[name] is None else write(record[name])
         for name, write in (("read_rate", percent), ("limit", factor))
@@ -140,10 +137,8 @@ def _line(record: Record) -> str:
     ratio = (
         "not measured" if record["ratio"] is None else f"{factor(record['ratio'])} ({record['spread']:.2g})"
     )
-    return (
-        f"| {record['question']} | {count(record['length'])} | {reads} | {ours} | {peer} | {ratio} | "
-        f"{limit} | {record['peer']}, {record['device']} |"
-    )
+    named = f"{record['peer']}, {record['device']}"
+    return (record["question"], count(record["length"]), reads, ours, peer, ratio, limit, named)
 
 
 def _origin(record: Record) -> str:

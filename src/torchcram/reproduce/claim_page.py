@@ -11,9 +11,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from torchcram.report.markdown import markdown_table
 from torchcram.report.page import between
 from torchcram.report.style import png
-from torchcram.reproduce.claim import Claim, Row, is_share
+from torchcram.reproduce.claim import Claim, Pair, Row, is_share
 from torchcram.reproduce.claim_figures import claim_figure
 from torchcram.reproduce.plan import PlannedRun
 from torchcram.reproduce.readme import MARKS, README, readme_of
@@ -119,63 +120,61 @@ def _scale_parts(
 
 
 def _goal_table(record: Mapping[str, Any]) -> str:
-    rows = [
-        f"| {goal['method']} | {goal['figure'].replace('_', ' ')} | {goal['bound']} | "
-        + (f"{goal['met']} of {goal['seeds']} seeds |" if goal["seeds"] else "not measured |")
-        for goal in record["goals"]
-    ]
-    return "\n".join(["| method | figure | goal | met by |", "|---|---|---|---|", *rows])
+    return markdown_table(
+        ("method", "figure", "goal", "met by"),
+        [
+            (
+                goal["method"],
+                _words(goal["figure"]),
+                goal["bound"],
+                f"{goal['met']} of {goal['seeds']} seeds" if goal["seeds"] else "not measured",
+            )
+            for goal in record["goals"]
+        ],
+    )
 
 
 def _figure_table(claim: Claim, groups: Mapping[str, Group], scale: str) -> str:
-    head = "| method | seeds | " + " | ".join(figure.replace("_", " ") for figure in claim.figures) + " |"
-    rows = [head, "|---|---|" + "---|" * len(claim.figures)]
+    rows = []
     for method in claim.methods_at(scale, also=list(groups)):
         group = groups.get(method.name)
-        cells = (
-            ["-" for _ in claim.figures]
-            if group is None
-            else [_cell(group, figure) for figure in claim.figures]
-        )
-        seeds = (
-            "none"
-            if group is None
-            else f"{len(group.rows)} (stale: other code)"
-            if group.stale
-            else str(len(group.rows))
-        )
-        rows.append(f"| {method.title} | {seeds} | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        cells = [_cell(group, figure) for figure in claim.figures]
+        rows.append((method.title, _seeds(group), *cells))
+    return markdown_table(("method", "seeds", *map(_words, claim.figures)), rows)
+
+
+def _seeds(group: Group | None) -> str:
+    if group is None:
+        return "none"
+    return f"{len(group.rows)} (stale: other code)" if group.stale else str(len(group.rows))
 
 
 def _paired_table(claim: Claim, groups: Mapping[str, Group], scale: str) -> str:
     """Differences seed by seed; the pairs of a claim share their figures."""
-    rows, shown = [], {method.name for method in claim.methods_at(scale, also=list(groups))}
-    for pair in claim.pairs:
-        for rival in (name for name in pair.theirs if name in shown):
-            differences = paired(pair, rival, groups)
-            cells = [_difference(values, figure) for figure, values in differences.items()]
-            seeds = len(next(iter(differences.values()), []))
-            rows.append(
-                f"| {claim.method(pair.ours).title} | {claim.method(rival).title} | "
-                f"{' | '.join(cells)} | {seeds} |"
-            )
+    shown = {method.name for method in claim.methods_at(scale, also=list(groups))}
+    rows = [
+        _pair_row(claim, pair, rival, paired(pair, rival, groups))
+        for pair in claim.pairs
+        for rival in pair.theirs
+        if rival in shown
+    ]
     if not rows:
         return ""
-    head = (
-        "| | less | "
-        + " | ".join(figure.replace("_", " ") for figure in claim.pairs[0].figures)
-        + " | seeds |"
-    )
-    return "\n".join(
-        [
-            "Differences, seed by seed: mean, least and greatest (shares in points).",
-            "",
-            head,
-            "|---" * (head.count("|") - 1) + "|",
-            *rows,
-        ]
-    )
+    head = ("", "less", *map(_words, claim.pairs[0].figures), "seeds")
+    said = "Differences, seed by seed: mean, least and greatest (shares in points)."
+    return f"{said}\n\n{markdown_table(head, rows)}"
+
+
+def _pair_row(
+    claim: Claim, pair: Pair, rival: str, differences: Mapping[str, Sequence[float]]
+) -> tuple[str, ...]:
+    cells = [_difference(values, figure) for figure, values in differences.items()]
+    seeds = len(next(iter(differences.values()), []))
+    return (claim.method(pair.ours).title, claim.method(rival).title, *cells, str(seeds))
+
+
+def _words(figure: str) -> str:
+    return figure.replace("_", " ")
 
 
 def _machines(groups: Mapping[str, Group]) -> str:
@@ -199,13 +198,20 @@ def _difference(values: Sequence[float], figure: str) -> str:
     return signed[0] if len(values) == 1 else f"{signed[0]} ({signed[1]} to {signed[2]})"
 
 
-def _cell(group: Group, figure: str) -> str:
-    spread = group.spread(figure)
-    if spread is None:
+def _cell(group: Group | None, figure: str) -> str:
+    measured = None if group is None else group.spread(figure)
+    if group is None or measured is None:
         return "-"
-    middle, least, greatest = (number(spread[name], figure) for name in ("mean", "least", "greatest"))
-    partial = "" if spread["runs"] == len(group.rows) else f", {spread['runs']:g} of {len(group.rows)} runs"
-    return middle if least == greatest and not partial else f"{middle} ({least} to {greatest}{partial})"
+    runs, all_runs = measured["runs"], len(group.rows)
+    return spread_words(measured, figure, partial="" if runs == all_runs else f"{runs:g} of {all_runs} runs")
+
+
+def spread_words(measured: Mapping[str, float], figure: str, *, partial: str = "") -> str:
+    """Return mean, least and greatest of a figure as people read it; ``partial`` says of how many runs."""
+    middle, least, greatest = (number(measured[name], figure) for name in ("mean", "least", "greatest"))
+    if least == greatest and not partial:
+        return middle
+    return f"{middle} ({', '.join(part for part in (f'{least} to {greatest}', partial) if part)})"
 
 
 def number(value: float, figure: str) -> str:
@@ -218,17 +224,15 @@ def number(value: float, figure: str) -> str:
 def _holes(holes: Sequence[PlannedRun]) -> str:
     if not holes:
         return ""
-    rows = []
-    for run in holes:
-        refresh = " --refresh" if run.job.state == "stale" else ""
-        seeds = "" if run.claim.seeds is not None else f" --seeds {run.seed + 1}"
-        repair = (
-            f"`torchcram reproduce {run.claim.name} --scale {run.scale}{seeds} --only "
-            f"{run.method.name}{refresh}`"
-        )
-        rows.append(f"| {run.scale} | {run.method.title} | {run.seed} | {_why(run)} | {repair} |")
-    return "\n".join(
-        ["## Holes", "", "| scale | method | seed | state | repeat it |", "|---|---|---|---|---|", *rows]
+    rows = [(run.scale, run.method.title, str(run.seed), _why(run), f"`{_repair(run)}`") for run in holes]
+    return "## Holes\n\n" + markdown_table(("scale", "method", "seed", "state", "repeat it"), rows)
+
+
+def _repair(run: PlannedRun) -> str:
+    seeds = "" if run.claim.seeds is not None else f" --seeds {run.seed + 1}"
+    refresh = " --refresh" if run.job.state == "stale" else ""
+    return (
+        f"torchcram reproduce {run.claim.name} --scale {run.scale}{seeds} --only {run.method.name}{refresh}"
     )
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from torchcram.report.markdown import markdown_table
 from torchcram.report.page import between
 from torchcram.reproduce.claim import Claim
-from torchcram.reproduce.claim_page import STATUS, WORDS, figure_file, number
+from torchcram.reproduce.claim_page import STATUS, WORDS, figure_file, spread_words
 from torchcram.reproduce.claims import CLAIMS
-from torchcram.reproduce.readme import Words, words_of
+from torchcram.reproduce.readme import README, Words, words_of
 from torchcram.reproduce.results import RESULTS, load_rows
 
 MAIN = "01_srcd_main"
@@ -44,13 +45,10 @@ def results_page(experiments: Path) -> str:
     """
     records = _records(experiments)
     words = {name: words_of(CLAIMS[name], experiments) for name in records}
-    rows = [
-        f"| [{name}](#{name}) | {words[name].question} | {_word(record)} |"
-        for name, record in records.items()
-    ]
+    rows = [(f"[{name}](#{name})", words[name].question, _word(record)) for name, record in records.items()]
     head = "Written from the files under `experiments/`: means over seeds, with the least and the greatest. "
     head += "`torchcram reproduce CLAIM --out mine/experiments` repeats a claim."
-    table = "\n".join(["| claim | question | status |", "|---|---|---|", *rows])
+    table = markdown_table(("claim", "question", "status"), rows)
     parts = [
         _claim(CLAIMS[name], words[name], record, experiments=experiments) for name, record in records.items()
     ]
@@ -69,12 +67,13 @@ def overview(experiments: Path) -> str:
     """
     rows = [
         (
-            f"| [{name}]({experiments.name}/{CLAIMS[name].folder}/README.md) | "
-            f"{words_of(CLAIMS[name], experiments).question} | {_outcomes(record)} |"
+            f"[{name}]({experiments.name}/{CLAIMS[name].folder}/{README})",
+            words_of(CLAIMS[name], experiments).question,
+            _outcomes(record),
         )
         for name, record in _records(experiments).items()
     ]
-    return "\n".join(["| claim | question | outcome |", "|---|---|---|", *rows])
+    return markdown_table(("claim", "question", "outcome"), rows)
 
 
 def write_overview(readme: Path, experiments: Path) -> None:
@@ -147,22 +146,17 @@ def _main(folder: Path) -> str:
         if (folder / "figure.png").exists()
         else ""
     )
-    head = [
-        "| configuration | seeds | " + " | ".join(name.replace("_", " ") for name in MAIN_FIGURES) + " |",
-        "|---|---|" + "---|" * len(MAIN_FIGURES),
-    ]
-    return "\n\n".join(
-        part for part in ("## The main experiment", picture, "\n".join([*head, *lines])) if part
-    )
+    table = markdown_table(("configuration", "seeds", *map(_words, MAIN_FIGURES)), lines)
+    return "\n\n".join(part for part in ("## The main experiment", picture, table) if part)
 
 
-def _line(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def _line(method: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     cells = []
     for figure in MAIN_FIGURES:
         values = [float(row[figure]) for row in rows if row.get(figure) is not None]
         spread = {"mean": mean(values), "least": min(values), "greatest": max(values)} if values else None
         cells.append(_cell(spread, figure))
-    return f"| {method} | {len(rows)} | " + " | ".join(cells) + " |"
+    return (method, str(len(rows)), *cells)
 
 
 def _claim(claim: Claim, words: Words, record: Mapping[str, Any] | None, *, experiments: Path) -> str:
@@ -191,26 +185,19 @@ def _incomplete(measured: Mapping[str, Any]) -> str:
 
 
 def _table(claim: Claim, figures: Mapping[str, Mapping[str, Any]]) -> str:
-    head = [
-        "| method | " + " | ".join(name.replace("_", " ") for name in claim.figures) + " |",
-        "|---|" + "---|" * len(claim.figures),
-    ]
-    lines = []
+    rows = []
     for method in claim.methods:
-        if method.name in figures:
-            title = (
-                f"{method.title} (stale: other code)" if figures[method.name].get("stale") else method.title
-            )
-            lines.append(
-                f"| {title} | "
-                + " | ".join(_cell(figures[method.name].get(figure), figure) for figure in claim.figures)
-                + " |"
-            )
-    return "\n".join([*head, *lines])
+        measured = figures.get(method.name)
+        if measured is not None:
+            stale = " (stale: other code)" if measured.get("stale") else ""
+            cells = [_cell(measured.get(figure), figure) for figure in claim.figures]
+            rows.append((f"{method.title}{stale}", *cells))
+    return markdown_table(("method", *map(_words, claim.figures)), rows)
+
+
+def _words(figure: str) -> str:
+    return figure.replace("_", " ")
 
 
 def _cell(spread: Mapping[str, float] | None, figure: str) -> str:
-    if spread is None:
-        return "-"
-    middle, least, greatest = (number(spread[name], figure) for name in ("mean", "least", "greatest"))
-    return middle if least == greatest else f"{middle} ({least} to {greatest})"
+    return "-" if spread is None else spread_words(spread, figure)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torchcram.report.markdown import markdown_table
 from torchcram.series.comparison.methods import METHODS
 from torchcram.series.splits import SPLITS
 
@@ -98,21 +99,15 @@ def results_table(results: Results, *, figures: Sequence[str]) -> str:
     """Return a Markdown table of means and standard deviations over the splits; methods without a result
     are named as not run yet.
     """
-    titles = [SCORES[figure] for figure in figures]
-    lines = [
-        f"| method | {' | '.join(titles)} | attention share | seconds | splits |",
-        "|---" * (len(figures) + 4) + "|",
-    ]
+    shown = (*figures, "attention_share", "seconds")
+    rows = []
     for name, method in METHODS.items():
         splits = list(results.get(name, {}).values())
-        cells = (
-            [spread([one[figure] for one in splits]) for figure in (*figures, "attention_share", "seconds")]
-            if splits
-            else []
-        )
-        said = cells if splits else [NOT_RUN, *[""] * (len(figures) + 1)]
-        lines.append(f"| {method.title} (`{name}`) | {' | '.join(said)} | {len(splits)} |")
-    return "\n".join(lines)
+        means = [spread([one[figure] for one in splits]) for figure in shown]
+        cells = means if splits else [NOT_RUN, *[""] * (len(shown) - 1)]
+        rows.append((f"{method.title} (`{name}`)", *cells, str(len(splits))))
+    titles = [SCORES[figure] for figure in figures]
+    return markdown_table(("method", *titles, "attention share", "seconds", "splits"), rows)
 
 
 def spread(values: Sequence[float | None]) -> str:
@@ -135,35 +130,29 @@ def paired_table(results: Results, *, figures: Sequence[str]) -> str:
     """Return a Markdown table of what CRAM scores above each peer, split by split: mean and standard
     deviation of the differences.
     """
-    lines = [
-        f"| CRAM above | {' | '.join(SCORES[figure] for figure in figures)} | splits |",
-        "|---" * (len(figures) + 2) + "|",
-    ]
+    rows = []
     for name, method in METHODS.items():
-        differences = [paired(results, ours=OURS, theirs=name, figure=figure) for figure in figures]
-        if name == OURS:
-            continue
-        cells = [signed(values) if values else NOT_RUN for values in differences]
-        lines.append(f"| {method.title} | {' | '.join(cells)} | {len(differences[0])} |")
-    return "\n".join(lines)
+        if name != OURS:
+            differences = [paired(results, ours=OURS, theirs=name, figure=figure) for figure in figures]
+            cells = [signed(values) if values else NOT_RUN for values in differences]
+            rows.append((method.title, *cells, str(len(differences[0]))))
+    return markdown_table(("CRAM above", *(SCORES[figure] for figure in figures), "splits"), rows)
 
 
 def forced_table(results: Results, *, figures: Sequence[str]) -> str:
     """Return a Markdown table of what routed methods score above themselves with all reads forced: the
     same weights, split by split.
     """
-    lines = [
-        f"| routed above all reads | {' | '.join(SCORES[figure] for figure in figures)} | splits |",
-        "|---" * (len(figures) + 2) + "|",
-    ]
+    rows = []
     for name, splits in results.items():
         both = [(one, one["all_reads"]) for one in splits.values() if one.get("all_reads")]
         if both:
             cells = [
                 signed([routed[figure] - forced[figure] for routed, forced in both]) for figure in figures
             ]
-            lines.append(f"| {METHODS[name].title} | {' | '.join(cells)} | {len(both)} |")
-    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+            rows.append((METHODS[name].title, *cells, str(len(both))))
+    head = ("routed above all reads", *(SCORES[figure] for figure in figures), "splits")
+    return markdown_table(head, rows) if rows else "Not run yet."
 
 
 def signed(values: Sequence[float]) -> str:
@@ -180,13 +169,7 @@ def goals_table(results: Results, goals: Sequence[Bound | Lead]) -> str:
         (goal.title, *(_of_bound(results, goal) if isinstance(goal, Bound) else _of_lead(results, goal)))
         for goal in goals
     ]
-    return "\n".join(
-        [
-            "| goal | measured | met |",
-            "|---|---|---|",
-            *[f"| {title} | {measured} | {met} |" for title, measured, met in rows],
-        ]
-    )
+    return markdown_table(("goal", "measured", "met"), rows)
 
 
 def _of_bound(results: Results, goal: Bound) -> tuple[str, str]:
@@ -218,13 +201,13 @@ def tuning_table(runs: Path) -> str:
     """Return a Markdown table of each method's best trial: its score on validation data, its parameters,
     and how many trials there were.
     """
-    lines = ["| method | best on validation data | trials | parameters |", "|---|---|---|---|"]
+    rows = []
     for name, method in METHODS.items():
         file = runs / "tuned" / f"{name}.json"
         trials: list[Mapping[str, Any]] = json.loads(file.read_text()) if file.exists() else []
         if trials:
             chosen = ", ".join(f"{key} {_cell(value)}" for key, value in trials[0]["parameters"].items())
-            lines.append(f"| {method.title} | {trials[0]['score']:.4f} | {len(trials)} | {chosen} |")
+            rows.append((method.title, f"{trials[0]['score']:.4f}", str(len(trials)), chosen))
         else:
-            lines.append(f"| {method.title} | {NOT_RUN} | 0 | |")
-    return "\n".join(lines)
+            rows.append((method.title, NOT_RUN, "0", ""))
+    return markdown_table(("method", "best on validation data", "trials", "parameters"), rows)
