@@ -221,6 +221,7 @@ ORDER = (
     "series.encoding",
     "series.fitted",
     "series.duration",
+    "series.reading",
     "series.learning",
     "series.estimators",
     "bench",

@@ -155,7 +155,7 @@ def test_series_with_a_history_and_encoders_of_whole_series_are_fitted_pickled_a
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict_proba(SERIES), model.predict_proba(SERIES))
     assert model.fitted_.encoder.statistics.mean.shape == (15 if history else 3,)
-    assert (model.read_rate_ == 0.0) == (mixer != "cram")
+    assert 0.0 <= model.read_rate_ <= (mixer == "cram")
     nothing = (np.empty(0), np.empty((3, 0)))
     assert np.isfinite(model.predict_proba([nothing, shuffled(SERIES[0])])).all()
     np.testing.assert_allclose(
@@ -217,7 +217,7 @@ def test_a_channel_that_training_never_observed_is_hidden_and_a_constant_one_doe
 
 
 def test_batches_hold_every_row_once_and_never_too_many_steps():
-    lengths = [40_000, 3, 30_000, 5, 70_000, 4]
+    lengths = [20_000, 3, 15_000, 5, 35_000, 4]
     found = batches(
         [EncodedSeries(inputs=torch.zeros(steps, 1), gap=torch.zeros(steps)) for steps in lengths]
     )

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
@@ -100,6 +101,7 @@ def test_time_stamps_of_steps_without_observations_do_not_count():
         ({"a": CUBE[0]}, "X is of type dict"),
         (None, "X is of type NoneType"),
         (np.ones((2, 0, 3)), "series 0 has no channels"),
+        (np.ones((2, 0)), r"X has 0 feature\(s\) \(shape=\(2, 0\)\)"),
         ([pd.DataFrame({"x": [1.0, 2.0]})], r"series 0 is a pandas object, .*pass the pair \(one.index"),
         ([np.array([[1j, 2.0]])], "series 0: holds what is complex"),
         ([np.array(["2024-01-01", "2024-01-02"], dtype="M8[D]")], "series 0: holds what is no number"),
@@ -121,6 +123,10 @@ def test_time_stamps_of_steps_without_observations_do_not_count():
 def test_what_would_be_misread_is_an_error(panel, message):
     with pytest.raises(ValueError, match=message):
         read_panel(panel)
+
+
+def test_what_becomes_an_array_is_one():
+    assert_same(read_panel(torch.from_numpy(CUBE)), read_panel(CUBE))
 
 
 def test_sparse_matrices_are_refused():

@@ -35,14 +35,20 @@ def test_numbers_are_read_and_what_hides_is_missing(given, read):
         np.array(["1.5"]),
         [1.0, "x"],
         np.array(["2024-01-01"], dtype="M8[D]"),
+        np.array(["2024-01-01"], dtype="M8[ns]"),
         np.array([3], dtype="m8[s]"),
         [date(2024, 1, 1)],
         [[1.0, 2.0], [3.0]],
-        [{}],
     ],
 )
 def test_what_is_no_number_is_refused_by_its_place(given):
     with pytest.raises(ValueError, match="series 3: holds what is no number"):
+        read_values(given, "series 3")
+
+
+@pytest.mark.parametrize("given", [[{}], [object()]])
+def test_an_object_that_is_no_number_is_an_error_of_type(given):
+    with pytest.raises(TypeError, match="series 3: holds what is no number"):
         read_values(given, "series 3")
 
 

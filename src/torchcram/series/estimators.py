@@ -120,8 +120,8 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         forecast, replicate: weights of further heads, one that says what is observed at the next step, one
             that says the target at every step: see :mod:`torchcram.series.side_heads`. For sparse series with
             few labels; ``"mtand"`` sees the whole series, so it has nothing to forecast.
-        read_price: most that a read may cost, in units of the loss (``controller.price_most``): a lower one
-            reads more. Of routed mixers alone.
+        read_price: what a read at every step may cost, in units of the loss: a lower one reads more. Of
+            routed mixers alone.
         max_steps: most optimizer steps; at most half of them read everything.
         batch_size: series in a step; fewer where long ones would not fit.
         learning_rate, weight_decay: AdamW's.
@@ -153,7 +153,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         hide: float = 0.1,
         forecast: float = 0.0,
         replicate: float = 0.0,
-        read_price: float = 0.3,
+        read_price: float = 0.01,
         max_steps: int = 400,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
@@ -247,7 +247,7 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         hide: float = 0.1,
         forecast: float = 0.0,
         replicate: float = 0.0,
-        read_price: float = 0.3,
+        read_price: float = 0.01,
         max_steps: int = 400,
         batch_size: int = 32,
         learning_rate: float = 2e-3,

@@ -15,10 +15,9 @@ from jaxtyping import Float
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from torchcram.accounting import any_layer
-from torchcram.models.sequence import SequenceModel
+from torchcram.models.sequence import SequenceModel, head_loss
 from torchcram.series.encoding import PanelEncoder
 from torchcram.series.panel import Panel
 from torchcram.series.side_heads import Lessons
@@ -26,11 +25,12 @@ from torchcram.series.task import EncodedSeries, SeriesTask, collate
 from torchcram.series.times import TimeScale
 from torchcram.training.build import build_model
 from torchcram.training.run_config import RunConfig
-from torchcram.types import Head, RoutingControl
+from torchcram.training.stopping import Judgement
+from torchcram.types import BlockOutput, Head, RoutingControl
 
 TARGET = "target"
 # Steps of a batch, padding included: bounds the memory that long series take.
-MOST_TOKENS = 65_536
+MOST_TOKENS = 32_768
 # Batches that are drawn at once and sorted by length.
 POOL = 8
 
@@ -138,18 +138,23 @@ def batches(encoded: Sequence[EncodedSeries]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def held_out_loss(model: SequenceModel, task: SeriesTask, control: RoutingControl) -> float:
-    """Return the mean loss of the target over held-out series: nats, or the squared error."""
-    training, device, total = model.training, next(model.parameters()).device, 0.0
+def held_out(model: SequenceModel, task: SeriesTask, control: RoutingControl) -> Judgement:
+    """Return the mean loss of the target over held-out series, nats or the squared error, and the reads of a
+    step.
+    """
+    training, device = model.training, next(model.parameters()).device
     model.eval()
+    loss, read, steps = 0.0, 0.0, 0.0
     for rows in batches(task.series):
         batch = task.rows(rows).to(device)
-        output, target = model(batch, control=control).outputs[TARGET], batch.targets[TARGET]
-        loss = (
-            cross_entropy(output, target, reduction="sum")
-            if task.own_heads[0].kind == "classification"
-            else (output - target).square().mean(-1).sum()
-        )
-        total += float(loss)
+        output = model(batch, control=control)
+        loss += len(rows) * float(head_loss(task.own_heads[0], output.outputs[TARGET], batch))
+        read += float(sum((_reads(block) * batch.real).sum() for block in output.blocks))
+        steps += float(batch.real.sum())
     model.train(training)
-    return total / len(task.series)
+    return Judgement(loss=loss / len(task.series), reads=read / steps)
+
+
+def _reads(block: BlockOutput) -> Tensor:
+    assert block.decision is not None
+    return block.decision.read

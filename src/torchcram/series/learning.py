@@ -15,15 +15,15 @@ from torchcram.models.sequence import SequenceModel
 from torchcram.series.arguments import SeriesArguments
 from torchcram.series.duration import FitProgress
 from torchcram.series.encoding import PanelEncoder
-from torchcram.series.fitted import FittedSeries, held_out_loss
+from torchcram.series.fitted import FittedSeries, held_out
 from torchcram.series.panel import Panel
+from torchcram.series.reading import ReadingTrainer
 from torchcram.series.side_heads import Lessons
 from torchcram.series.task import SeriesTask
 from torchcram.series.times import TimeScale
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.run_config import RunConfig
 from torchcram.training.stopping import learn
-from torchcram.training.trainer import Trainer
 from torchcram.types import Head
 
 # Share of the most steps over which the weights are averaged that are judged and kept.
@@ -73,16 +73,17 @@ def fit_series(
     task = fitted.task(fitted.encoded(train.panel), train.target, hide=arguments.hide)
     judged = None if held is None else fitted.task(fitted.encoded(held.panel), held.target)
     fitted.config = run_config(arguments, task, seed=seed)
-    trainer = Trainer(fitted.config, task, make_accelerator())
+    trainer = ReadingTrainer(fitted.config, task, make_accelerator())
     with FitProgress(steps=arguments.max_steps, show=arguments.verbose, advice=ADVICE) as progress:
         control = learn(
             trainer,
             judge=None
             if judged is None
-            else lambda model, control: held_out_loss(cast(SequenceModel, model), judged, control),
+            else lambda model, control: held_out(cast(SequenceModel, model), judged, control),
             every=max(1, arguments.max_steps // JUDGEMENTS),
             patience=arguments.patience,
             progress=progress,
+            price=arguments.read_price,
             average=round(AVERAGED * arguments.max_steps),
         )
     fitted.model, fitted.control, fitted.steps = trainer.plain.to("cpu").eval(), control, trainer.step

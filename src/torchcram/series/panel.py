@@ -78,6 +78,7 @@ def read_panel(X: Any, *, channels: Sequence[Any] | None = None) -> Panel:  # no
     if hasattr(X, "columns"):
         series, known, names, clock = read_frame(X, channels, largest=LARGEST)
         return Panel(series=series, channels=known, names=names, clock=clock)
+    X = np.asarray(X) if hasattr(X, "__array__") and not isinstance(X, np.ndarray) else X  # noqa: N806
     _require_collection(X)
     told = [_told(one, row) for row, one in enumerate(X)]
     width = len(told[0].values) if channels is None else len(channels)
@@ -103,6 +104,10 @@ def _require_collection(X: Any) -> None:  # noqa: N803
         raise ValueError(
             f"X has shape {X.shape}: an array of series is (series, channels, time), or (series, "
             "time) for one channel. Reshape your data"
+        )
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 0 < len(X):
+        raise ValueError(
+            f"X has 0 feature(s) (shape={X.shape}) while a minimum of 1 is required: series have no steps"
         )
     if not isinstance(X, Sized) or isinstance(X, str | bytes | Mapping | Set):
         raise ValueError(

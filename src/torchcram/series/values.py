@@ -6,6 +6,7 @@ spell a number), dates, durations and complex numbers, all of which NumPy would 
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ def read_values(values: Any, place: str) -> Float64[np.ndarray, "..."]:
 
     Raises:
         ValueError: for what is no real number, or is ragged; the message begins with ``place``.
+        TypeError: for objects that are no numbers at all, likewise.
     """
     try:
         known = np.ma.asanyarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
@@ -28,6 +30,8 @@ def read_values(values: Any, place: str) -> Float64[np.ndarray, "..."]:
         raise ValueError(f"{place}: holds what is no number: {str(values)[:60]}") from None
     hidden = np.ma.getmaskarray(known)
     data = np.ma.getdata(known)
+    if data.dtype.kind in "mM":
+        raise ValueError(f"{place}: holds what is no number: {str(data.ravel()[:1])[:60]}")
     if data.dtype.kind not in REAL_KINDS:
         data = _of_objects(data, place)
     return np.where(hidden, np.nan, data.astype(np.float64))
@@ -56,11 +60,13 @@ def _of_objects(data: np.ndarray, place: str) -> Float64[np.ndarray, "..."]:
     for row, entry in enumerate(entries):
         if is_missing(entry):
             continue
-        if isinstance(entry, str | bytes | complex | np.complexfloating) or not hasattr(entry, "__float__"):
-            kind = (
-                "what is complex" if isinstance(entry, complex | np.complexfloating) else "what is no number"
-            )
-            raise ValueError(f"{place}: holds {kind}: {str(entry)[:60]}")
+        if isinstance(entry, complex | np.complexfloating):
+            raise ValueError(f"{place}: holds what is complex: {entry}. Complex data not supported")
+        if isinstance(entry, str | bytes | date | timedelta):
+            raise ValueError(f"{place}: holds what is no number: {str(entry)[:60]}")
+        if not hasattr(entry, "__float__"):
+            advice = "an argument must be neither a string nor an object, but a number"
+            raise TypeError(f"{place}: holds what is no number: {str(entry)[:60]}; {advice}")
         try:
             numbers[row] = float(entry)
         except (TypeError, ValueError):

@@ -1,17 +1,20 @@
-"""Early stopping: training that ends, and decides when to route, by what held-out data say.
+"""Early stopping: training that ends, and decides what may be read, by what held-out data say.
 
-Two stretches, each ended by patience. While everything reads, a held-out loss that no longer falls ends
-acquisition, from the best model so far: what has been learned by heart only is not consolidated. Once the
-router decides *and the price of a read has climbed to its bound*, the latest model that is about as good as
-the best is kept, for reads fall with time; those before still read almost everything. If the price never
-comes so far, the last model stays.
+    score = held-out loss + price * reads a step
+
+Every model is judged, from the first step to the last, and the one with the least score is kept, whatever its
+phase. Patience ends acquisition, from the best model so far: what has been learned by heart only is not
+consolidated. A model that is best without any read is trained on without reads; else the router takes over,
+and patience then ends training.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,29 +24,49 @@ from torchcram.training.trainer import Trainer
 from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import RoutingControl
 
+# A routed model whose held-out loss is by such a share above the best one with all reads has lost quality.
+LOST = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What held-out data say of a model.
+
+    Attributes:
+        loss: at least 0.
+        reads: of a step, summed over layers.
+    """
+
+    loss: float
+    reads: float = 0.0
+
+
+Judge = Callable[[nn.Module, RoutingControl], Judgement]
+
 
 class EarlyStopping:
-    """The best model so far, by held-out loss.
+    """The best model so far, by held-out loss and by what its reads cost.
 
     Args:
         patience: judgements without a gain before training should stop.
-        tolerance: share by which a later model may be worse and still takes the place of an earlier one; it
-            is no gain.
+        price: what a read at every step may cost, in units of the loss.
     """
 
-    def __init__(self, *, patience: int, tolerance: float = 0.0):
-        self.patience, self.tolerance = patience, tolerance
+    def __init__(self, *, patience: int, price: float = 0.0):
+        self.patience, self.price = patience, price
         self.best, self.waited = math.inf, 0
         self.kept: dict[str, Tensor] = {}
-        self.control = RoutingControl(reads="all")
+        self.judgement, self.control = Judgement(loss=math.inf), RoutingControl(reads="all")
 
-    def judge(self, loss: float, model: nn.Module, control: RoutingControl) -> None:
-        """Take note of a model's held-out loss (at least 0), and of what it was allowed to read."""
-        self.waited = 0 if loss < self.best else self.waited + 1
-        if loss <= self.best * (1 + self.tolerance):
-            self.kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
-            self.control = control
-        self.best = min(self.best, loss)
+    def judge(self, model: nn.Module, judged: Sequence[tuple[RoutingControl, Judgement]]) -> None:
+        """Take note of a model, judged under each control that it may be kept with."""
+        self.waited += 1
+        for control, judgement in judged:
+            score = judgement.loss + self.price * judgement.reads
+            if score < self.best:
+                self.best, self.waited = score, 0
+                self.kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
+                self.judgement, self.control = judgement, control
 
     @property
     def exhausted(self) -> bool:
@@ -59,63 +82,68 @@ class EarlyStopping:
 def learn(
     trainer: Trainer,
     *,
-    judge: Callable[[nn.Module, RoutingControl], float] | None,
+    judge: Judge | None,
     every: int,
     patience: int,
     progress: TrainingProgress,
-    tolerance: float = 0.01,
+    price: float = 0.0,
     seconds: float = math.inf,
     average: int = 0,
 ) -> RoutingControl:
     """Train until the steps of the configuration are done or patience runs out; return what the model may
-    read from now on.
+    read from now on. Warn if routing has cost quality.
 
     Args:
         trainer: at its first step.
-        judge: held-out loss of a model, the trainer's or an average of it, under a control; None trains all
-            the steps and keeps the last model.
+        judge: what held-out data say of a model, the trainer's or an average of it, under a control; None
+            trains all the steps and keeps the last model.
         every: steps between judgements.
-        patience: judgements without a gain that end a stretch.
+        patience: judgements without a gain that end acquisition, and then training.
         progress: where training is shown.
-        tolerance: see :class:`EarlyStopping`; for models that route.
+        price: see :class:`EarlyStopping`.
         seconds: after which no further step is taken.
         average: steps over which the parameters are averaged that are judged and kept (Polyak and Juditsky
             1992); 0 or 1 for those of the last step. What is no parameter is always the latest.
     """
-    mean = _average(trainer.plain, steps=average)
-    stopping, total, end = (
-        EarlyStopping(patience=patience),
-        trainer.config.training.steps,
-        time.monotonic() + seconds,
-    )
+    mean, stopping = _average(trainer.plain, steps=average), EarlyStopping(patience=patience, price=price)
+    total, end, dense = trainer.config.training.steps, time.monotonic() + seconds, math.inf
     while trainer.step < total and time.monotonic() < end:
-        control, acquiring = (
-            trainer.evaluation_control(),
-            trainer.routes and trainer.controller.phase == "acquire",
-        )
+        acquiring, controls = trainer.acquiring, trainer.evaluation_controls()
         record = trainer.train_step()
         mean.update_parameters(trainer.plain)
         progress.trained(trainer.step, record, record["phase"])
-        acquired = acquiring and trainer.controller.phase != "acquire"
         if judge is None:
             continue
-        if (acquiring or _priced(trainer)) and (
-            trainer.step % every == 0 or trainer.step == total or acquired
-        ):
-            stopping.judge(judge(mean.module, control), mean.module, control)
+        acquired = acquiring and not trainer.acquiring
+        if trainer.step % every == 0 or trainer.step == total or acquired:
+            judged = [(control, judge(mean.module, control)) for control in controls]
+            stopping.judge(mean.module, judged)
+            dense = min([dense, *(one.loss for control, one in judged if control.reads == "all")])
         if acquiring and (acquired or stopping.exhausted):
             stopping.restore(trainer.plain)
             mean = _average(trainer.plain, steps=average)
-            if not acquired:
-                trainer.controller.begin_routing(trainer.step - 1)
-            stopping = EarlyStopping(patience=patience, tolerance=tolerance)
+            if not trainer.route(reads=stopping.control.reads != "none") and stopping.exhausted:
+                break
+            stopping.waited = 0
         elif stopping.exhausted:
             break
     if not stopping.kept:
         trainer.plain.load_state_dict(mean.module.state_dict())
         return trainer.evaluation_control()
     stopping.restore(trainer.plain)
+    _tell_of_loss(stopping, dense)
     return stopping.control
+
+
+def _tell_of_loss(stopping: EarlyStopping, dense: float) -> None:
+    """Warn if the kept model is clearly worse than the best one with all reads."""
+    loss = stopping.judgement.loss
+    if stopping.control.reads == "routed" and loss > (1 + LOST) * dense:
+        warnings.warn(
+            f"routing cost quality: the held-out loss is {loss:.3g}, it was {dense:.3g} while every step "
+            "read. A lower price of reads keeps more of them",
+            stacklevel=4,
+        )
 
 
 def _average(model: nn.Module, *, steps: int) -> AveragedModel:
@@ -127,8 +155,3 @@ def _average(model: nn.Module, *, steps: int) -> AveragedModel:
         return torch.lerp(mean, latest, 1 / min(int(taken) + 1, max(1, steps)))
 
     return AveragedModel(model, avg_fn=averaged)
-
-
-def _priced(trainer: Trainer) -> bool:
-    """Whether reads cost what they are to cost in the end."""
-    return not trainer.routes or trainer.controller.price >= trainer.controller.config.price_most

@@ -107,6 +107,22 @@ class Trainer:
             return self.controller.evaluation_control()
         return RoutingControl(reads="routed" if self.routes else "all")
 
+    def evaluation_controls(self) -> tuple[RoutingControl, ...]:
+        """Return under which controls early stopping may keep a model."""
+        return (self.evaluation_control(),)
+
+    @property
+    def acquiring(self) -> bool:
+        """Whether every token still reads, before the router decides."""
+        return self.learns_routes and self.controller.phase == "acquire"
+
+    def route(self, *, reads: bool) -> bool:
+        """End acquisition, if it has not ended by itself; return whether there is more to learn."""
+        assert reads
+        if self.acquiring:
+            self.controller.begin_routing(self.step - 1)
+        return True
+
     def train_step(self) -> dict[str, Any]:
         """Take one optimizer step; return its losses and rates.
 

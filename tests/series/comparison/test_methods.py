@@ -171,9 +171,10 @@ def test_early_stopping_passes_over_routed_models_that_read_more_than_they_shoul
         )
 
     judge, routed = Judge(activity), RoutingControl()
-    assert judge._loss(outcome(0.11), routed) == math.inf
-    assert judge._loss(outcome(0.09), routed) == pytest.approx(math.log(12))
-    assert judge._loss(outcome(1.0), RoutingControl(reads="all")) == pytest.approx(math.log(12))
+    assert judge._judgement(outcome(0.11), routed).loss == math.inf
+    assert judge._judgement(outcome(0.09), routed).loss == pytest.approx(math.log(12))
+    dense = judge._judgement(outcome(1.0), RoutingControl(reads="all"))
+    assert (dense.loss, dense.reads) == (pytest.approx(math.log(12)), 1.0)
 
 
 def test_a_price_comes_from_the_problem_and_reaches_the_controller_with_its_other_rules(physionet, activity):

@@ -22,7 +22,7 @@ from torchcram.series.task import SeriesTask
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.evaluate import Tally
 from torchcram.training.run_config import RunConfig
-from torchcram.training.stopping import learn
+from torchcram.training.stopping import Judgement, learn
 from torchcram.training.trainer import Trainer
 from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import Batch, Head, RoutingControl
@@ -83,10 +83,11 @@ class Neural:
         with TrainingProgress(steps=problem.steps, show=False) as progress:
             self.control = learn(
                 trainer,
-                judge=lambda model, control: self._loss(
+                judge=lambda model, control: self._judgement(
                     judged(cast(SequenceModel, model), problem.head, held, control, attends=self.attends),
                     control,
                 ),
+                price=self.config.controller.price_most,
                 every=every,
                 patience=JUDGEMENTS + 1,
                 progress=progress,
@@ -95,12 +96,13 @@ class Neural:
             )
         self.steps, self.model, self.routes = trainer.step, trainer.plain.eval(), trainer.routes
 
-    def _loss(self, outcome: Outcome, control: RoutingControl) -> float:
+    def _judgement(self, outcome: Outcome, control: RoutingControl) -> Judgement:
         """Return what early stopping judges by: what may choose its reads, and makes more than it should,
         is as bad as can be.
         """
         share = outcome.attention_share or 0.0
-        return math.inf if control.reads != "all" and share > self.problem.most_share else log_loss(outcome)
+        excessive = control.reads != "all" and share > self.problem.most_share
+        return Judgement(loss=math.inf if excessive else log_loss(outcome), reads=share)
 
     @property
     def parameters(self) -> int:
