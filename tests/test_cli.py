@@ -238,6 +238,9 @@ def test_a_sequence_is_drawn_beside_its_statistics(monkeypatch, capsys):
         (["tiny.yaml", "--set", "training.steps=soon"], "training.steps: Input should be a valid integer"),
         (["tiny.yaml", "--set", "training.steps"], "--set 'training.steps' must look like a.b=value"),
         (["tiny.yaml", "--set", "model.options=["], "--set 'model.options=[': '[' is neither a number"),
+        (["tiny.yaml", "--set", "training.steps=true"], "steps is neither true nor false (got True)"),
+        (["tiny.yaml", "--set", "training.steps=1:10"], "training.steps: Input should be a valid integer"),
+        (["tiny.yaml", "--set", "controller={a: 1, a: 2}"], "the key 'a' stands there twice"),
         (["tiny.yaml", "--seed", "-4"], "seed: Input should be greater than or equal to 0 (got -4)"),
         (["tiny.yaml", "--set", "task.patterns=0"], "recurrence 0.7 needs patterns, but patterns is 0"),
         (["tiny.yaml", "--set", "task.length=12"], "use a length of 25 or more, or larger shares"),
@@ -403,7 +406,9 @@ def test_an_interruption_is_130(monkeypatch):
     ("text", "parsed"),
     [
         ("a.b=3", ("a.b", 3)),
-        ("a=1e-3", ("a", "1e-3")),
+        ("a=1e-3", ("a", 0.001)),
+        ("seed=010", ("seed", 10)),
+        ("a=1:10", ("a", "1:10")),
         ("a=1.0e-3", ("a", 0.001)),
         ("a=[[0, 64]]", ("a", [[0, 64]])),
         ("a=null", ("a", None)),
@@ -413,9 +418,3 @@ def test_an_interruption_is_130(monkeypatch):
 )
 def test_assignments_are_read_as_yaml(text, parsed):
     assert parse_assignment(text) == parsed
-
-
-def test_numbers_that_yaml_takes_for_words_still_fit_their_fields(monkeypatch):
-    from torchcram.training.presets import demo
-
-    assert demo().updated(*parse_assignment("training.learning_rate=1e-3")).training.learning_rate == 0.001

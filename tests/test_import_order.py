@@ -14,6 +14,7 @@ import torchcram
 ORDER = (
     # words everybody uses
     "strict",
+    "strict_yaml",
     "types",
     "accounting",
     # maths without parameters
@@ -46,6 +47,8 @@ ORDER = (
     "runs.source",
     "runs.environment",
     "runs.files",
+    "runs.tensor_file",
+    "runs.lock",
     "runs.metrics",
     "runs.run_dir",
     # the drawing kit that all products share

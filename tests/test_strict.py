@@ -1,6 +1,7 @@
 """A configuration refuses what it does not understand, and says what it would have understood."""
 
 import string
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -188,3 +189,28 @@ def test_an_optional_package_that_is_absent_names_its_extra():
         match=r"this needs no_such_package, which is not installed: pip install 'torchcram\[sklearn\]'",
     ):
         optional("no_such_package.base", extra="sklearn")
+
+
+class Numbers(StrictConfig):
+    count: int = 1
+    rates: dict[str, float] = Field(default_factory=dict)
+    pairs: tuple[tuple[int, int], ...] = ()
+    anything: dict[str, Any] = Field(default_factory=dict)
+    switch: bool | None = None
+    inner: Outer = Outer()
+
+
+@pytest.mark.parametrize(
+    "data", [{"count": True}, {"rates": {"a": False}}, {"pairs": [[0, True]]}, {"inner": {"pair": [1, True]}}]
+)
+def test_true_is_no_number(data):
+    """pydantic takes it for 1."""
+    with pytest.raises(ValueError, match=r"(count|rates|pairs|pair) is neither true nor false"):
+        Numbers.parse(data)
+
+
+def test_true_is_true_where_it_is_asked_for():
+    data = {"switch": True, "anything": {"a": [True]}, "inner": {"flag": True}}
+    config = Numbers.parse(data)
+    assert (config.switch, config.anything, config.inner.flag) == (True, {"a": [True]}, True)
+    assert Numbers.parse({"count": 1}).count == 1

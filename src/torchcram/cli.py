@@ -370,16 +370,16 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     Raises:
         ValueError: if there is no equals sign, or the value is not YAML.
     """
-    import yaml
+    from torchcram.strict_yaml import load_yaml
 
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ValueError(f"--set {text!r} must look like a.b=value")
     try:
-        return path, yaml.safe_load(value)
-    except yaml.YAMLError:
+        return path, load_yaml(value)
+    except ValueError as error:
         raise ValueError(
-            f"--set {text!r}: {value!r} is neither a number, nor a word, nor a list (quote what "
+            f"--set {text!r}: {value!r} is neither a number, nor a word, nor a list: {error} (quote what "
             "holds brackets or colons)"
         ) from None
 

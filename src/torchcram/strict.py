@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -80,13 +80,14 @@ class StrictConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_unknown_keys(cls, data: Any) -> Any:
+    def _name_unfit_keys(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
             for key in data:
                 if key not in cls.model_fields:
                     raise ValueError(
                         f"unknown key {key!r} in {cls.__name__}: {nearest_hint(str(key), cls.model_fields)}"
                     )
+            _refuse_truth(cls, data)
         return data
 
     @classmethod
@@ -127,6 +128,32 @@ class StrictConfig(BaseModel):
         return hashlib.sha256(
             json.dumps(_counted(self, self.model_dump(mode="json")), sort_keys=True).encode()
         ).hexdigest()[:12]
+
+
+def _refuse_truth(model: type[BaseModel], data: Mapping[Any, Any]) -> None:
+    """Raise ValueError for a field that is no truth value and was given one: pydantic takes true for 1."""
+    for name, value in data.items():
+        if _misplaced(value, model.model_fields[name].annotation):
+            raise ValueError(f"{name} is neither true nor false (got {value!r})")
+
+
+def _misplaced(value: Any, annotation: Any) -> bool:
+    """Whether a truth value stands, also in lists and mappings, where the annotation has none."""
+    if isinstance(value, bool):
+        return not _takes_truth(annotation)
+    if isinstance(value, list | tuple):
+        return any(_misplaced(item, annotation) for item in value)
+    # The fields of a configuration look after themselves.
+    is_mapping = isinstance(value, Mapping) and get_origin(annotation) is dict
+    return is_mapping and any(_misplaced(item, get_args(annotation)[1]) for item in value.values())
+
+
+def _takes_truth(annotation: Any) -> bool:
+    return (
+        annotation in (bool, Any)
+        or isinstance(annotation, bool)
+        or any(_takes_truth(part) for part in get_args(annotation))
+    )
 
 
 def _counted(config: BaseModel, tree: dict[str, Any]) -> dict[str, Any]:

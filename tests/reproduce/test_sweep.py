@@ -150,8 +150,11 @@ def test_never_more_processes_run_than_asked_for_and_no_run_before_its_acquisiti
     assert max(most) == min(workers, 4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_asks_each_process_once_to_save_and_waits_for_it(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "earlier"),
+    [(signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)],
+)
+def test_an_interruption_asks_each_process_once_to_save_and_waits_for_it(tmp_path, number, earlier):
     """Also where Ctrl-C was ignored, as in a job that a shell started in the background."""
     said = []
 
@@ -171,7 +174,7 @@ def test_an_interruption_asks_each_process_once_to_save_and_waits_for_it(tmp_pat
             os.kill(os.getpid(), number)
 
     jobs = jobs_to_do(planned(tmp_path), refresh=False)
-    ignored = signal.signal(number, signal.SIG_IGN)
+    before = signal.signal(number, earlier)
     try:
         with pytest.raises(KeyboardInterrupt):
             sweep(
@@ -181,9 +184,9 @@ def test_an_interruption_asks_each_process_once_to_save_and_waits_for_it(tmp_pat
                 start=lambda job: Running(),
                 pause=5.0,
             )
-        assert signal.getsignal(number) == signal.SIG_IGN
+        assert signal.getsignal(number) == earlier
     finally:
-        signal.signal(number, ignored)
+        signal.signal(number, before)
     assert said == [signal.SIGINT, signal.SIGINT, "waited", "waited"]
 
 

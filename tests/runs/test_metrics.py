@@ -1,11 +1,10 @@
 """One rule for lines that were cut off and for lines that are damaged, whoever reads."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from torchcram.runs.metrics import TAIL, append_line, cut_lines, last_step, read_lines
+from torchcram.runs.metrics import TAIL, append_line, last_step, mark, read_lines, text_until
 
 
 @pytest.fixture
@@ -23,8 +22,7 @@ def steps(file: Path) -> list[int]:
 def test_no_file_holds_no_lines(tmp_path):
     assert read_lines(tmp_path / "metrics.jsonl") == ([], False)
     assert last_step(tmp_path / "metrics.jsonl") is None
-    cut_lines(tmp_path / "metrics.jsonl", step=3)
-    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    assert text_until(tmp_path / "metrics.jsonl", mark(tmp_path / "metrics.jsonl")) == ""
 
 
 @pytest.mark.parametrize("rest", ['{"kind": "tra', '{"kind": "train", "step": 6}', "\0\0"])
@@ -34,10 +32,6 @@ def test_what_follows_the_last_line_feed_is_left_out_by_all_who_read(file, rest)
     with file.open("a") as handle:
         handle.write(rest)
     assert (steps(file), read_lines(file)[1], last_step(file)) == ([0, 1, 2, 3, 4, 5], True, 5)
-    cut_lines(file, step=4)
-    assert file.read_text() == "".join(
-        json.dumps({"kind": "train", "step": step}) + "\n" for step in range(4)
-    )
 
 
 @pytest.mark.parametrize(
@@ -46,12 +40,8 @@ def test_what_follows_the_last_line_feed_is_left_out_by_all_who_read(file, rest)
 def test_a_damaged_line_is_named_and_nothing_is_dropped(file, damaged):
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines[:4], damaged, *lines[5:]]) + "\n")
-    before = file.read_bytes()
     with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged in line 5 .*restore it from a copy"):
         read_lines(file)
-    with pytest.raises(ValueError, match="in line 5"):
-        cut_lines(file, step=3)
-    assert file.read_bytes() == before
 
 
 def test_the_last_step_is_read_from_the_end_alone(file):
@@ -74,3 +64,26 @@ def test_the_lines_before_survive_a_full_disk(file, monkeypatch, contents):
         append_line(file, {"kind": "train", "step": 6})
     monkeypatch.undo()
     assert contents(file.parent) == before
+
+
+def test_what_was_recorded_after_a_mark_is_left_out(file):
+    there, before = mark(file), file.read_text()
+    append_line(file, {"kind": "train", "step": 6})
+    with file.open("a") as handle:
+        handle.write('{"kind": "tra')
+    assert text_until(file, there) == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "shorter", "another number", "no line"])
+def test_what_no_longer_holds_what_was_marked_is_refused(file, damage):
+    there, text = mark(file), file.read_text()
+    changed = {
+        "empty": "",
+        "shorter": text[: len(text) // 2],
+        "another number": text.replace('"step": 3', '"step": 2'),
+        "no line": text.replace('"step": 3', '"step" 3'),
+    }
+    file.unlink() if damage == "missing" else file.write_text(changed[damage])
+    expected = r"damaged in line 4" if damage == "no line" else r"is missing or damaged"
+    with pytest.raises(ValueError, match=rf"metrics\.jsonl.*{expected}.*: restore it from a copy"):
+        text_until(file, there)

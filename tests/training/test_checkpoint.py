@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from torchcram.runs import tensor_file
 from torchcram.runs.run_dir import RunDir
-from torchcram.training import checkpoint as checkpoint_module
+from torchcram.runs.tensor_file import read_tensors, write_tensors
 from torchcram.training.build import build_task
 from torchcram.training.checkpoint import (
     OPTIMIZER,
@@ -106,6 +107,41 @@ def test_a_damaged_file_is_named(saved, tiny, name, damage):
     assert all(torch.equal(tensor, before[key]) for key, tensor in trainer.plain.state_dict().items())
 
 
+def flip(file: Path) -> None:
+    """Change one bit in the middle of what a file holds."""
+    content = bytearray(file.read_bytes())
+    content[-len(content) // 4] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, OPTIMIZER])
+def test_a_flipped_bit_is_no_weight(saved, tiny, name):
+    """It loads as another number, of the right shape and type."""
+    flip(saved / name)
+    trainer = make(tiny())
+    with pytest.raises(ValueError, match=rf"{name} is damaged, or of another version .*: restore it from a"):
+        trainer.load(RunDir(saved.parent))
+    with pytest.raises(ValueError, match="is damaged"):
+        load_weights(saved / name, trainer.plain)
+
+
+@pytest.mark.parametrize("change", [{"step": 5}, {"step": None}, {"seconds": 2.0}, {"controller": {}}])
+def test_a_state_that_was_changed_or_lacks_something_is_refused(saved, tiny, change):
+    state = {**json.loads((saved / STATE).read_text()), **change}
+    kept = {name: value for name, value in state.items() if value is not None}
+    (saved / STATE).write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match=r"state\.json is damaged, or of another version"):
+        make(tiny()).load(RunDir(saved.parent))
+
+
+def test_all_files_are_as_readable_as_the_system_says(saved, tiny, tmp_path):
+    """safetensors alone makes them readable for their owner only."""
+    (tmp_path / "plain").touch()
+    save_weights(tmp_path / "model.safetensors", make(tiny()).plain)
+    files = [*saved.iterdir(), tmp_path / "model.safetensors"]
+    assert {file.stat().st_mode for file in files} == {(tmp_path / "plain").stat().st_mode}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -136,12 +172,12 @@ def test_the_weights_of_another_model_are_refused(saved, tiny, change, message):
 
 
 def test_the_moments_of_another_optimizer_are_refused(saved, tiny):
-    moments = load_file(saved / OPTIMIZER)
-    save_file({**moments, "embed.weight|exp_avg": torch.zeros(2, 2)}, saved / OPTIMIZER)
+    moments = read_tensors(saved / OPTIMIZER)
+    write_tensors(saved / OPTIMIZER, {**moments, "embed.weight|exp_avg": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match=r"another optimizer's: 'embed.weight\|exp_avg' does not fit"):
         make(tiny()).load(RunDir(saved.parent))
     del moments["rng"]
-    save_file(moments, saved / OPTIMIZER)
+    write_tensors(saved / OPTIMIZER, moments)
     with pytest.raises(ValueError, match="another optimizer's: 'rng' does not fit"):
         make(tiny()).load(RunDir(saved.parent))
 
@@ -154,13 +190,13 @@ def later(calls: int):
     """Return a full_disk that lets so many calls through."""
     done = []
 
-    def attempt(tensors, file):
+    def attempt(tensors, file, metadata):
         done.append(file)
         if len(done) > calls:
             # What fits is written, as a real disk does.
             Path(file).write_bytes(b"torn")
             full_disk()
-        save_file(tensors, file)
+        save_file(tensors, file, metadata=metadata)
 
     return attempt
 
@@ -171,7 +207,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(saved, tiny, contents, monkeypat
     trainer.load(RunDir(saved.parent))
     steps(trainer, 1)
     before = contents(saved.parent)
-    monkeypatch.setattr(checkpoint_module, "save_file", later(written))
+    monkeypatch.setattr(tensor_file, "save_file", later(written))
     with pytest.raises(
         OSError,
         match=(
@@ -226,7 +262,7 @@ def test_the_older_checkpoint_outlives_a_full_disk_after_a_crash(saved, tiny, mo
     saved.rename(saved.with_name(".checkpoint.old"))
     trainer = make(tiny())
     trainer.load(RunDir(saved.parent))
-    monkeypatch.setattr(checkpoint_module, "save_file", full_disk)
+    monkeypatch.setattr(tensor_file, "save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         trainer.save(RunDir(saved.parent), seconds=0.0)
     make(tiny()).load(RunDir(saved.parent))
@@ -244,7 +280,7 @@ def test_weights_are_written_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
     save_weights(file, trainer.plain)
     before = file.read_bytes()
     steps(trainer, 1)
-    monkeypatch.setattr(checkpoint_module, "save_file", later(0))
+    monkeypatch.setattr(tensor_file, "save_file", later(0))
     with pytest.raises(OSError, match=r"cannot write .*model\.safetensors"):
         save_weights(file, trainer.plain)
     assert file.read_bytes() == before

@@ -29,6 +29,7 @@ def test_a_run_leaves_its_files_and_can_be_loaded(tiny, tmp_path):
     config = tiny(evaluation__risk_tolerance=0.3, evaluation__calibration_sequences=8)
     run = train(config, out=tmp_path / "run", show_progress=False)
     names = {
+        ".lock",
         "config.json",
         "environment.json",
         "metrics.jsonl",

@@ -49,6 +49,12 @@ def test_a_file_changes_the_preset_that_it_names(tmp_path):
     assert config == expected
 
 
+def test_a_byte_order_mark_and_words_beyond_ascii_are_read(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_bytes("\ufeff# größer\nseed: 010\n".encode())
+    assert from_yaml(file) == RunConfig(seed=10)
+
+
 def test_a_file_without_a_preset_changes_the_defaults(tmp_path):
     assert from_yaml(write(tmp_path, "seed: 4\n")) == RunConfig(seed=4)
 
@@ -64,6 +70,11 @@ def test_a_file_without_a_preset_changes_the_defaults(tmp_path):
         ("training: 5", "training: "),
         ("- a\n- b", "must hold a mapping of configuration keys, got list"),
         ("a: [1", "is not valid YAML"),
+        (
+            "training: {steps: 3}\nseed: 1\ntraining: {clip: 1}",
+            "the key 'training' stands there twice (line 3)",
+        ),
+        ("training: {steps: true}", "training: steps is neither true nor false"),
         ("", "must hold a mapping of configuration keys, got NoneType"),
     ],
 )

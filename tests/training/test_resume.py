@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from torchcram.runs.files import read_sealed, write_sealed
 from torchcram.training.loop import train
 
 STEPS = 24
@@ -38,8 +39,10 @@ import torch
 torch.set_num_threads(1)
 # As in a terminal: a shell that runs the tests in the background has its children ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.path.insert(0, {here!r})
 from tiny_runs import tiny_config
+from torchcram.runs import tensor_file
 from torchcram.training import checkpoint, loop, summary
 from torchcram.training.loop import train
 from torchcram.training.trainer import Trainer
@@ -64,7 +67,7 @@ def at_call(module, name):
 
 moments = {{
     "step": (Trainer, "train_step"),
-    "file": (checkpoint, "save_file"),
+    "file": (tensor_file, "save_file"),
     "place": (checkpoint, "_put_in_place"),
     "midway": (loop, "evaluate_midway"),
     "final": (summary, "evaluate_fully"),
@@ -164,19 +167,20 @@ def test_a_run_killed_twice_goes_on_too(child, undisturbed, tiny, lasting_summar
 def test_the_seconds_of_all_processes_are_counted(child, tiny, tmp_path):
     out = tmp_path / "run"
     stop_at(child, out, "step", 8, signal.SIGKILL).wait(600)
-    before = json.loads((out / "checkpoint" / "state.json").read_text())["seconds"]
     state = out / "checkpoint" / "state.json"
-    state.write_text(json.dumps({**json.loads(state.read_text()), "seconds": before + 1000}))
+    before = read_sealed(state)["seconds"]
+    write_sealed(state, {**read_sealed(state), "seconds": before + 1000})
     assert (
         train(tiny(**CHANGES), out=out, resume=True, show_progress=False).summary["seconds"] > before + 1000
     )
 
 
-def test_ctrl_c_completes_the_step_saves_and_says_how_to_go_on(
-    child, undisturbed, tiny, lasting_summary, tmp_path
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_end_completes_the_step_saves_and_says_how_to_go_on(
+    child, undisturbed, tiny, lasting_summary, tmp_path, how
 ):
     out = tmp_path / "run"
-    process = stop_at(child, out, "step", 11, signal.SIGINT)
+    process = stop_at(child, out, "step", 11, how)
     assert process.wait(600) == 130
     assert "interrupted after 11 steps; nothing is lost: continue with --resume" in said_by(out).read_text()
     assert json.loads((out / "checkpoint" / "state.json").read_text())["step"] == 11
@@ -184,9 +188,12 @@ def test_ctrl_c_completes_the_step_saves_and_says_how_to_go_on(
     assert lasting_summary(out) == lasting_summary(undisturbed)
 
 
-def test_ctrl_c_in_the_final_evaluation_stops_at_once(child, undisturbed, tiny, lasting_summary, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_in_the_final_evaluation_stops_at_once(
+    child, undisturbed, tiny, lasting_summary, tmp_path, how
+):
     out = tmp_path / "run"
-    process = stop_at(child, out, "final", 1, signal.SIGINT)
+    process = stop_at(child, out, "final", 1, how)
     assert process.wait(600) == 130
     assert "continue with --resume" in said_by(out).read_text()
     train(tiny(**CHANGES), out=out, resume=True, show_progress=False)

@@ -11,14 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from torchcram.reproduce.plan import Job
 from torchcram.reproduce.sweep_progress import SweepProgress
+from torchcram.runs.interruption import interruptible
 from torchcram.strict import require_positive
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -103,11 +102,11 @@ def sweep(
 
     Raises:
         ValueError: for less than one worker.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, once every process has saved and ended.
+        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP, once every process has saved and ended.
     """
     require_positive(jobs=workers)
     waiting, active = list(jobs), dict[str, tuple[Job, Process]]()
-    with _interruptible():
+    with interruptible():
         try:
             while waiting or active:
                 for name, (job, process) in list(active.items()):
@@ -127,25 +126,6 @@ def sweep(
         except BaseException:
             _stop([process for _, process in active.values()])
             raise
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM interrupt, also where a shell that started this in the background has Ctrl-C
-    ignored; so do the processes started meanwhile.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _ended(job: Job, process: Process, progress: SweepProgress) -> None:

@@ -8,11 +8,9 @@ which it can go on, is 130.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,30 +42,10 @@ def work(arguments: Sequence[str]) -> None:
         )
     torch.set_num_threads(1)
     config = from_yaml(asked.config)
-    with alone(asked.folder):
-        if asked.acquire:
-            acquire(config, out=asked.folder, resume=True)
-        else:
-            train(config, out=asked.folder, resume=True, start=asked.start)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a run's lock, which ends with the process: two sweeps, or one that was killed and its successor,
-    must not write the same run.
-
-    Raises:
-        ValueError: if another process holds it.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another process is at the run {folder}: wait for it, then start reproduce again"
-            ) from None
-        yield
+    if asked.acquire:
+        acquire(config, out=asked.folder, resume=True)
+    else:
+        train(config, out=asked.folder, resume=True, start=asked.start)
 
 
 def main() -> None:

@@ -1,14 +1,12 @@
-"""Seconds since the process started, plus those of the processes that a resumed run continues."""
+"""Seconds that a run has taken, over all the processes that worked on it."""
 
 from __future__ import annotations
 
 import time
 
-import psutil
-
 
 class Clock:
-    """Wall-clock time of a run.
+    """Time of a run, from the moment the clock is made; setting the wall clock does not move it.
 
     Attributes:
         seconds_before: what earlier processes of the run took, up to their last checkpoint.
@@ -16,8 +14,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds_before = 0.0
-        self._born = psutil.Process().create_time()
+        self._started = time.monotonic()
 
     def seconds(self) -> float:
-        """Return the seconds that the run has taken so far, from the start of the process."""
-        return self.seconds_before + time.time() - self._born
+        """Return the seconds that the run has taken so far."""
+        return self.seconds_before + time.monotonic() - self._started

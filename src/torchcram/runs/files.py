@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+# The key of the checksum of a sealed file.
+SEAL = "sha256"
 # What to do about a file that cannot be read; every such error ends with it.
 MEND = "restore it from a copy, or delete the run and start again"
 
@@ -57,6 +61,32 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file} is damaged (it holds a {type(content).__name__}, not an object): {MEND}")
     return content
+
+
+def write_sealed(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with its SHA-256 beside its other keys, for :func:`read_sealed`.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    write_json(file, {**content, SEAL: _seal(content)})
+
+
+def read_sealed(file: Path) -> dict[str, Any]:
+    """Return the object that :func:`write_sealed` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if anything in it has changed.
+    """
+    content = read_json(file)
+    if content.pop(SEAL, None) != _seal(content):
+        raise ValueError(f"{file} is damaged, or of another version (its checksum does not fit): {MEND}")
+    return content
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(finite(dict(content)), sort_keys=True).encode()).hexdigest()
 
 
 def draft_of(file: Path) -> Path:

@@ -8,10 +8,12 @@ process, and is left out by everybody who reads. Anything else that is no such o
 from __future__ import annotations
 
 import json
+import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from torchcram.runs.files import MEND, finite, unwritten, write_text
+from torchcram.runs.files import MEND, finite, unwritten
 
 Record = dict[str, Any]
 
@@ -48,15 +50,31 @@ def read_lines(file: Path) -> tuple[list[Record], bool]:
     return records, bool(rest)
 
 
-def cut_lines(file: Path, *, step: int) -> None:
-    """Drop what was recorded at or after a step, and a line that was cut off.
+def mark(file: Path) -> Record:
+    """Return length and SHA-256 of a file, for :func:`text_until`; it is on the disk from then on."""
+    if not file.is_file():
+        return {"bytes": 0, "sha256": sha256(b"").hexdigest()}
+    with file.open("rb") as handle:
+        content = handle.read()
+        os.fsync(handle.fileno())
+    return {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+
+
+def text_until(file: Path, mark: Record) -> str:
+    """Return what a file held when it was marked; later lines will be computed again.
 
     Raises:
-        ValueError: if a complete line is damaged.
-        OSError: if the file cannot be written; the older one is kept.
+        ValueError: if it no longer holds that: it is missing, cut or damaged.
     """
-    kept = [record for record in read_lines(file)[0] if record["step"] < step]
-    write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
+    content = file.read_bytes()[: mark["bytes"]] if file.is_file() else b""
+    if sha256(content).hexdigest() != mark["sha256"]:
+        # Names the line, where a line is no line any more.
+        read_lines(file)
+        raise ValueError(
+            f"{file} is missing or damaged (it does not hold what it held when the checkpoint was written): "
+            f"{MEND}"
+        )
+    return content.decode("utf-8")
 
 
 def last_step(file: Path) -> int | None:

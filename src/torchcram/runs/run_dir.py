@@ -5,12 +5,15 @@ This is the only reader and writer of such folders. What is in a configuration i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torchcram.runs.environment import environment
 from torchcram.runs.files import draft_of, read_json, write_json, write_text
-from torchcram.runs.metrics import Record, append_line, cut_lines, last_step, read_lines
+from torchcram.runs.lock import LOCK, alone
+from torchcram.runs.metrics import Record, append_line, last_step, mark, read_lines, text_until
 from torchcram.strict import ConfigT, StrictConfig
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
@@ -33,41 +36,48 @@ class RunDir:
         self.path, self.writes = path, writes
 
     @classmethod
-    def open(cls, path: Path, config: StrictConfig, *, resume: bool) -> RunDir:
-        """Make the folder, or take up an existing one.
+    @contextmanager
+    def open(cls, path: Path, config: StrictConfig, *, resume: bool) -> Iterator[RunDir]:
+        """Make the folder, or take up an existing one, and keep other processes out of it meanwhile.
 
         Raises:
-            ValueError: if the folder holds another configuration, or the same one without ``resume``; nothing
-                is overwritten.
+            ValueError: if the folder holds another configuration, or the same one without ``resume``, or
+                another process is at it; nothing is overwritten.
         """
         run = cls(path)
-        if run._is_blank():
-            path.mkdir(parents=True, exist_ok=True)
-            # The configuration is what makes the folder a run, so it comes last.
-            run.write_json(ENVIRONMENT, environment())
-            run.write_json(CONFIG, config.model_dump(mode="json"))
-            return run
-        if not (path / CONFIG).exists():
+        run._require_place_for(config, resume=resume)
+        # What is finished is only read, maybe where nothing can be written.
+        with nullcontext() if run.finished else alone(path):
+            run._require_place_for(config, resume=resume)
+            if run._is_blank():
+                # The configuration is what makes the folder a run, so it comes last.
+                run.write_json(ENVIRONMENT, environment())
+                run.write_json(CONFIG, config.model_dump(mode="json"))
+            yield run
+
+    def _require_place_for(self, config: StrictConfig, *, resume: bool) -> None:
+        if self._is_blank():
+            return
+        if not (self.path / CONFIG).exists():
             raise ValueError(
-                f"{path} exists and is not a run (it has no {CONFIG}): choose another folder with --out"
+                f"{self.path} exists and is not a run (it has no {CONFIG}): choose another folder with --out"
             )
-        if run.config(type(config)) != config:
+        if self.config(type(config)) != config:
             raise ValueError(
-                f"{path} holds a run with another configuration: choose another folder with --out, or "
+                f"{self.path} holds a run with another configuration: choose another folder with --out, or "
                 "delete it"
             )
         if not resume:
             done = (
                 "this run, finished: look at it with report"
-                if run.finished
+                if self.finished
                 else "this run: continue it with --resume"
             )
-            raise ValueError(f"{path} already holds {done}, or choose another folder with --out")
-        return run
+            raise ValueError(f"{self.path} already holds {done}, or choose another folder with --out")
 
     def _is_blank(self) -> bool:
         """Whether the folder is new, or holds nothing but what a process killed at once leaves behind."""
-        started = {ENVIRONMENT, *(draft_of(Path(name)).name for name in (ENVIRONMENT, CONFIG))}
+        started = {LOCK, ENVIRONMENT, *(draft_of(Path(name)).name for name in (ENVIRONMENT, CONFIG))}
         return not self.path.exists() or (
             self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= started
         )
@@ -151,7 +161,20 @@ class RunDir:
         """Return the last step with metrics, see :func:`torchcram.runs.metrics.last_step`."""
         return last_step(self.path / METRICS)
 
-    def cut_metrics(self, step: int) -> None:
-        """Drop what was recorded at or after ``step``: it will be computed again."""
-        if self.writes:
-            cut_lines(self.path / METRICS, step=step)
+    def metrics_mark(self) -> Record:
+        """Return what tells the metrics so far from any others, for a checkpoint."""
+        return mark(self.path / METRICS)
+
+    def restore_metrics(self, mark: Record, *, source: RunDir | None = None) -> None:
+        """Go back to the metrics at a mark, those of this run or of the one that it starts from.
+
+        Raises:
+            ValueError: if they are missing or damaged, see :func:`torchcram.runs.metrics.text_until`.
+        """
+        text = text_until((source or self).path / METRICS, mark)
+        if self.metrics_mark() != mark:
+            self.write_text(METRICS, text)
+
+    def clear_metrics(self) -> None:
+        """Drop all metrics: the run begins anew."""
+        self.write_text(METRICS, "")

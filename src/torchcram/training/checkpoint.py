@@ -1,12 +1,12 @@
 """Checkpoints without pickles: model and optimizer as safetensors, everything else as plain numbers in JSON.
 
-A checkpoint is a folder that appears by one rename, so it is there completely or not at all. Works alike for
-a plain model, DDP and FSDP2.
+Each file carries a checksum of its content: what is damaged is refused, never continued. A checkpoint is a
+folder that appears by one rename, so it is there completely or not at all. Works alike for a plain model, DDP
+and FSDP2.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -22,6 +21,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+
+from torchcram.runs.files import MEND, draft_of, read_sealed, write_sealed
+from torchcram.runs.tensor_file import read_tensors, write_tensors
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 RNG = "rng"
@@ -50,13 +52,13 @@ def save_checkpoint(
     weights, moments = _states(model, optimizer)
     if not write:
         return
-    draft = folder.with_name(f".{folder.name}.draft")
+    draft = draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
-        save_file(_contiguous(weights), draft / WEIGHTS)
-        save_file(_flatten(moments["state"]) | {RNG: torch.get_rng_state()}, draft / OPTIMIZER)
-        (draft / STATE).write_text(json.dumps(state))
+        write_tensors(draft / WEIGHTS, _contiguous(weights))
+        write_tensors(draft / OPTIMIZER, _flatten(moments["state"]) | {RNG: torch.get_rng_state()})
+        write_sealed(draft / STATE, state)
         _put_in_place(draft, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -78,10 +80,11 @@ def load_checkpoint(
         expected: entries that the state must hold.
 
     Raises:
-        ValueError: if the checkpoint is truncated, or is another model's or another run's.
+        ValueError: if the checkpoint is damaged in any way, or is another model's or another run's.
     """
     folder = find_checkpoint(folder) or folder
-    weights, flat, state = _read(folder / WEIGHTS), _read(folder / OPTIMIZER), _read_state(folder / STATE)
+    weights, flat = read_tensors(folder / WEIGHTS), read_tensors(folder / OPTIMIZER)
+    state = _read_state(folder / STATE)
     for name, value in expected.items():
         if state.get(name) != value:
             raise ValueError(
@@ -118,9 +121,9 @@ def save_weights(file: Path, model: nn.Module) -> None:
     Raises:
         OSError: if they cannot be written; an older file is kept.
     """
-    draft = file.with_name(f".{file.name}.draft")
+    draft = draft_of(file)
     try:
-        save_file(_contiguous(model.state_dict()), draft)
+        write_tensors(draft, _contiguous(model.state_dict()))
         draft.replace(file)
     except (OSError, SafetensorError) as error:
         draft.unlink(missing_ok=True)
@@ -131,9 +134,9 @@ def load_weights(file: Path, model: nn.Module) -> None:
     """Load a model's weights.
 
     Raises:
-        ValueError: if the file is missing, truncated, or another model's.
+        ValueError: if the file is missing, damaged, or another model's.
     """
-    weights = _read(file)
+    weights = read_tensors(file)
     _check_names(file, model.state_dict(), weights)
     model.load_state_dict(weights)
 
@@ -142,9 +145,9 @@ def load_body(file: Path, model: nn.Module, *, fresh: str) -> None:
     """Load a model's weights but for those whose names begin with ``fresh``, which stay as they are.
 
     Raises:
-        ValueError: if the file is missing, truncated, or another model's.
+        ValueError: if the file is missing, damaged, or another model's.
     """
-    weights = {name: value for name, value in _read(file).items() if not name.startswith(fresh)}
+    weights = {name: value for name, value in read_tensors(file).items() if not name.startswith(fresh)}
     own = {name: value for name, value in model.state_dict().items() if name.startswith(fresh)}
     _check_names(file, model.state_dict(), weights | own)
     model.load_state_dict(weights | own)
@@ -193,31 +196,11 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except FileNotFoundError:
-        raise ValueError(
-            f"{file} is missing: restore it from a copy, or delete the run and start again"
-        ) from None
-    except SafetensorError as error:
-        raise ValueError(
-            f"{file} is truncated or no safetensors file ({error}): restore it from a copy, or "
-            "delete the run and start again"
-        ) from None
-
-
 def _read_state(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text()))
+        return read_sealed(file)
     except FileNotFoundError:
-        raise ValueError(
-            f"{file} is missing: restore it from a copy, or delete the run and start again"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{file} is damaged ({error}): restore it from a copy, or delete the run and start again"
-        ) from None
+        raise ValueError(f"{file} is missing: {MEND}") from None
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -15,8 +16,8 @@ from accelerate import Accelerator
 
 from torchcram.models.sequence import SequenceModel
 from torchcram.runs.clock import Clock
-from torchcram.runs.interruption import Interruption
-from torchcram.runs.run_dir import ACQUISITION, CHECKPOINT, METRICS, MODEL, SUMMARY, RunDir
+from torchcram.runs.interruption import Interruption, interruptible
+from torchcram.runs.run_dir import ACQUISITION, CHECKPOINT, MODEL, SUMMARY, RunDir
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
 from torchcram.tasks.built_in import TASKS, built_in_task
@@ -65,9 +66,10 @@ def train(
         show_progress: live progress on the terminal.
 
     Raises:
-        ValueError: for impossible configurations and folders, before anything is written.
+        ValueError: for impossible configurations and folders, and where another process is at the folder,
+            before anything is written; for a damaged checkpoint or metrics.
         FloatingPointError: if the loss is not finite; the last checkpoint is kept.
-        KeyboardInterrupt: after Ctrl-C, once the step is complete and saved.
+        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP, once the step is complete and saved.
     """
     clock, learned, accelerator = Clock(), build_task(config, task), make_accelerator()
     trainer = Trainer(config, learned, accelerator)
@@ -78,29 +80,12 @@ def train(
         and not RunDir(path).finished
     ):
         _start_from_run(trainer, start)
-    run = _open(path, config, accelerator, resume=resume)
-    if run.finished:
-        return load_run(run.path, task=task)
-    begun = find_checkpoint(run.path / CHECKPOINT) is not None
-    if begun:
-        clock.seconds_before = trainer.load(run)
-    elif start is not None and config.start_from is None:
-        clock.seconds_before = trainer.start_from(Path(start))
-        run.write_text(METRICS, (Path(start) / METRICS).read_text())
-    run.cut_metrics(trainer.step)
-    with TrainingProgress(
-        steps=config.training.steps, done=trainer.step, show=show_progress and run.writes
-    ) as progress:
-        try:
-            if start is not None and config.start_from is None and not begun:
-                _pause(trainer, run, clock, progress)
-            _learn(trainer, run, clock, progress)
-            finish(trainer, run, clock, progress)
-        except KeyboardInterrupt:
-            progress.say(f"interrupted after {trainer.step} steps; nothing is lost: continue with --resume")
-            raise
-    accelerator.wait_for_everyone()
-    return load_run(run.path, task=task)
+    with interruptible(), _opened(path, config, accelerator, resume=resume) as run:
+        if not run.finished:
+            acquisition = Path(start) if start is not None and config.start_from is None else None
+            _complete(trainer, run, clock, acquisition=acquisition, show_progress=show_progress)
+            accelerator.wait_for_everyone()
+    return load_run(path, task=task)
 
 
 def acquire(config: RunConfig, *, out: Path | str, resume: bool = False, show_progress: bool = True) -> Path:
@@ -121,15 +106,13 @@ def acquire(config: RunConfig, *, out: Path | str, resume: bool = False, show_pr
         raise ValueError(f"{config.name!r} does not configure an acquisition: use acquisition_of(config)")
     clock, accelerator = Clock(), make_accelerator()
     trainer = Trainer(config, build_task(config), accelerator)
-    run = _open(Path(out), config, accelerator, resume=resume)
-    if find_checkpoint(run.path / CHECKPOINT) is not None:
-        clock.seconds_before = trainer.load(run)
-    run.cut_metrics(trainer.step)
-    with TrainingProgress(
-        steps=config.training.steps, done=trainer.step, show=show_progress and run.writes
-    ) as progress:
-        _acquire(trainer, run, clock, progress)
-    run.write_json(ACQUISITION, {"acquired_at": trainer.controller.acquired_at, "steps": trainer.step})
+    with interruptible(), _opened(Path(out), config, accelerator, resume=resume) as run:
+        _take_up(trainer, run, clock)
+        with TrainingProgress(
+            steps=config.training.steps, done=trainer.step, show=show_progress and run.writes
+        ) as progress:
+            _acquire(trainer, run, clock, progress)
+        run.write_json(ACQUISITION, {"acquired_at": trainer.controller.acquired_at, "steps": trainer.step})
     return run.path
 
 
@@ -143,6 +126,37 @@ def _start_from_run(trainer: Trainer, start: Path | str | None) -> None:
     trainer.start_from_run(Path(start))
 
 
+def _take_up(trainer: Trainer, run: RunDir, clock: Clock) -> bool:
+    """Go on from the checkpoint of the run; return whether there is one."""
+    if find_checkpoint(run.path / CHECKPOINT) is None:
+        run.clear_metrics()
+        return False
+    clock.seconds_before = trainer.load(run)
+    return True
+
+
+def _complete(
+    trainer: Trainer, run: RunDir, clock: Clock, *, acquisition: Path | None, show_progress: bool
+) -> None:
+    """Train from where the run stands to its summary; a fresh one begins where the acquisition ended, if it
+    shares one.
+    """
+    fresh = not _take_up(trainer, run, clock)
+    if fresh and acquisition is not None:
+        clock.seconds_before = trainer.start_from(acquisition, run)
+    with TrainingProgress(
+        steps=trainer.config.training.steps, done=trainer.step, show=show_progress and run.writes
+    ) as progress:
+        try:
+            if fresh and acquisition is not None:
+                _pause(trainer, run, clock, progress)
+            _learn(trainer, run, clock, progress)
+            finish(trainer, run, clock, progress)
+        except KeyboardInterrupt:
+            progress.say(f"interrupted after {trainer.step} steps; nothing is lost: continue with --resume")
+            raise
+
+
 def _acquire(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:
     """Stop right after the step that ends acquisition: what a run evaluates there already depends on its
     own rules.
@@ -150,19 +164,21 @@ def _acquire(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProg
     with Interruption() as interruption:
         while trainer.controller.phase == "acquire" and trainer.step < trainer.config.training.steps:
             _step(trainer, run, clock, progress)
+            if trainer.controller.phase == "acquire":
+                _pause(trainer, run, clock, progress)
             if interruption.anywhere(trainer.accelerator.device):
                 trainer.save(run, seconds=clock.seconds())
                 raise KeyboardInterrupt
-            if trainer.controller.phase == "acquire":
-                _pause(trainer, run, clock, progress)
     trainer.save(run, seconds=clock.seconds())
 
 
-def _open(path: Path, config: RunConfig, accelerator: Accelerator, *, resume: bool) -> RunDir:
-    if accelerator.is_main_process:
-        RunDir.open(path, config, resume=resume)
-    accelerator.wait_for_everyone()
-    return RunDir(path, writes=accelerator.is_main_process)
+@contextmanager
+def _opened(path: Path, config: RunConfig, accelerator: Accelerator, *, resume: bool) -> Iterator[RunDir]:
+    """Hold the folder of a run; of several processes the main one does."""
+    main = accelerator.is_main_process
+    with RunDir.open(path, config, resume=resume) if main else nullcontext():
+        accelerator.wait_for_everyone()
+        yield RunDir(path, writes=main)
 
 
 def _learn(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgress) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from torchcram.memory.consolidation import ControllerConfig
 from torchcram.strict import nearest_hint
+from torchcram.strict_yaml import load_yaml
 from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.run_config import EvaluationConfig, ModelConfig, RunConfig, TrainingConfig
 
@@ -96,13 +95,16 @@ def from_yaml(path: Path) -> RunConfig:
         ValueError: if the file is missing, is not YAML, or does not describe a run.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        # Some editors begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"cannot read the configuration {str(path)!r}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no text file: a configuration is YAML") from None
+    try:
+        data = load_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold a mapping of configuration keys, got {type(data).__name__}")
     if "preset" not in data:

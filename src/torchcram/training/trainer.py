@@ -249,6 +249,7 @@ class Trainer:
             "step": self.step,
             "seconds": seconds,
             "config_hash": self.config.digest(),
+            "metrics": run.metrics_mark(),
             "counts": self.ledger.counts,
             "controller": self.controller.state_dict(),
             "exposures": self.exposures.state_dict(),
@@ -256,11 +257,13 @@ class Trainer:
         save_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer, state, write=run.writes)
         self.saved_step = self.step
 
-    def start_from(self, acquisition: Path) -> float:
-        """Begin where a shared acquisition ended; return the seconds that it had taken.
+    def start_from(self, acquisition: Path, run: RunDir) -> float:
+        """Begin a run where a shared acquisition ended, with its metrics; return the seconds that it had
+        taken.
 
         Raises:
-            ValueError: if the checkpoint is damaged, or of an acquisition that this run does not share.
+            ValueError: if checkpoint or metrics are damaged, or of an acquisition that this run does not
+                share.
         """
         shared = acquisition_of(self.config)
         state = load_checkpoint(
@@ -269,6 +272,7 @@ class Trainer:
             self.optimizer,
             expected={"config_hash": shared and shared.digest()},
         )
+        run.restore_metrics(state["metrics"], source=RunDir(acquisition))
         self._take(state)
         self.controller.take_over(state["controller"])
         return float(state["seconds"])
@@ -290,13 +294,15 @@ class Trainer:
         load_body(folder / MODEL, self.plain, fresh=HEADS)
 
     def load(self, run: RunDir) -> float:
-        """Continue from the run's checkpoint; return the seconds that it had taken.
+        """Continue from the run's checkpoint, with the metrics up to it; return the seconds that it had
+        taken.
 
         Raises:
-            ValueError: if the checkpoint is damaged, another model's or another configuration's.
+            ValueError: if checkpoint or metrics are damaged, another model's or another configuration's.
         """
         expected = {"config_hash": self.config.digest()}
         state = load_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer, expected=expected)
+        run.restore_metrics(state["metrics"])
         self._take(state)
         self.controller.load_state_dict(state["controller"])
         return float(state["seconds"])
