@@ -1,6 +1,8 @@
 """Runs that differ only after acquisition share it, and cannot tell."""
 
+import os
 import re
+import signal
 
 import pytest
 
@@ -120,3 +122,27 @@ def test_the_acquisition_is_no_finished_run(tiny, tmp_path):
     start = acquire(acquisition_of(tiny()), out=tmp_path / "acquired", show_progress=False)
     with pytest.raises(ValueError, match=r"summary\.json is missing"):
         load_run(start)
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_an_acquisition_that_is_stopped_in_any_step_goes_on_to_the_same_metrics(
+    tiny, tmp_path, monkeypatch, step
+):
+    """Also in the step after which it is evaluated (the second and the fourth), and in the last one."""
+    config = acquisition_of(tiny(training__evaluate_every=2))
+    whole = acquire(config, out=tmp_path / "whole", show_progress=False)
+    train_step = Trainer.train_step
+
+    def stopping(self):
+        record = train_step(self)
+        if self.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            acquire(config, out=tmp_path / "run", show_progress=False)
+    resumed = acquire(config, out=tmp_path / "run", resume=True, show_progress=False)
+    assert untimed(resumed) == untimed(whole)
+    assert (resumed / "acquisition.json").read_text() == (whole / "acquisition.json").read_text()

@@ -205,6 +205,24 @@ def test_another_model_text_or_setting_in_the_folder_is_refused(finished, small)
             analyze(model, CharTokenizer(), texts, settings=settings, out=finished.path)
 
 
+def test_two_analyses_never_write_the_same_folder(small, tmp_path, monkeypatch):
+    refused = []
+
+    def start() -> None:
+        analyze(tiny_model("gpt2"), CharTokenizer(), documents(), settings=small, out=tmp_path / "run")
+
+    def meanwhile(*arguments, **options):
+        with pytest.raises(ValueError, match=r"another process is at .*run: wait until it has ended"):
+            start()
+        refused.append(True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gathering, "_take_in", meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert refused == [True]
+
+
 def test_a_folder_of_something_else_is_refused(small, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match=r"exists and is no analysis \(it has no analysis\.json\)"):

@@ -23,6 +23,7 @@ from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.sites import at_rest, find_sites, vocabulary_size
 from torchcram.pretrained.store import Store
 from torchcram.pretrained.texts import make_corpus
+from torchcram.runs.lock import alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ def analyze(
         show_progress: show live progress on stderr.
 
     Raises:
-        ValueError: if the model, the tokenizer or the text cannot be analysed; the message says what to do.
+        ValueError: if the model, the tokenizer or the text cannot be analysed, or another process is at the
+            folder; the message says what to do.
         FloatingPointError: if the model's precision overflows.
     """
     settings = settings or AnalysisConfig()
@@ -107,6 +109,7 @@ def analyze(
         )
         content = kept_findings(store.files)
         if content is None:
+            stack.enter_context(alone(folder))
             name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
             content = write_findings(study, measure(study), name=name)
             tidy(study)
