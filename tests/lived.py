@@ -14,7 +14,7 @@ from torchcram.memory.block import CRAMBlock
 from torchcram.memory.episodic import EpisodicMemory
 from torchcram.memory.router import NeedFamiliarityRouter
 from torchcram.memory.semantic import SlotMemory
-from torchcram.types import BlockOutput, MemoryState, Route, RoutingControl
+from torchcram.types import BlockOutput, MemoryState, Route, RoutingControl, Step
 
 
 @torch.no_grad()
@@ -60,20 +60,20 @@ def _decide_both_ways(block: CRAMBlock, generator: torch.Generator) -> None:
     if block.surprise is not None:
         block.surprise.binds.bias.zero_()
     if isinstance(block.router, NeedFamiliarityRouter):
-        need = 1 - block(x, gap, control=RoutingControl()).decision.probabilities[..., Route.WORKING]
+        need = 1 - run(block, x, gap, control=RoutingControl()).decision.probabilities[..., Route.WORKING]
         block.router.net[2].bias.sub_(need.logit().quantile(0.3))
     else:
         block.router.net.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
-    decision = block(x, gap, control=RoutingControl()).decision
-    if block.consolidates:
+    decision = run(block, x, gap, control=RoutingControl()).decision
+    if block.recall.consolidates:
         block.router.threshold_logit.copy_(decision.familiarity[decision.asked].logit(eps=1e-6).median())
 
 
 def _balance(block: nn.Module, bias: Tensor, temperature: Tensor, generator: torch.Generator) -> None:
     """Move a bias to where half of a random stream is activated."""
     mode = block.training
-    probability = block.eval()(
-        *_random_stream(block, generator), control=RoutingControl()
+    probability = run(
+        block.eval(), *_random_stream(block, generator), control=RoutingControl()
     ).decision.probabilities[..., Route.EPISODIC]
     bias.sub_(temperature * probability.logit().median())
     block.train(mode)
@@ -83,6 +83,19 @@ def _random_stream(block: nn.Module, generator: torch.Generator) -> tuple[Tensor
     return torch.randn(8, 16, block.mlp.norm.weight.numel(), generator=generator), torch.rand(
         8, 16, generator=generator
     )
+
+
+def run(
+    block: nn.Module,
+    hidden_states: Tensor,
+    gap: Tensor,
+    state: MemoryState | None = None,
+    *,
+    control: RoutingControl,
+    **rest: Tensor | None,
+) -> BlockOutput:
+    """Pass a stream through a block."""
+    return block(hidden_states, Step(gap=gap, control=control, **rest), state)
 
 
 def tensors(output: BlockOutput) -> dict[str, Tensor]:

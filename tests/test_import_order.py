@@ -39,6 +39,7 @@ ORDER = (
     "ops.routed_attention.choice",
     "ops.routed_attention",
     "ops.routing",
+    "ops.selection",
     # a run's folder, and what everything that takes long has in common
     "runs",
     "runs.clock",
@@ -79,8 +80,15 @@ ORDER = (
     "memory.familiarity",
     "memory.consolidation",
     "memory.surprise",
+    "memory.exploration",
+    "memory.recall",
     "memory.router",
+    "memory.gumbel_router",
+    "memory.residual",
     "memory.block",
+    "memory.observed",
+    "memory.phases",
+    "memory.consolidator",
     # peers behind the same protocol
     "baselines",
     "baselines.two_way",

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lived import assert_same, live, state_tensors, tensors
+from lived import assert_same, live, run, state_tensors, tensors
 from torchcram.baselines import mixture_of_depths, seqboat, ssm, static_hybrid, static_router, transformer
 from torchcram.memory import block as cram
+from torchcram.memory import observed
 from torchcram.mixers import MIXERS, build_mixer
-from torchcram.types import MemoryState, RoutingControl, SequenceMixer
+from torchcram.types import Learning, MemoryState, RoutingControl, SequenceMixer
 
 WIDTH, BATCH, TIME = 32, 3, 10
 CASES = {
@@ -28,14 +29,14 @@ CASES = {
     "cram, ct_ode": ("cram", {"working": "ct_ode"}),
     "cram, low_rank": ("cram", {"semantic": "low_rank", "surprise": False}),
     "cram, gumbel3": ("cram", {"router": "gumbel3"}),
-    "cram, observed quality": ("cram", {"quality": "observed"}),
+    "cram, observed quality": ("cram_observed", {}),
     "cram, window": ("cram", {"window": 3}),
     "cram, router noise": ("cram", {"router_noise": 1.0}),
 }
 CONTROLS = {
     "dense": RoutingControl(reads="all"),
     "routed": RoutingControl(),
-    "training": RoutingControl(exploration=0.3, price=0.1, consolidate=True),
+    "training": RoutingControl(learning=Learning(exploration=0.3, consolidate=True)),
     "no reads": RoutingControl(reads="none"),
 }
 TRAINING = CONTROLS["training"]
@@ -82,7 +83,7 @@ def in_pieces(
     """Run over the stream piece by piece, with carried state; what the pieces say is joined along time."""
     state, said, start = None, [], 0
     for length in pieces:
-        output = mixer(**cut(stream(), steps=slice(start, start + length)), state=state, control=control)
+        output = run(mixer, **cut(stream(), steps=slice(start, start + length)), state=state, control=control)
         state, start = output.state, start + length
         said.append(tensors(output))
     return {name: torch.cat([one[name] for one in said], 1) for name in said[0]}, state
@@ -106,25 +107,30 @@ def test_no_step_changes_anything_before_it(mixer, noisy, t):
         name: None if tensor is None else torch.cat([tensor[:, :t], stream(seed=2)[name][:, t:]], 1)
         for name, tensor in ours.items()
     }
-    before, after = tensors(mixer(**ours, control=control)), tensors(mixer(**theirs, control=control))
+    before, after = (
+        tensors(run(mixer, **ours, control=control)),
+        tensors(run(mixer, **theirs, control=control)),
+    )
     assert_same(cut(after, steps=slice(t)), cut(before, steps=slice(t)))
     assert (before["hidden_states"][:, t] - after["hidden_states"][:, t]).abs().amax(-1).min() > 1e-3
 
 
 def test_rows_of_a_batch_do_not_meet(mixer):
-    together = tensors(mixer(**stream(), control=TRAINING))
+    together = tensors(run(mixer, **stream(), control=TRAINING))
     for row in range(BATCH):
-        alone = mixer(**cut(stream(), rows=slice(row, row + 1)), control=TRAINING)
+        alone = run(mixer, **cut(stream(), rows=slice(row, row + 1)), control=TRAINING)
         assert_same(tensors(alone), cut(together, rows=slice(row, row + 1)))
 
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_padding_changes_nothing_on_real_steps_and_never_reads_or_asks(mixer, control):
     mask = padding()
-    padded = tensors(mixer(**stream(), mask=mask, control=CONTROLS[control]))
+    padded = tensors(run(mixer, **stream(), mask=mask, control=CONTROLS[control]))
     for row, length in enumerate(mask.sum(1).tolist()):
         real = {"rows": slice(row, row + 1), "steps": slice(length)}
-        assert_same(tensors(mixer(**cut(stream(), **real), control=CONTROLS[control])), cut(padded, **real))
+        assert_same(
+            tensors(run(mixer, **cut(stream(), **real), control=CONTROLS[control])), cut(padded, **real)
+        )
     for name in ("route", "explored", "asked", "weight", "familiarity", "signal surprise"):
         assert (padded.get(name, torch.zeros(BATCH, TIME))[~mask] == 0).all(), name
 
@@ -136,14 +142,15 @@ def test_losses_do_not_see_padding(mixer):
         for name, tensor in ours.items()
     }
     assert_same(
-        mixer(**ours, mask=mask, control=TRAINING).losses, mixer(**theirs, mask=mask, control=TRAINING).losses
+        run(mixer, **ours, mask=mask, control=TRAINING).losses,
+        run(mixer, **theirs, mask=mask, control=TRAINING).losses,
     )
 
 
 def test_without_a_state_it_starts_anew(mixer):
     assert_same(
         *(
-            tensors(mixer(**stream(), state=state, control=TRAINING))
+            tensors(run(mixer, **stream(), state=state, control=TRAINING))
             for state in (None, mixer.init_state(BATCH))
         )
     )
@@ -151,7 +158,7 @@ def test_without_a_state_it_starts_anew(mixer):
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_decisions_agree_with_themselves(mixer, control):
-    decision = mixer(**stream(), control=CONTROLS[control]).decision
+    decision = run(mixer, **stream(), control=CONTROLS[control]).decision
     torch.testing.assert_close(decision.probabilities.sum(-1), torch.ones(BATCH, TIME))
     assert decision.probabilities.min() >= 0
     assert torch.equal(decision.weight > 0, decision.computed)
@@ -159,15 +166,15 @@ def test_decisions_agree_with_themselves(mixer, control):
 
 
 def test_what_may_be_read_is_obeyed(mixer):
-    assert not mixer(**stream(), control=CONTROLS["no reads"]).decision.computed.any()
+    assert not run(mixer, **stream(), control=CONTROLS["no reads"]).decision.computed.any()
     # A mixer without attention cannot read.
-    assert mixer(**stream(), control=CONTROLS["dense"]).decision.read.all() == (
+    assert run(mixer, **stream(), control=CONTROLS["dense"]).decision.read.all() == (
         mixer.init_state(1).episodic is not None
     )
 
 
 def test_every_parameter_that_wants_a_gradient_gets_one(mixer):
-    output = mixer(**stream(), control=TRAINING)
+    output = run(mixer, **stream(), control=TRAINING)
     (
         (output.hidden_states * torch.randn(output.hidden_states.shape)).sum() + sum(output.losses.values())
     ).backward()
@@ -192,7 +199,7 @@ def test_fast_parameters_are_its_own(mixer):
 def test_in_the_lived_blocks_something_happens(name):
     """The laws above are asked of blocks that take all routes, explore, are surprised, and flag."""
     kind, options = CASES[name]
-    output = live(build_mixer(kind, WIDTH, options))(**stream(), control=TRAINING)
+    output = run(live(build_mixer(kind, WIDTH, options)), **stream(), control=TRAINING)
     assert output.decision.route.unique().tolist() == [0, 1, 2]
     # Whoever reads before the decision explores nothing more, where everybody asks.
     assert output.decision.explored.any() == (kind != "cram_paper")
@@ -203,7 +210,9 @@ def test_in_the_lived_blocks_something_happens(name):
 
 @pytest.mark.parametrize("name", ["seqboat", "mixture_of_depths", "static_router", "cram_no_consolidation"])
 def test_the_lived_routers_without_consolidation_decide_both_ways(name):
-    used = live(build_mixer(name, WIDTH, {})).eval()(**stream(), control=CONTROLS["routed"]).decision.used
+    used = run(
+        live(build_mixer(name, WIDTH, {})).eval(), **stream(), control=CONTROLS["routed"]
+    ).decision.used
     assert 0.1 < used.double().mean() < 0.9
 
 
@@ -211,7 +220,7 @@ def test_the_lived_routers_without_consolidation_decide_both_ways(name):
 
 
 def test_every_mixer_obeys_the_protocol_and_stands_in_the_table():
-    modules = (cram, mixture_of_depths, seqboat, ssm, static_hybrid, static_router, transformer)
+    modules = (cram, observed, mixture_of_depths, seqboat, ssm, static_hybrid, static_router, transformer)
     written = {
         kind
         for module in modules
@@ -243,7 +252,6 @@ def test_every_mixer_obeys_the_protocol_and_stands_in_the_table():
             "router 'gumbel3' chooses between three memories, but semantic is 'none'",
         ),
         ("cram_no_consolidation", {"rank": 3}, "rank 3 belongs to semantic='low_rank'"),
-        ("cram", {"quality": "observd"}, r"unknown quality 'observd': did you mean 'observed'\?"),
         ("static_hybrid", {"layer": 1}, "unknown option 'layer' of mixer 'static_hybrid'"),
         ("static_hybrid", {"attention_every": 0}, "attention_every 0 must be above 0"),
         ("static_router", {"slots": 3}, "unknown option 'slots' of mixer 'static_router'"),

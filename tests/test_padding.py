@@ -26,7 +26,7 @@ from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.evaluate import Tally, route_map
 from torchcram.training.exposures import ExposureCounter
 from torchcram.training.ledger import Ledger, familiarity_record
-from torchcram.types import Batch, Head, RoutingControl
+from torchcram.types import Batch, Head, Learning, RoutingControl
 
 TIME, LAYERS, PATTERNS = 7, 2, 5
 HEADS = (
@@ -34,7 +34,7 @@ HEADS = (
     Head(name="value", kind="regression", size=2),
     Head(name="kind", kind="classification", size=3, per="sequence"),
 )
-TRAINING = RoutingControl(exploration=0.3, price=0.1, consolidate=True)
+TRAINING = RoutingControl(learning=Learning(exploration=0.3, consolidate=True))
 SLICES = ("query", "recurring", "novel")
 lengths = st.lists(st.integers(1, TIME), min_size=2, max_size=4)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torchcram.memory.consolidation import ControllerConfig
+from torchcram.memory.phases import ConsolidationRules
 from torchcram.tasks.base import Floors
 from torchcram.tasks.srcd import SRCD
 from torchcram.tasks.srcd_config import SRCDConfig
@@ -25,7 +25,7 @@ def tiny_config(**changes: Any) -> RunConfig:
         name="tiny",
         task=SRCDConfig(length=40, patterns=6, key_size=4, values=4),
         model=ModelConfig(d_model=16, layers=2, options={"slots": 32, "state_size": 8}),
-        controller=ControllerConfig(acquire_steps=5, reference_every=3, exploration=0.2),
+        controller=ConsolidationRules(acquire_steps=5, reference_every=3, exploration=0.2),
         training=TrainingConfig(
             steps=12, tokens_per_step=320, checkpoint_every=4, evaluate_every=6, log_every=1, warmup_steps=2
         ),

@@ -150,11 +150,11 @@ class Progress(TrainerCallback):
         record = {
             "step": state.global_step,
             **judge(kwargs["model"], self.sample),
-            "phase": self.leader.controller.phase,
+            "phase": self.leader.history[-1]["phase"],
         }
         self.seconds_judging += time.process_time() - begin
         record |= {
-            "price": self.leader.controller.price,
+            "price": self.leader.history[-1]["price"],
             "training": self.leader.history[-1],
             "cpu_seconds": begin - self.begin,
         }

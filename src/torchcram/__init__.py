@@ -21,6 +21,11 @@ _PUBLIC = {
     "RoutingDecision": "torchcram.types",
     "SequenceMixer": "torchcram.types",
     "CRAMBlock": "torchcram.memory.block",
+    "Consolidator": "torchcram.memory.consolidator",
+    "ConsolidationRules": "torchcram.memory.phases",
+    "LossWeights": "torchcram.memory.consolidator",
+    "Learning": "torchcram.types",
+    "Step": "torchcram.types",
     "SequenceModel": "torchcram.models.sequence",
     "CRAMConfig": "torchcram.models.configuration_cram",
     "CRAMModel": "torchcram.models.modeling_cram",
@@ -56,8 +61,12 @@ __all__ = [
     "CRAMModel",
     "CRAMRegressor",
     "ConsolidationCallback",
+    "ConsolidationRules",
+    "Consolidator",
     "Floors",
     "Head",
+    "Learning",
+    "LossWeights",
     "MemoryState",
     "ReadBudget",
     "Route",
@@ -68,6 +77,7 @@ __all__ = [
     "SRCDConfig",
     "SequenceMixer",
     "SequenceModel",
+    "Step",
     "Task",
     "__version__",
     "analyze",
@@ -80,6 +90,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from torchcram.memory.block import CRAMBlock
+    from torchcram.memory.consolidator import Consolidator, LossWeights
+    from torchcram.memory.phases import ConsolidationRules
     from torchcram.models.configuration_cram import CRAMConfig
     from torchcram.models.consolidation_callback import ConsolidationCallback
     from torchcram.models.modeling_cram import CRAMForCausalLM, CRAMModel
@@ -98,12 +110,14 @@ if TYPE_CHECKING:
         Batch,
         BlockOutput,
         Head,
+        Learning,
         MemoryState,
         ReadBudget,
         Route,
         RoutingControl,
         RoutingDecision,
         SequenceMixer,
+        Step,
     )
 
 

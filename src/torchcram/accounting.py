@@ -9,11 +9,11 @@ what dense causal attention would scan. All shares are fractions in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchcram.types import MixingCost, RoutingDecision
 
@@ -101,6 +101,35 @@ def mixing_shares(
 def attention_cost(d_model: int) -> MixingCost:
     """Return the cost of softmax attention: two products of ``d_model`` a key; key and value in fp32."""
     return MixingCost(flops_key=4.0 * d_model, bytes_key=8.0 * d_model)
+
+
+def size_of(part: nn.Module | None) -> int:
+    """Return the number of parameters of a part; 0 if there is none."""
+    return 0 if part is None else sum(parameter.numel() for parameter in part.parameters())
+
+
+def routed_cost(d_model: int, *, router: int, semantic: int, familiarity: int, flags: int) -> MixingCost:
+    """Return the cost of attention behind a router.
+
+    Args:
+        d_model: width.
+        router: parameters of the router; every token uses each of them once.
+        semantic: parameters of semantic memory; a token that asks uses each of them once.
+        familiarity: parameters of the estimator, likewise.
+        flags: slots that a surprise trace watches; 0 without one.
+    """
+    binds, align = (d_model, d_model**2) if flags else (0, 0)
+    token, asked = router + binds, semantic + familiarity + flags
+    written = semantic + align + d_model**2 + 2 * flags
+    return replace(
+        attention_cost(d_model),
+        flops_token=2.0 * token,
+        bytes_token=4.0 * token,
+        flops_asked=2.0 * asked,
+        bytes_asked=4.0 * asked,
+        flops_written=2.0 * written,
+        bytes_written=4.0 * written,
+    )
 
 
 def transition_step(

@@ -13,16 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 from torchcram.baselines.mixture_of_depths import MixtureOfDepthsBlock
 from torchcram.baselines.seqboat import SeqBoatBlock
 from torchcram.baselines.ssm import SSMBlock
-from torchcram.baselines.static import StaticBlock
 from torchcram.baselines.static_hybrid import StaticHybridBlock
 from torchcram.baselines.static_router import StaticRouterBlock
 from torchcram.baselines.transformer import TransformerBlock
 from torchcram.memory.block import CRAMBlock
+from torchcram.memory.observed import ObservedQualityBlock
+from torchcram.memory.residual import ResidualBlock
 from torchcram.strict import nearest_hint, require_choice
 
-Mixer = CRAMBlock | StaticBlock | SeqBoatBlock | MixtureOfDepthsBlock
-
-MIXERS: dict[str, tuple[type[Mixer], dict[str, Any]]] = {
+MIXERS: dict[str, tuple[type[ResidualBlock], dict[str, Any]]] = {
     "cram": (CRAMBlock, {}),
     # Always, everywhere, or never: no router.
     "transformer": (TransformerBlock, {}),
@@ -34,21 +33,16 @@ MIXERS: dict[str, tuple[type[Mixer], dict[str, Any]]] = {
     "mixture_of_depths": (MixtureOfDepthsBlock, {}),
     "static_router": (StaticRouterBlock, {}),
     "cram_no_consolidation": (CRAMBlock, {"semantic": "none", "surprise": False}),
-    # As the paper has it: its quality needs the read that it would save.
+    # Their quality needs the read that it would save: CRAM with that alone, and the paper to the letter.
+    "cram_observed": (ObservedQualityBlock, {}),
     "cram_paper": (
-        CRAMBlock,
-        {
-            "working": "ct_ode",
-            "semantic": "low_rank",
-            "router": "gumbel3",
-            "quality": "observed",
-            "surprise": False,
-        },
+        ObservedQualityBlock,
+        {"working": "ct_ode", "semantic": "low_rank", "router": "gumbel3", "surprise": False},
     ),
 }
 
 
-def build_mixer(name: str, d_model: int, options: Mapping[str, Any], *, layer: int = 0) -> Mixer:
+def build_mixer(name: str, d_model: int, options: Mapping[str, Any], *, layer: int = 0) -> ResidualBlock:
     """Build one block.
 
     Args:

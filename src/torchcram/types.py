@@ -65,37 +65,123 @@ class ReadBudget:
             raise ValueError(f"risk_tolerance {self.risk_tolerance} must lie strictly between 0 and 1")
 
 
+# A shift of the familiarity thresholds, in logits, that no predicted familiarity reaches.
+NEVER_FAMILIAR = 1e3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """What a training pass may learn.
+
+    Attributes:
+        routers: whether routers learn what a read is worth. (SeqBoat's confidence is part of what it
+            computes, and learns anyway.)
+        steady: whether the price pulls undiminished where a router is sure
+            (:func:`torchcram.ops.routing.priced`).
+        exploration: least probability with which the retrieval of a token that would not read is computed all
+            the same, in [0, 1]; more where the router is undecided.
+        consolidate: whether semantic memory and familiarity learn from the reads of this pass.
+        generator: where a block draws noise from if a step brings none; None draws nothing.
+    """
+
+    routers: bool = True
+    steady: bool = False
+    exploration: float = 0.0
+    consolidate: bool = False
+    generator: torch.Generator | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoutingControl:
-    """What a forward pass may read, decided by the training phase or by the user, never by the data.
+    """What a forward pass may read and learn, decided by the training phase or the user, never by the data.
 
     Attributes:
         reads: ``"all"`` reads for every token (acquisition, reference), ``"routed"`` obeys the router,
             ``"none"`` never reads.
-        exploration: least probability with which the retrieval of a token that would not read is computed all
-            the same, in [0, 1]; more where the router is undecided. Needs noise.
         threshold_shift: scalar added to every familiarity threshold, in logits: lower skips more (the
             conformal lambda).
-        price: price of a read, in units of the task loss: weight of the mean probability of EPISODIC. None:
-            reads are free, and CRAM's routers do not learn (SeqBoat's confidence is part of what it computes,
-            and does).
-        steady: whether the price pulls undiminished where a router is sure
-            (:func:`torchcram.ops.routing.priced`).
-        consolidate: whether semantic memory and familiarity learn from the reads of this pass.
         budget: bound of the reads (a ratio or a number of tokens), or None; a read beyond it takes the
             likelier of the two other routes.
-        dense: compute every memory for every token and select afterwards: no shape depends on the data, so
-            that a pass can be exported.
+        learning: what this pass may learn; None for nothing but what the task loss teaches the trunk.
     """
 
     reads: Reads = "routed"
-    exploration: float = 0.0
     threshold_shift: float = 0.0
-    price: float | None = 0.0
-    steady: bool = False
-    consolidate: bool = False
     budget: ReadBudget | None = None
-    dense: bool = False
+    learning: Learning | None = None
+
+    @property
+    def exploration(self) -> float:
+        """The least probability of an exploring read; 0 unless routed and learning."""
+        return self.learning.exploration if self.learning is not None and self.reads == "routed" else 0.0
+
+    @property
+    def consolidates(self) -> bool:
+        """Whether semantic memory and familiarity learn from this pass."""
+        return self.learning is not None and self.learning.consolidate
+
+    @property
+    def teaches_routers(self) -> bool:
+        """Whether routers learn from this pass what a read is worth."""
+        return self.learning is not None and self.learning.routers
+
+    @property
+    def steady(self) -> bool:
+        """Whether the price pulls undiminished where a router is sure."""
+        return self.learning is not None and self.learning.steady
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What comes with the hidden states of some steps: their times, what they may read, and noise.
+
+    Attributes:
+        gap: time since the step before, >= 0, in the task's unit.
+        control: what may be read and learned.
+        noise: uniform in [0, 1): three numbers for the router, one for exploration. None draws from
+            ``control.learning.generator``, or decides by threshold and explores nothing.
+        mask: False on padding at the end; None if nothing is padded.
+        horizon: time from the step to the moment its target refers to, for mixers that can look ahead.
+        token: embedding of each step's own inputs and times, before anything was mixed; None if the hidden
+            states are (a first block).
+    """
+
+    gap: Float[Tensor, "batch time"]
+    control: RoutingControl = RoutingControl()
+    noise: Float[Tensor, "batch time 4"] | None = None
+    mask: Bool[Tensor, "batch time"] | None = None
+    horizon: Float[Tensor, "batch time"] | None = None
+    token: Float[Tensor, "batch time d_model"] | None = None
+
+    @classmethod
+    def regular(cls, hidden_states: Tensor, control: RoutingControl | None = None) -> Step:
+        """Return steps one unit of time apart.
+
+        Args:
+            hidden_states: ``[batch, time, d_model]``.
+            control: what may be read and learned; None obeys the router and learns nothing.
+        """
+        gap = hidden_states.new_ones(hidden_states.shape[:2])
+        return cls(gap=gap, control=RoutingControl() if control is None else control)
+
+    @property
+    def real(self) -> Bool[Tensor, "batch time"]:
+        """True on real steps, False on padding."""
+        return torch.ones_like(self.gap, dtype=torch.bool) if self.mask is None else self.mask
+
+    def masked(self, chosen: Bool[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
+        """Return what of a choice of steps is no padding."""
+        return chosen if self.mask is None else chosen & self.mask
+
+    def with_noise(self) -> Step:
+        """Return the same with the noise that it draws, if it may draw any."""
+        learning = self.control.learning
+        if self.noise is not None or learning is None or learning.generator is None:
+            return self
+        if self.control.reads != "routed":
+            return self
+        drawn = torch.rand(*self.gap.shape, 4, generator=learning.generator, device=learning.generator.device)
+        return replace(self, noise=drawn.to(self.gap))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +288,8 @@ class BlockOutput:
         losses: named scalar losses, already normalised, not yet weighted.
         signals: named per-token tensors for reports (``quality``, ``error``, ``surprise``, ``need`` where
             routed): NaN where not observed.
-        lesson: what the block's semantic memory should take note of after the optimizer's step, or None.
+        lesson: what the block's semantic memory should take note of after the training step, or None.
+        owner: the block that has something to take in, or None.
     """
 
     hidden_states: Float[Tensor, "batch time d_model"]
@@ -211,6 +298,7 @@ class BlockOutput:
     losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
     signals: dict[str, Float[Tensor, "batch time"]] = field(default_factory=dict)
     lesson: Lesson | None = None
+    owner: nn.Module | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,24 +345,10 @@ class SequenceMixer(Protocol):
     def forward(
         self,
         hidden_states: Float[Tensor, "batch time d_model"],
-        gap: Float[Tensor, "batch time"],
+        step: Step,
         state: MemoryState | None = None,
-        *,
-        control: RoutingControl,
-        noise: Float[Tensor, "batch time 4"] | None = None,
-        mask: Bool[Tensor, "batch time"] | None = None,
-        horizon: Float[Tensor, "batch time"] | None = None,
-        token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
-        """Mix along time.
-
-        ``gap[b, t]`` is the time since the step before; ``mask`` is False on padding at the end.
-
-        ``horizon[b, t]`` is the time from the step to the moment its target refers to, for mixers that can
-        look ahead. ``token`` is the embedding of each step's own inputs and times, before anything was mixed;
-        None if ``hidden_states`` are (a first block). ``noise`` is uniform in [0, 1): three numbers for the
-        router, one for exploration; None decides by threshold and explores nothing.
-        """
+        """Mix along time, from a state (None: the beginning) to the state after the last step."""
         ...
 
     def fast_parameters(self) -> list[nn.Parameter]:
@@ -282,7 +356,7 @@ class SequenceMixer(Protocol):
         ...
 
     def after_step(self, output: BlockOutput) -> None:
-        """Take in what a training step taught, after the optimizer's step."""
+        """Take in what a training step taught, once its gradients have been computed."""
         ...
 
     def cost(self) -> MixingCost:

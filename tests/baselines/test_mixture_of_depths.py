@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lived import live
+from lived import live, run
 from torchcram.accounting import keys_scanned
 from torchcram.baselines.mixture_of_depths import MixtureOfDepthsBlock, top_share
 from torchcram.types import RoutingControl
@@ -55,31 +55,31 @@ def test_of_each_sequence_the_top_share_passes(share, lengths, seed):
 
 def test_in_training_the_capacity_is_kept_and_later_tokens_can_push_out_earlier_ones():
     mixer, given = block(capacity=0.25), stream()
-    decision = mixer.train()(**given, control=ROUTED).decision
+    decision = run(mixer.train(), **given, control=ROUTED).decision
     assert decision.used.sum(1).tolist() == [4] * BATCH
     highest = (mixer.router.weight * mixer.memory_norm.weight).expand(BATCH, TIME, WIDTH)
     pushed = torch.where(torch.arange(TIME)[:, None] < TIME - 4, given["hidden_states"], highest)
-    after = mixer(pushed, given["gap"], control=ROUTED).decision.used
+    after = run(mixer, pushed, given["gap"], control=ROUTED).decision.used
     assert after[:, -4:].all(), "the last four have the highest score that there is"
     assert (decision.used & ~after)[:, :-4].any(), "this is why evaluation needs the predictor"
 
 
 def test_in_evaluation_the_predictor_decides_alone():
     mixer, given = block(capacity=0.25).eval(), stream()
-    before = mixer(**given, control=ROUTED).decision.used
+    before = run(mixer, **given, control=ROUTED).decision.used
     with torch.no_grad():
         mixer.router.weight.neg_()
-    assert torch.equal(mixer(**given, control=ROUTED).decision.used, before)
+    assert torch.equal(run(mixer, **given, control=ROUTED).decision.used, before)
     with torch.no_grad():
         mixer.predictor[2].bias.fill_(1e3)
-    assert mixer(**given, control=ROUTED).decision.used.all()
-    assert mixer.train()(**given, control=ROUTED).decision.used.sum() == 4 * BATCH
+    assert run(mixer, **given, control=ROUTED).decision.used.all()
+    assert run(mixer.train(), **given, control=ROUTED).decision.used.sum() == 4 * BATCH
 
 
 def test_while_everything_is_read_everything_passes():
     mixer = block(capacity=0.25)
-    assert mixer.train()(**stream(), control=DENSE).decision.used.all()
-    assert not mixer(**stream(), control=RoutingControl(reads="none")).decision.used.any()
+    assert run(mixer.train(), **stream(), control=DENSE).decision.used.all()
+    assert not run(mixer, **stream(), control=RoutingControl(reads="none")).decision.used.any()
 
 
 # who does not pass
@@ -88,18 +88,18 @@ def test_while_everything_is_read_everything_passes():
 @pytest.mark.parametrize("training", [True, False])
 def test_who_does_not_pass_is_left_as_it_is_and_seen_by_nobody(training):
     mixer, given = block(capacity=0.4).train(training), stream()
-    before = mixer(**given, control=ROUTED)
+    before = run(mixer, **given, control=ROUTED)
     passed = before.decision.used
     assert torch.equal((before.hidden_states == given["hidden_states"]).all(-1), ~passed)
     nudged = given["hidden_states"] + 1e-6 * ~passed[..., None] * torch.randn(BATCH, TIME, WIDTH)
-    after = mixer(nudged, given["gap"], control=ROUTED)
+    after = run(mixer, nudged, given["gap"], control=ROUTED)
     assert torch.equal(after.decision.used, passed)
     assert torch.equal(after.hidden_states[passed], before.hidden_states[passed])
     assert torch.equal(after.state.episodic.entries, 1 + passed.sum(1))
 
 
 def test_the_keys_that_are_counted_are_those_of_tokens_that_passed():
-    decision = block(capacity=0.25).train()(**stream(), control=ROUTED).decision
+    decision = run(block(capacity=0.25).train(), **stream(), control=ROUTED).decision
     # Four pass: they scan the null entry, and none, one, two, three keys.
     assert keys_scanned(decision.read, written=decision.written) == BATCH * (4 + 0 + 1 + 2 + 3)
 
@@ -111,7 +111,7 @@ def test_the_score_scales_what_the_block_adds():
         with torch.no_grad():
             mixer.router.weight.zero_()
             mixer.router.bias.fill_(bias)
-        gains.append(mixer(**given, control=DENSE).hidden_states - given["hidden_states"])
+        gains.append(run(mixer, **given, control=DENSE).hidden_states - given["hidden_states"])
     torch.testing.assert_close(
         gains[1] / gains[0], torch.full_like(gains[0], float(torch.sigmoid(torch.tensor(-1.0)) / 0.5))
     )
@@ -123,7 +123,7 @@ def test_the_score_scales_what_the_block_adds():
 @pytest.mark.parametrize("loss", ["predictor", "price"])
 def test_what_teaches_the_predictor_teaches_nothing_else(loss):
     mixer = block().train()
-    mixer(**stream(), control=ROUTED).losses[loss].backward()
+    run(mixer, **stream(), control=ROUTED).losses[loss].backward()
     touched = {
         name.split(".")[0]
         for name, parameter in mixer.named_parameters()
@@ -140,7 +140,9 @@ def test_the_predictor_learns_what_the_router_lets_through():
     optimizer = torch.optim.Adam(mixer.predictor.parameters(), lr=0.02)
     for _ in range(60):
         optimizer.zero_grad()
-        mixer(**given, control=ROUTED).losses["predictor"].backward()
+        run(mixer, **given, control=ROUTED).losses["predictor"].backward()
         optimizer.step()
-    trained, decided = (mixer.train(mode)(**given, control=ROUTED).decision.used for mode in (True, False))
+    trained, decided = (
+        run(mixer.train(mode), **given, control=ROUTED).decision.used for mode in (True, False)
+    )
     assert (trained == decided).double().mean() > 0.97

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lived import assert_same, live, tensors
+from lived import assert_same, live, run, tensors
 from torchcram.accounting import keys_scanned
 from torchcram.baselines.seqboat import LatentConfigurator, SeqBoatBlock
-from torchcram.types import Route, RoutingControl
+from torchcram.types import Learning, Route, RoutingControl
 
 WIDTH, BATCH, TIME = 32, 3, 12
 ROUTED, DENSE, SILENT = RoutingControl(), RoutingControl(reads="all"), RoutingControl(reads="none")
@@ -39,15 +39,15 @@ def test_what_a_token_holds_that_is_not_activated_reaches_nobody_by_attention():
     What differs at skipped tokens is then seen at these tokens only.
     """
     mixer, given = without_recurrence(block()), stream()
-    before = mixer(**given, control=ROUTED)
+    before = run(mixer, **given, control=ROUTED)
     skipped = ~before.decision.used
     nudged = given["hidden_states"] + 1e-3 * skipped[..., None] * torch.randn(BATCH, TIME, WIDTH)
-    after = mixer(nudged, given["gap"], control=ROUTED)
+    after = run(mixer, nudged, given["gap"], control=ROUTED)
     assert torch.equal(after.decision.used, before.decision.used)
     assert torch.equal(after.hidden_states[~skipped], before.hidden_states[~skipped])
     assert (after.hidden_states != before.hidden_states).any(-1)[skipped].all()
     everywhere = [
-        mixer(values, given["gap"], control=DENSE).hidden_states
+        run(mixer, values, given["gap"], control=DENSE).hidden_states
         for values in (given["hidden_states"], nudged)
     ]
     assert (everywhere[0] - everywhere[1])[~skipped].abs().amax() > 1e-6, (
@@ -56,7 +56,7 @@ def test_what_a_token_holds_that_is_not_activated_reaches_nobody_by_attention():
 
 
 def test_the_keys_that_are_counted_are_those_of_activated_tokens():
-    output = block(window=None)(**stream(), control=ROUTED)
+    output = run(block(window=None), **stream(), control=ROUTED)
     decision, by_hand = output.decision, 0
     assert torch.equal(decision.written, decision.used)
     for row in decision.used.tolist():
@@ -66,7 +66,7 @@ def test_the_keys_that_are_counted_are_those_of_activated_tokens():
 
 
 def test_a_token_is_activated_where_that_is_the_more_probable():
-    decision = block()(**stream(), control=ROUTED).decision
+    decision = run(block(), **stream(), control=ROUTED).decision
     assert torch.equal(
         decision.used,
         decision.probabilities[..., Route.EPISODIC] > decision.probabilities[..., Route.WORKING],
@@ -78,19 +78,19 @@ def test_the_confidence_scales_what_the_unit_adds():
     skipped tokens gain nothing."""
     mixer, given = without_recurrence(block()), stream()
     mixer.mlp.forward = lambda x: torch.zeros_like(x)
-    output = mixer(**given, control=DENSE)
+    output = run(mixer, **given, control=DENSE)
     probability = output.decision.probabilities[..., Route.EPISODIC]
     mixer.configurator.forward = lambda h: torch.ones(h.shape[:2])
-    certain = mixer(**given, control=DENSE).hidden_states - given["hidden_states"]
+    certain = run(mixer, **given, control=DENSE).hidden_states - given["hidden_states"]
     torch.testing.assert_close(
         output.hidden_states - given["hidden_states"], probability[..., None] * certain
     )
-    assert torch.equal(mixer(**given, control=SILENT).hidden_states, given["hidden_states"])
+    assert torch.equal(run(mixer, **given, control=SILENT).hidden_states, given["hidden_states"])
 
 
 def test_only_confidence_and_price_teach_the_configurator():
     mixer = block()
-    output = mixer(**stream(), control=ROUTED)
+    output = run(mixer, **stream(), control=ROUTED)
     torch.testing.assert_close(
         output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean()
     )
@@ -114,7 +114,9 @@ def test_noise_changes_nothing():
     mixer, given = block(), stream()
     assert_same(
         *(
-            tensors(mixer(**given, noise=noise, control=RoutingControl(exploration=0.5)))
+            tensors(
+                run(mixer, **given, noise=noise, control=RoutingControl(learning=Learning(exploration=0.5)))
+            )
             for noise in (None, torch.rand(BATCH, TIME, 4))
         )
     )

@@ -4,7 +4,7 @@ Transformer's."""
 import pytest
 import torch
 
-from lived import live
+from lived import live, run
 from torchcram.baselines.ssm import SSMBlock
 from torchcram.baselines.static_hybrid import StaticHybridBlock
 from torchcram.baselines.transformer import TransformerBlock
@@ -44,7 +44,7 @@ def outputs(hybrid: StaticHybridBlock, other: torch.nn.Module) -> list[torch.Ten
         {name: value for name, value in hybrid.state_dict().items() if name in other.state_dict()}
     )
     x, gap = torch.randn(BATCH, TIME, WIDTH), torch.rand(BATCH, TIME)
-    return [block(x, gap, control=ROUTED).hidden_states for block in (hybrid, other)]
+    return [run(block, x, gap, control=ROUTED).hidden_states for block in (hybrid, other)]
 
 
 def test_without_its_recurrence_an_attention_layer_is_a_transformers():

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lived import live
+from lived import live, run
 from torchcram.baselines.static_router import StaticRouterBlock
 from torchcram.models.sequence import SequenceModel
-from torchcram.types import Batch, Head, Route, RoutingControl
+from torchcram.types import Batch, Head, Learning, Route, RoutingControl
 
 WIDTH, BATCH, TIME, SYMBOLS = 32, 4, 30, 5
 ROUTED = RoutingControl()
-TRAINING = RoutingControl(exploration=0.3, price=0.1, consolidate=True)
+TRAINING = RoutingControl(learning=Learning(exploration=0.3, consolidate=True))
 HEADS = (Head(name="answer", kind="classification", size=2),)
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -54,24 +54,27 @@ def test_a_router_that_sees_the_state_is_not_static():
 def test_the_decision_needs_the_token_and_nothing_but_the_token():
     mixer = live(StaticRouterBlock(WIDTH))
     token, gap = torch.randn(BATCH, TIME, WIDTH), torch.rand(BATCH, TIME)
-    ours = mixer(torch.randn(BATCH, TIME, WIDTH), gap, token=token, control=ROUTED)
-    theirs = mixer(torch.randn(BATCH, TIME, WIDTH), 2 * gap, state=ours.state, token=token, control=ROUTED)
+    ours = run(mixer, torch.randn(BATCH, TIME, WIDTH), gap, token=token, control=ROUTED)
+    theirs = run(
+        mixer, torch.randn(BATCH, TIME, WIDTH), 2 * gap, state=ours.state, token=token, control=ROUTED
+    )
     assert torch.equal(ours.decision.probabilities, theirs.decision.probabilities)
     assert not torch.equal(ours.hidden_states, theirs.hidden_states)
-    moved = mixer(torch.zeros(BATCH, TIME, WIDTH), gap, token=token.flip(1), control=ROUTED)
+    moved = run(mixer, torch.zeros(BATCH, TIME, WIDTH), gap, token=token.flip(1), control=ROUTED)
     torch.testing.assert_close(moved.decision.probabilities.flip(1), ours.decision.probabilities)
 
 
 def test_in_a_first_block_the_hidden_states_are_the_tokens():
     mixer, x, gap = live(StaticRouterBlock(WIDTH)), torch.randn(BATCH, TIME, WIDTH), torch.rand(BATCH, TIME)
     assert torch.equal(
-        *(mixer(x, gap, token=token, control=ROUTED).decision.probabilities for token in (None, x))
+        *(run(mixer, x, gap, token=token, control=ROUTED).decision.probabilities for token in (None, x))
     )
 
 
 def test_it_pays_and_explores_as_cram_does_and_consolidates_nothing():
     mixer = live(StaticRouterBlock(WIDTH))
-    output = mixer(
+    output = run(
+        mixer,
         torch.randn(BATCH, TIME, WIDTH),
         torch.rand(BATCH, TIME),
         noise=torch.rand(BATCH, TIME, 4),
@@ -91,8 +94,8 @@ def test_with_a_read_share_so_many_tokens_read_and_routing_stays_static(read_sha
     mixer = live(StaticRouterBlock(WIDTH, read_share=read_share))
     token, gap = torch.randn(5, 40, WIDTH), torch.rand(5, 40)
     for _ in range(30):
-        mixer.after_step(mixer(token, gap, token=token, control=TRAINING))
-    decision = mixer(token, gap, token=token, control=ROUTED).decision
+        mixer.after_step(run(mixer, token, gap, token=token, control=TRAINING))
+    decision = run(mixer, token, gap, token=token, control=ROUTED).decision
     assert decision.read.float().mean() == pytest.approx(read_share, abs=0.01)
     # They are those in greatest need.
     need = decision.probabilities[..., Route.EPISODIC]
@@ -103,11 +106,11 @@ def test_the_read_share_waits_until_reads_are_routed_and_ignores_padding():
     mixer = live(StaticRouterBlock(WIDTH, read_share=0.25))
     token, gap, mask = torch.randn(5, 60, WIDTH), torch.rand(5, 60), torch.arange(60).expand(5, 60) < 40
     before = mixer.router.offset.clone()
-    mixer.after_step(mixer(token, gap, token=token, control=RoutingControl(reads="all")))
+    mixer.after_step(run(mixer, token, gap, token=token, control=RoutingControl(reads="all")))
     assert torch.equal(mixer.router.offset, before)
     for _ in range(30):
-        mixer.after_step(mixer(token, gap, token=token, mask=mask, control=TRAINING))
-    assert mixer(token, gap, token=token, mask=mask, control=ROUTED).decision.read[
+        mixer.after_step(run(mixer, token, gap, token=token, mask=mask, control=TRAINING))
+    assert run(mixer, token, gap, token=token, mask=mask, control=ROUTED).decision.read[
         mask
     ].float().mean() == pytest.approx(0.25, abs=0.02)
 

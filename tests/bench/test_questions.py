@@ -6,6 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lived import run as pass_through
 from torchcram.bench import models, questions, run
 from torchcram.bench.questions import QUESTIONS
 from torchcram.bench.setting import Setting
@@ -13,7 +14,7 @@ from torchcram.cli import app
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.working import TimeAwareSSM
 from torchcram.ops.scan import scan
-from torchcram.types import RoutingControl
+from torchcram.types import Learning, RoutingControl
 
 FIELDS = {
     "question",
@@ -147,8 +148,11 @@ def test_an_unknown_question_is_an_error_before_anything_is_measured(tmp_path):
 def test_lots_decide_what_a_block_reads():
     block = CRAMBlock(16, slots=8)
     models.force(block, 0.25, torch.Generator().manual_seed(0))
-    output = block(
-        torch.randn(4, 500, 16), torch.ones(4, 500), control=RoutingControl(exploration=0.1, consolidate=True)
+    output = pass_through(
+        block,
+        torch.randn(4, 500, 16),
+        torch.ones(4, 500),
+        control=RoutingControl(learning=Learning(exploration=0.1, consolidate=True)),
     )
     # Five standard errors of a share of 2,000.
     assert abs(output.decision.used.double().mean() - 0.25) < 5 * (0.25 * 0.75 / 2000) ** 0.5

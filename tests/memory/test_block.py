@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lived import assert_same, live, tensors
+from lived import assert_same, live, run, tensors
 from torchcram.memory.block import CRAMBlock
-from torchcram.memory.router import exploration_rate
-from torchcram.types import BlockOutput, KeyValueState, Route, RoutingControl
+from torchcram.memory.exploration import exploration_rate
+from torchcram.memory.observed import ObservedQualityBlock
+from torchcram.types import BlockOutput, KeyValueState, Learning, Route, RoutingControl
 
 WIDTH, BATCH, TIME = 32, 4, 12
 ROUTED, DENSE = RoutingControl(), RoutingControl(reads="all")
-TRAINING = RoutingControl(exploration=0.3, price=0.1, consolidate=True)
+TRAINING = RoutingControl(learning=Learning(exploration=0.3, consolidate=True))
 DECISION = ("route", "probabilities", "familiarity", "explored", "weight", "asked")
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -26,6 +27,10 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def block(**options) -> CRAMBlock:
     return live(CRAMBlock(WIDTH, slots=24, **options))
+
+
+def observed_block(**options) -> CRAMBlock:
+    return live(ObservedQualityBlock(WIDTH, slots=24, **options))
 
 
 def stream(seed: int = 1) -> dict[str, Tensor]:
@@ -51,12 +56,12 @@ def test_decisions_do_not_look_into_the_key_value_memory(router, surprise, contr
     """Everything written before is replaced by NaN: not one decision, flag or state of the working memory
     notices."""
     mixer = block(router=router, surprise=surprise)
-    state = mixer(**stream(2), control=ROUTED).state
+    state = run(mixer, **stream(2), control=ROUTED).state
     keys, values = (
         torch.full_like(tensor, torch.nan) for tensor in (state.episodic.keys, state.episodic.values)
     )
     blind = replace(state, episodic=KeyValueState(keys=keys, values=values, time=state.episodic.time))
-    ours, theirs = (mixer(**stream(), state=given, control=control) for given in (state, blind))
+    ours, theirs = (run(mixer, **stream(), state=given, control=control) for given in (state, blind))
     assert_same(decisions(ours), decisions(theirs))
     assert torch.equal(ours.state.working, theirs.state.working)
     assert not surprise or torch.equal(ours.state.surprise, theirs.state.surprise)
@@ -67,7 +72,7 @@ def test_decisions_do_not_know_what_a_read_would_return():
     """Without a trace (which compares the token's *own* value), other values and another output map leave
     every decision as it is."""
     mixer = block(surprise=False)
-    before = mixer(**stream(), control=ROUTED)
+    before = run(mixer, **stream(), control=ROUTED)
     with torch.no_grad():
         for part in (
             mixer.episodic.value.weight,
@@ -76,7 +81,7 @@ def test_decisions_do_not_know_what_a_read_would_return():
             mixer.episodic.log_sharpness,
         ):
             part.add_(torch.randn_like(part))
-    after = mixer(**stream(), control=ROUTED)
+    after = run(mixer, **stream(), control=ROUTED)
     assert_same(decisions(before), decisions(after))
     assert (before.hidden_states - after.hidden_states)[before.decision.read].abs().amax(-1).min() > 1e-3
 
@@ -94,7 +99,7 @@ def test_what_is_not_read_is_not_computed(monkeypatch):
     monkeypatch.setattr(
         mixer.semantic, "forward", lambda h, address: asked_for.append(len(address)) or recall(h, address)
     )
-    decision = mixer(**stream(), control=TRAINING).decision
+    decision = run(mixer, **stream(), control=TRAINING).decision
     assert torch.equal(asked_for[-1], decision.computed)
     assert asked_for[-2] == decision.asked.sum()
     rate = exploration_rate(1 - decision.probabilities[..., Route.WORKING], least=0.3)
@@ -108,9 +113,9 @@ def test_what_is_not_read_is_not_computed(monkeypatch):
 def test_each_route_adds_what_it_says(quality):
     """Below the feed-forward network the residual stream gains nothing, the semantic answer, or the
     retrieval."""
-    mixer, given = block(surprise=False, quality=quality), stream()
+    mixer, given = (block if quality == "predicted" else observed_block)(surprise=False), stream()
     mixer.mlp.forward = lambda x: torch.zeros_like(x)
-    output = mixer(**given, control=ROUTED)
+    output = run(mixer, **given, control=ROUTED)
     x = (
         given["hidden_states"]
         + mixer.working(
@@ -138,14 +143,17 @@ def test_a_flagged_slot_takes_familiarity_away():
         mixer.surprise.binds.bias.fill_(-1e3)
     state = mixer.init_state(BATCH)
     plain, flagged = (
-        mixer(**stream(), state=replace(state, surprise=flags), control=ROUTED)
+        run(mixer, **stream(), state=replace(state, surprise=flags), control=ROUTED)
         for flags in (state.surprise, torch.ones_like(state.surprise))
     )
     assert (plain.decision.route == Route.SEMANTIC).any()
     assert not (flagged.decision.route == Route.SEMANTIC).any()
     assert flagged.decision.familiarity.max() < 1e-9
-    halfway = mixer(
-        **stream(), state=replace(state, surprise=0.5 * torch.ones_like(state.surprise)), control=ROUTED
+    halfway = run(
+        mixer,
+        **stream(),
+        state=replace(state, surprise=0.5 * torch.ones_like(state.surprise)),
+        control=ROUTED,
     )
     torch.testing.assert_close(halfway.decision.familiarity, 0.5 * plain.decision.familiarity)
 
@@ -153,11 +161,11 @@ def test_a_flagged_slot_takes_familiarity_away():
 def test_a_higher_threshold_reads_more():
     mixer = block()
     reads = [
-        mixer(**stream(), control=RoutingControl(threshold_shift=shift)).decision.read
+        run(mixer, **stream(), control=RoutingControl(threshold_shift=shift)).decision.read
         for shift in (-50.0, -0.5, 0.0, 0.5, 50.0)
     ]
     assert all(bool((fewer <= more).all()) for fewer, more in pairwise(reads))
-    needed = mixer(**stream(), control=ROUTED).decision.route > 0
+    needed = run(mixer, **stream(), control=ROUTED).decision.route > 0
     assert not reads[0].any()
     assert torch.equal(reads[-1], needed)
 
@@ -168,11 +176,12 @@ def test_a_higher_threshold_reads_more():
 def test_exploration_draws_its_share_of_all_tokens_and_counts_each_with_its_inverse():
     mixer = block()
     noise = torch.rand(BATCH, 200, 4)
-    output = mixer(
+    output = run(
+        mixer,
         torch.randn(BATCH, 200, WIDTH),
         torch.rand(BATCH, 200),
         noise=noise,
-        control=replace(TRAINING, exploration=0.25),
+        control=RoutingControl(learning=Learning(exploration=0.25, consolidate=True)),
     )
     decision = output.decision
     rate = exploration_rate(1 - decision.probabilities[..., Route.WORKING], least=0.25)
@@ -184,14 +193,19 @@ def test_exploration_draws_its_share_of_all_tokens_and_counts_each_with_its_inve
 
 
 @pytest.mark.parametrize(
-    "control", [DENSE, RoutingControl(reads="none", exploration=0.5), RoutingControl(exploration=0.0)]
+    "control",
+    [
+        DENSE,
+        RoutingControl(reads="none", learning=Learning(exploration=0.5)),
+        RoutingControl(learning=Learning()),
+    ],
 )
 def test_nothing_is_explored_where_nothing_is_routed(control):
-    assert not block()(**stream(), control=control).decision.explored.any()
+    assert not run(block(), **stream(), control=control).decision.explored.any()
 
 
 def test_without_noise_nothing_is_explored():
-    assert not block()(**{**stream(), "noise": None}, control=TRAINING).decision.explored.any()
+    assert not run(block(), **{**stream(), "noise": None}, control=TRAINING).decision.explored.any()
 
 
 def test_exploration_leaves_the_routers_gradient_unbiased():
@@ -200,7 +214,9 @@ def test_exploration_leaves_the_routers_gradient_unbiased():
     mixer, given, above = block(surprise=False), stream(), torch.randn(BATCH, TIME, WIDTH)
 
     def gradient(noise: Tensor, rate: float) -> Tensor:
-        output = mixer(**{**given, "noise": noise}, control=RoutingControl(exploration=rate))
+        output = run(
+            mixer, **{**given, "noise": noise}, control=RoutingControl(learning=Learning(exploration=rate))
+        )
         return torch.autograd.grad((output.hidden_states * above).sum(), mixer.router.net[2].weight)[
             0
         ].flatten()
@@ -220,7 +236,7 @@ def test_exploration_leaves_the_routers_gradient_unbiased():
 
 def test_the_consolidation_losses_shape_neither_the_trunk_nor_the_retrieval():
     mixer = block(semantic="low_rank", surprise=False)
-    losses = mixer(**stream(), control=TRAINING).losses
+    losses = run(mixer, **stream(), control=TRAINING).losses
     (losses["consolidation"] + losses["familiarity"]).backward()
     touched = {
         name.split(".")[0]
@@ -232,14 +248,14 @@ def test_the_consolidation_losses_shape_neither_the_trunk_nor_the_retrieval():
 
 def test_undetached_the_consolidation_loss_shapes_the_trunk():
     mixer = block(semantic="low_rank", surprise=False, detach=False)
-    mixer(**stream(), control=TRAINING).losses["consolidation"].backward()
+    run(mixer, **stream(), control=TRAINING).losses["consolidation"].backward()
     assert mixer.memory_norm.weight.grad.any()
     assert not any(part.weight.grad is not None for part in (mixer.episodic.value, mixer.episodic.out))
 
 
 def test_the_surprise_loss_shapes_the_trace_alone():
     mixer = block()
-    mixer(**stream(), control=TRAINING).losses["surprise"].backward()
+    run(mixer, **stream(), control=TRAINING).losses["surprise"].backward()
     touched = {
         name.split(".")[0]
         for name, parameter in mixer.named_parameters()
@@ -256,7 +272,7 @@ def test_the_trace_learns_where_those_look_who_read_a_binding_most(monkeypatch):
     )
     with torch.no_grad():
         mixer.episodic.log_sharpness.fill_(6.0)
-    output = mixer(**given, control=TRAINING)
+    output = run(mixer, **given, control=TRAINING)
     memory, time = mixer.episodic.write(
         seen["h"], given["gap"], mixer.init_state(BATCH).episodic, surprise=output.signals["surprise"]
     )
@@ -270,7 +286,7 @@ def test_the_trace_learns_where_those_look_who_read_a_binding_most(monkeypatch):
 
 
 def test_error_and_quality_are_observed_where_asked_and_read():
-    output = block()(**stream(), control=TRAINING)
+    output = run(block(), **stream(), control=TRAINING)
     observed = output.decision.asked & output.decision.computed
     for name in ("error", "quality"):
         assert torch.equal(~output.signals[name].isnan(), observed)
@@ -286,7 +302,7 @@ def test_error_and_quality_are_observed_where_asked_and_read():
 
 def test_the_lesson_is_what_was_asked_and_read():
     mixer = block()
-    output = mixer(**stream(), control=TRAINING)
+    output = run(mixer, **stream(), control=TRAINING)
     lesson, decision = output.lesson, output.decision
     assert torch.equal(lesson.read, decision.computed[decision.asked])
     torch.testing.assert_close(
@@ -301,7 +317,7 @@ def test_the_lesson_is_what_was_asked_and_read():
 
 def test_without_consolidation_nothing_is_learned():
     mixer = block()
-    output = mixer(**stream(), control=ROUTED)
+    output = run(mixer, **stream(), control=ROUTED)
     assert (output.lesson, set(output.losses)) == (None, {"price"})
     before = {name: tensor.clone() for name, tensor in mixer.state_dict().items()}
     mixer.after_step(output)
@@ -309,7 +325,7 @@ def test_without_consolidation_nothing_is_learned():
 
 
 def test_the_price_is_the_mean_probability_of_a_read():
-    output = block()(**stream(), control=ROUTED)
+    output = run(block(), **stream(), control=ROUTED)
     torch.testing.assert_close(
         output.losses["price"], output.decision.probabilities[..., Route.EPISODIC].mean()
     )
@@ -319,10 +335,10 @@ def test_slots_learn_to_stand_in_for_reads():
     """The same sequences again and again, all read: after some lessons the quality of what was new is that
     of what is known."""
     mixer = CRAMBlock(WIDTH, slots=128, surprise=False)
-    control = RoutingControl(reads="all", consolidate=True)
+    control = RoutingControl(reads="all", learning=Learning(consolidate=True))
     quality = []
     for _ in range(20):
-        output = mixer(**stream(), control=control)
+        output = run(mixer, **stream(), control=control)
         mixer.after_step(output)
         quality.append(output.signals["quality"].mean().item())
     assert quality[0] < 0.3
@@ -335,7 +351,7 @@ def test_slots_learn_to_stand_in_for_reads():
 def test_under_autocast_decisions_and_state_stay_in_fp32():
     mixer, given = block().float(), {name: tensor.float() for name, tensor in stream().items()}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = mixer(**given, control=TRAINING)
+        output = run(mixer, **given, control=TRAINING)
     decision, state = output.decision, output.state
     for tensor in (
         decision.probabilities,
@@ -377,8 +393,8 @@ def needed(decision) -> Tensor:
 
 
 def test_an_observed_quality_is_read_by_every_token_in_need_and_by_no_other():
-    mixer = block(quality="observed", surprise=False)
-    decision = mixer(**{**stream(), "noise": None}, control=ROUTED).decision
+    mixer = observed_block(surprise=False)
+    decision = run(mixer, **{**stream(), "noise": None}, control=ROUTED).decision
     assert {int(route) for route in decision.route.unique()} == {0, 1, 2}
     assert torch.equal(decision.observed, needed(decision))
     assert torch.equal(decision.read, decision.observed)
@@ -389,8 +405,8 @@ def test_an_observed_quality_is_read_by_every_token_in_need_and_by_no_other():
 def test_an_observed_quality_decides():
     """A token in need is answered by semantic memory exactly where its answer is as close to its own
     retrieval as the threshold asks."""
-    mixer = block(quality="observed", surprise=False)
-    output = mixer(**{**stream(), "noise": None}, control=TRAINING)
+    mixer = observed_block(surprise=False)
+    output = run(mixer, **{**stream(), "noise": None}, control=TRAINING)
     quality, needs = output.signals["quality"], needed(output.decision)
     assert torch.equal(~quality.isnan(), needs)
     # Familiarities are kept a millionth away from 0 and 1.
@@ -401,28 +417,34 @@ def test_an_observed_quality_decides():
 
 
 def test_an_observed_quality_looks_into_the_key_value_memory():
-    mixer = block(quality="observed", surprise=False)
-    before = mixer(**stream(), control=ROUTED).decision
+    mixer = observed_block(surprise=False)
+    before = run(mixer, **stream(), control=ROUTED).decision
     with torch.no_grad():
         mixer.episodic.out.weight.neg_()
-    assert not torch.equal(before.route, mixer(**stream(), control=ROUTED).decision.route)
+    assert not torch.equal(before.route, run(mixer, **stream(), control=ROUTED).decision.route)
 
 
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("router", ["need_familiarity", "gumbel3"])
 @pytest.mark.parametrize(
     "control",
-    [ROUTED, TRAINING, DENSE, RoutingControl(reads="all", consolidate=True), RoutingControl(reads="none")],
+    [
+        ROUTED,
+        TRAINING,
+        DENSE,
+        RoutingControl(reads="all", learning=Learning(consolidate=True)),
+        RoutingControl(reads="none"),
+    ],
 )
 def test_an_observed_quality_reads_once_and_exactly_what_is_counted(monkeypatch, noisy, router, control):
-    mixer, asked_for = block(quality="observed", surprise=False, router=router), []
+    mixer, asked_for = observed_block(surprise=False, router=router), []
     read = mixer.episodic.read
     monkeypatch.setattr(
         mixer.episodic,
         "read",
         lambda a, t, m, selected, **how: asked_for.append(selected) or read(a, t, m, selected, **how),
     )
-    output = mixer(**stream() if noisy else {**stream(), "noise": None}, control=control)
+    output = run(mixer, **stream() if noisy else {**stream(), "noise": None}, control=control)
     assert len(asked_for) == 1
     assert torch.equal(asked_for[0], output.decision.computed)
     explored = output.decision.explored
@@ -431,9 +453,7 @@ def test_an_observed_quality_reads_once_and_exactly_what_is_counted(monkeypatch,
 
 
 def test_where_nothing_may_be_read_no_quality_is_observed():
-    decision = block(quality="observed", surprise=False)(
-        **stream(), control=RoutingControl(reads="none")
-    ).decision
+    decision = run(observed_block(surprise=False), **stream(), control=RoutingControl(reads="none")).decision
     assert (decision.familiarity == 0).all()
     assert (decision.route == Route.WORKING).all()
 
@@ -444,7 +464,7 @@ def test_without_consolidation_it_is_a_cram_to_which_nothing_is_ever_familiar():
     silent, cram = block(semantic="none", surprise=False), block(surprise=False)
     cram.load_state_dict({**cram.state_dict(), **silent.state_dict()})
     never = replace(TRAINING, threshold_shift=1e3)
-    ours, theirs = silent(**stream(), control=TRAINING), cram(**stream(), control=never)
+    ours, theirs = run(silent, **stream(), control=TRAINING), run(cram, **stream(), control=never)
     assert_same(
         {
             name: value
@@ -467,19 +487,19 @@ def test_without_consolidation_it_is_a_cram_to_which_nothing_is_ever_familiar():
 
 def test_without_consolidation_nothing_is_asked_learned_or_moved_by_the_threshold():
     mixer = block(semantic="none", surprise=False)
-    output = mixer(**stream(), control=TRAINING)
+    output = run(mixer, **stream(), control=TRAINING)
     assert (set(output.losses), output.lesson, set(output.signals)) == ({"price"}, None, {"need"})
     assert not output.decision.asked.any()
     for shift in (-1e3, 1e3):
         assert torch.equal(
-            mixer(**stream(), control=RoutingControl(threshold_shift=shift)).decision.read,
+            run(mixer, **stream(), control=RoutingControl(threshold_shift=shift)).decision.read,
             needed(output.decision),
         )
     assert mixer.cost().flops_asked == 0
 
 
 def test_only_who_predicts_pays_for_an_estimator():
-    predicted, observed = block(surprise=False), block(surprise=False, quality="observed")
+    predicted, observed = block(surprise=False), observed_block(surprise=False)
     estimator = sum(parameter.numel() for parameter in predicted.familiarity.parameters())
     assert predicted.cost().flops_asked - observed.cost().flops_asked == 2 * estimator
     assert observed.familiarity is None
@@ -487,13 +507,18 @@ def test_only_who_predicts_pays_for_an_estimator():
 
 @pytest.mark.parametrize(
     ("control", "learns"),
-    [(replace(DENSE, price=None), False), (DENSE, True), (TRAINING, True)],
-    ids=["free", "at zero", "routed"],
+    [
+        (DENSE, False),
+        (replace(DENSE, learning=Learning(routers=False)), False),
+        (replace(DENSE, learning=Learning()), True),
+        (TRAINING, True),
+    ],
+    ids=["nothing learns", "routers wait", "while acquiring", "routed"],
 )
-def test_without_a_price_the_router_does_not_learn(control, learns):
+def test_the_router_learns_only_where_it_is_told_to(control, learns):
     """Not even while every token reads; the memories learn in any case."""
     mixer = block()
-    mixer(**stream(), control=control).hidden_states.square().sum().backward()
+    run(mixer, **stream(), control=control).hidden_states.square().sum().backward()
     gradients = [parameter.grad for parameter in mixer.router.parameters()]
     assert any(gradient is not None and gradient.any() for gradient in gradients) is learns
     assert mixer.episodic.query.weight.grad.any()
@@ -504,6 +529,8 @@ def test_a_steady_price_pulls_a_sure_router_and_a_plain_one_hardly():
     with torch.no_grad():
         mixer.router.offset.fill_(9.0)
     for steady in (True, False):
-        charged = mixer(**stream(), control=replace(TRAINING, steady=steady)).losses["price"]
+        charged = run(
+            mixer, **stream(), control=RoutingControl(learning=Learning(exploration=0.3, steady=steady))
+        ).losses["price"]
         pulls[steady] = torch.autograd.grad(charged, mixer.router.offset)[0].item()
     assert pulls[True] > 100 * pulls[False] > 0

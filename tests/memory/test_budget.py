@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lived import live
+from lived import live, run
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.budget import affordable, allowance, counted
 from torchcram.types import ReadBudget, Route, RoutingControl
@@ -65,9 +65,9 @@ def test_a_block_keeps_its_budget_from_call_to_call(budget):
     """
     block, x, gap = live(CRAMBlock(32, slots=8)), torch.randn(3, 20, 32), torch.rand(3, 20)
     free, bound = RoutingControl(), RoutingControl(budget=budget)
-    whole, unbounded = block(x, gap, control=bound), block(x, gap, control=free)
-    first = block(x[:, :7], gap[:, :7], control=bound)
-    second = block(x[:, 7:], gap[:, 7:], first.state, control=bound)
+    whole, unbounded = run(block, x, gap, control=bound), run(block, x, gap, control=free)
+    first = run(block, x[:, :7], gap[:, :7], control=bound)
+    second = run(block, x[:, 7:], gap[:, 7:], first.state, control=bound)
     torch.testing.assert_close(
         torch.cat([first.hidden_states, second.hidden_states], 1), whole.hidden_states, rtol=1e-9, atol=1e-9
     )

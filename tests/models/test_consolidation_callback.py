@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from tiny_language_models import VOCABULARY, tiny_config, tokens
-from torchcram.memory.consolidation import ControllerConfig
+from torchcram.memory.phases import ConsolidationRules
 from torchcram.models.consolidation_callback import ConsolidationCallback
 from torchcram.models.modeling_cram import CRAMForCausalLM
 
@@ -81,9 +81,9 @@ def test_the_controller_leads_and_slots_learn(whole):
         "consolidate",
     ]
     assert [record["step"] for record in callback.history] == [0, 1, 2, 3, 4]
-    assert callback.controller.acquired_at == 2
-    assert callback.controller.dense_loss is not None
-    assert (callback.controller.price, callback.history[0]["price"]) == (
+    assert callback.consolidator.phases.acquired_at == 2
+    assert callback.consolidator.phases.dense_loss is not None
+    assert (callback.consolidator.price, callback.history[0]["price"]) == (
         pytest.approx(RULES_PRICE, rel=0.1),
         0.0,
     )
@@ -97,12 +97,13 @@ def test_the_controller_leads_and_slots_learn(whole):
     assert model.config.reads == "routed"
 
 
-RULES_PRICE = ControllerConfig.parse(RULES).price_start
+RULES_PRICE = ConsolidationRules.parse(RULES).price_start
 
 
 def test_the_model_is_left_to_itself_afterwards(whole):
     _, model, _ = whole
-    assert model.train()(tokens(), labels=tokens()).blocks is None
+    assert model._leader is None
+    assert not model._forward_hooks
 
 
 def test_trainer_evaluates_the_language_models_loss_alone(whole, tmp_path):
@@ -127,11 +128,11 @@ def test_a_resumed_training_equals_an_uninterrupted_one(whole, tmp_path):
     saved = json.loads((folder / "checkpoint-3" / "trainer_state.json").read_text())["stateful_callbacks"][
         "ConsolidationCallback"
     ]
-    assert saved["attributes"]["progress"]["phase"] == "consolidate"
+    assert saved["attributes"]["progress"]["phases"]["phase"] == "consolidate"
     again, resumed = trained(tmp_path, resume=str(folder / "checkpoint-3"))
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
-    assert resumed.controller.state_dict() == callback.controller.state_dict()
+    assert resumed.progress == callback.progress
     assert resumed.history == callback.history[3:]
 
 
@@ -144,7 +145,8 @@ def test_resuming_without_the_controllers_state_is_refused(whole, tmp_path):
 def test_a_model_without_a_router_is_not_led(tmp_path):
     model, callback = trained(tmp_path, mixer="transformer")
     assert {record["read_rate"] for record in callback.history} == {1.0}
-    assert callback.controller.phase == "acquire"
+    assert callback.consolidator is None
+    assert {record["phase"] for record in callback.history} == {"train"}
     assert model.config.reads == "routed"
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lived import live
+from torchcram.memory.consolidator import parameter_groups
 from torchcram.models.encoder import ENCODERS, EncoderModel
 from torchcram.types import Batch, Head, RoutingControl
 
@@ -86,7 +87,7 @@ def test_every_parameter_gets_a_gradient(encoder):
         if parameter.grad is None or not parameter.grad.any()
     ] == []
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-    (group,) = model.parameter_groups(fast_factor=5.0)
+    (group,) = parameter_groups(model, 0.01)
     assert len(group["params"]) == len(list(model.parameters()))
 
 

@@ -12,10 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, StaticC
 
 from lived import live
 from tiny_language_models import PAD, VOCABULARY, WIDTH, language_model, left_padded, tiny_config, tokens
+from torchcram.memory.consolidator import Consolidator
+from torchcram.memory.phases import ConsolidationRules
 from torchcram.mixers import MIXERS
 from torchcram.models.cache import read_meter
 from torchcram.models.modeling_cram import CRAMForCausalLM
-from torchcram.types import Route, RoutingControl
+from torchcram.types import Learning, Route, RoutingControl
 
 CASES = {
     **{name: (name, {}) for name in MIXERS},
@@ -38,6 +40,15 @@ def cram() -> CRAMForCausalLM:
 
 
 # padding and packing
+
+
+def leader_of(model: CRAMForCausalLM) -> Consolidator:
+    """A consolidator whose routing has begun, at a price of 0.1."""
+    rules = ConsolidationRules(acquire_steps=1, exploration=0.3, price_start=0.1, caution_start=0.0)
+    generator = torch.Generator().manual_seed(2)
+    leader = Consolidator(model, rules, generator=generator, weights=model.config.loss_weights())
+    leader.phases.begin_routing(0)
+    return leader
 
 
 def test_padding_on_either_side_changes_nothing(model):
@@ -176,9 +187,7 @@ def test_a_checkpointed_pass_takes_the_same_routes_again():
             mixer.semantic.requires_grad_(False)
         if checkpointed:
             model.activation_checkpointing_enable()
-        model.lead(
-            RoutingControl(exploration=0.3, price=0.1, consolidate=True), torch.Generator().manual_seed(2)
-        )
+        model.lead(leader_of(model))
         output = model(tokens(3), labels=tokens(3))
         output.loss.backward()
         assert output.blocks[0].decision.explored.any()
@@ -198,7 +207,7 @@ def test_a_checkpointed_pass_takes_the_same_routes_again():
 
 def test_the_loss_is_the_sum_of_its_named_parts():
     model = language_model(consolidation_weight=0.5).train()
-    model.lead(RoutingControl(exploration=0.3, price=0.1, consolidate=True), torch.Generator().manual_seed(2))
+    model.lead(leader_of(model))
     output = model(tokens(3), labels=tokens(3))
     weights = {"task": 1.0, "consolidation": 0.5, "familiarity": 1.0, "surprise": 0.1, "price": 0.1}
     assert set(output.losses) == set(weights)
@@ -222,8 +231,8 @@ def test_two_halves_of_a_batch_add_up_to_the_whole():
 def test_training_without_a_leader_reads_everything():
     model = language_model().train()
     assert model(tokens(), labels=tokens(), output_routing=True).read_rates.tolist() == [1, 1]
-    with pytest.raises(ValueError, match=r"give lead\(\) a torch.Generator"):
-        model.lead(RoutingControl())
+    with pytest.raises(ValueError, match="make the Consolidator with a generator"):
+        model.lead(Consolidator(model, generator=None))
 
 
 def test_the_fast_parameters_are_a_group_of_their_own():
@@ -364,7 +373,11 @@ def test_with_dense_routing_it_compiles_whole_and_exports(backend):
             r"inputs_embeds are torch.float32, the model is torch.float64",
         ),
         (
-            {"input_ids": tokens(), "control": RoutingControl(consolidate=True), "use_cache": True},
+            {
+                "input_ids": tokens(),
+                "control": RoutingControl(learning=Learning(consolidate=True)),
+                "use_cache": True,
+            },
             "does not consolidate through a cache",
         ),
         (

@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 from lived import assert_same, live, state_tensors, tensors
 from torchcram.mixers import MIXERS
 from torchcram.models.sequence import SequenceModel, TimeFeatures, head_loss, scored
-from torchcram.types import Batch, Head, RoutingControl
+from torchcram.types import Batch, Head, Learning, RoutingControl
 
 BATCH, TIME, NAN = 3, 8, float("nan")
-ROUTED, TRAINING = RoutingControl(), RoutingControl(exploration=0.3, price=0.1, consolidate=True)
+ROUTED, TRAINING = RoutingControl(), RoutingControl(learning=Learning(exploration=0.3, consolidate=True))
 HEADS = (
     Head(name="class", kind="classification", size=4),
     Head(name="value", kind="regression", size=2),
@@ -226,20 +226,6 @@ def test_losses_of_low_precision_outputs_are_computed_in_fp32():
 
 
 # construction
-
-
-def test_parameter_groups_hold_every_parameter_once():
-    cram, dense = model(), model(mixer="transformer")
-    trunk, fast = cram.parameter_groups(fast_factor=5.0)
-    assert (trunk["factor"], fast["factor"]) == (1.0, 5.0)
-    assert sorted(map(id, trunk["params"] + fast["params"])) == sorted(map(id, cram.parameters()))
-    assert {id(parameter) for parameter in fast["params"]} >= {
-        id(parameter) for block in cram.blocks for parameter in block.router.parameters()
-    }
-    assert not {id(parameter) for parameter in fast["params"]} & {
-        id(parameter) for parameter in cram.blocks[0].episodic.parameters()
-    }
-    assert [group["factor"] for group in dense.parameter_groups(fast_factor=5.0)] == [1.0]
 
 
 def test_blocks_are_part_of_the_module():

@@ -52,7 +52,7 @@ def learn(out: Path) -> None:
             out / "model.safetensors",
         )
         state = {
-            "controller": trainer.controller.state_dict(),
+            "consolidator": trainer.consolidator.state_dict(),
             "exposures": trainer.exposures.state_dict(),
             "counts": trainer.ledger.counts,
         }

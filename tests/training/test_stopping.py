@@ -5,7 +5,9 @@ import math
 import pytest
 from torch import nn
 
-from torchcram.memory.consolidation import ConsolidationController, ControllerConfig
+from torchcram.memory.block import CRAMBlock
+from torchcram.memory.consolidator import Consolidator
+from torchcram.memory.phases import ConsolidationRules
 from torchcram.series.reading import NO_READS, ReadingTrainer
 from torchcram.training.stopping import EarlyStopping, Judgement, learn
 from torchcram.training.trainer import Trainer
@@ -60,23 +62,17 @@ class Counting(Trainer):
     """A trainer whose model's only weight is the number of its steps."""
 
     def __init__(self, steps: int, *, routes: bool = True, acquire: int = 1000):
-        self.plain, self.step, self.routes, self.learns_routes = (
-            nn.Linear(1, 1, bias=False),
-            0,
-            routes,
-            routes,
-        )
-        self.controller = ConsolidationController(
-            ControllerConfig(acquire_steps=acquire, plateau_steps=1000, price_start=0.3)
-        )
+        self.plain, self.step = nn.Linear(1, 1, bias=False), 0
+        rules = ConsolidationRules(acquire_steps=acquire, plateau_steps=1000, price_start=0.3)
+        led = CRAMBlock(8, heads=1, slots=2)
+        self.consolidator = Consolidator(led, rules, generator=None) if routes else None
         self.config = type("Config", (), {"training": type("Training", (), {"steps": steps})})
 
-    def evaluation_control(self) -> RoutingControl:
-        return self.controller.evaluation_control() if self.routes else ALL
-
     def train_step(self) -> dict:
-        self.controller.observe(self.step, loss=1.0, read_rate=1.0)
         self.step += 1
+        if self.consolidator is not None:
+            self.consolidator.phases.observe(self.step - 1, loss=1.0, read_rate=1.0)
+            self.consolidator.steps = self.step
         nn.init.constant_(self.plain.weight, self.step)
         return {"phase": "any", "any_layer_read_rate": 1.0, "losses": {}}
 
@@ -109,7 +105,7 @@ def test_patience_ends_acquisition_and_then_training():
     trainer = Counting(100)
     control = run(trainer, {"all": [5.0, 2.0, 3.0], "routed": [4.0, 1.0, 9.0]})
     # Two gains and three judgements without one, twice.
-    assert trainer.controller.acquired_at == 5
+    assert trainer.acquired_at == 5
     assert trainer.step == 10
     assert trainer.plain.weight.item() == 7
     assert control.reads == "routed"
@@ -118,7 +114,7 @@ def test_patience_ends_acquisition_and_then_training():
 def test_acquisition_that_ends_by_itself_starts_routing_from_the_best_model_too():
     trainer = Counting(6, acquire=2)
     run(trainer, {"all": [3.0], "routed": [4.0, 2.0, 2.01, 2.5]})
-    assert trainer.controller.acquired_at == 2
+    assert trainer.acquired_at == 2
     assert trainer.step == 6
     assert trainer.plain.weight.item() == 4
 
@@ -126,7 +122,9 @@ def test_acquisition_that_ends_by_itself_starts_routing_from_the_best_model_too(
 def test_models_are_judged_from_the_first_routed_step_on():
     """Fault 26: nothing was judged until the price had reached its bound."""
     trainer = Counting(9, acquire=2)
-    trainer.controller.config = ControllerConfig(acquire_steps=2, price_start=0.01, price_growth=1.0)
+    trainer.consolidator.phases.rules = ConsolidationRules(
+        acquire_steps=2, price_start=0.01, price_growth=1.0
+    )
     control = run(trainer, {"all": [5.0], "routed": [1.0, 2.0]})
     assert (trainer.plain.weight.item(), control.reads) == (3.0, "routed")
 
@@ -157,7 +155,7 @@ def test_without_reads_is_learned_by_turns_and_for_good_if_reads_do_not_pay():
     trainer = Reading(9, acquire=4)
     control = run(trainer, {"all": [1.0], "none": [1.01, 1.0, 0.9, 0.8, 0.7, 0.9]}, price=0.02)
     assert trainer.asked == ["all", "none", "all", "none", *["none"] * 4]
-    assert trainer.controller.phase == "consolidate"
+    assert trainer.phase == "consolidate"
     assert (trainer.step, trainer.plain.weight.item(), control) == (8, 5.0, NO_READS)
 
 

@@ -34,17 +34,17 @@ def test_a_run_reads_everything_first_and_is_routed_then(trainer):
     assert "consolidation" not in records[0]["losses"]
 
 
-@pytest.mark.parametrize(("price", "learns"), [(None, False), (0.0, True), (0.1, True)])
+@pytest.mark.parametrize(("price", "learns"), [(0.1, False), (0.0, True), (0.1, True)])
 def test_a_router_may_stay_as_it_is_until_reads_are_routed(tiny, price, learns):
-    """Without a price of acquisition (None) nothing moves it then; afterwards it learns in any case."""
-    trainer = make(tiny(controller__acquisition_price=price))
+    """Where routers wait nothing moves them; once reads are routed they learn in any case."""
+    trainer = make(tiny(controller__acquisition_price=price, controller__acquisition_routers=learns))
     weight = trainer.plain.blocks[0].router.net[0].bias
     start = weight.detach().clone()
     records = [trainer.train_step() for _ in range(5)]
     assert bool((weight != start).any()) is learns
     records += [trainer.train_step() for _ in range(3)]
     assert (weight != start).any()
-    assert [record["price"] for record in records[:5]] == [price or 0.0] * 5
+    assert [record["price"] for record in records[:5]] == [price if learns else 0.0] * 5
 
 
 def test_a_step_changes_weights_and_its_lesson_fills_slots(trainer):
@@ -256,7 +256,7 @@ def test_every_router_that_learns_is_led_through_the_phases_and_priced(tiny, mix
     assert [record["phase"] for record in records] == ["acquire"] * 4 + ["consolidate"] * 4
     assert all(record["any_layer_read_rate"] == record["attention_share"] == 1.0 for record in records[:5])
     assert all(record["price"] > 0 and record["losses"]["price"] > 0 for record in records[5:])
-    assert trainer.controller.dense_loss is not None
+    assert trainer.consolidator.phases.dense_loss is not None
     assert len(trainer.optimizer.param_groups) == 2
 
 

@@ -89,7 +89,7 @@ def test_two_steps_and_an_evaluation(name):
         if name in before
     )
     if trainer.learns_routes:
-        assert trainer.controller.phase == "consolidate"
+        assert trainer.phase == "consolidate"
     assert 0.0 <= evaluate_midway(trainer)["any_layer_read_rate"] <= 1.0
 
 

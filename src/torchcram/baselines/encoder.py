@@ -75,14 +75,6 @@ class SeriesEncoder(nn.Module, ABC):
         super().__init__()
         self.d_model = d_model
 
-    def fast_parameters(self) -> list[nn.Parameter]:
-        """No part wants a faster learning rate."""
-        return []
-
-    def after_step(self, output: BlockOutput) -> None:
-        """Nothing to do between training steps."""
-        del output
-
     def cost(self) -> MixingCost:
         """Return what attention of the same width would cost: the measure of a share, though no key is
         read here.

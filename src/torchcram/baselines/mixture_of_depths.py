@@ -25,15 +25,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from torchcram.accounting import attention_cost
 from torchcram.baselines.activated import ActivatedMemory
 from torchcram.baselines.two_way import two_way_decision
 from torchcram.memory.feed_forward import FeedForward
+from torchcram.memory.residual import ResidualBlock
 from torchcram.memory.router import full_precision
 from torchcram.ops.collective import step_mean
-from torchcram.ops.rms_norm import RMSNorm
 from torchcram.ops.routing import priced
-from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
+from torchcram.types import BlockOutput, MemoryState, MixingCost, Step
 
 
 def top_share(
@@ -48,7 +47,7 @@ def top_share(
     return order.argsort(1) < most
 
 
-class MixtureOfDepthsBlock(nn.Module):
+class MixtureOfDepthsBlock(ResidualBlock):
     """``x + sigmoid(w . norm(x)) (a + mlp(x + a))`` with ``a = attention(norm(x))``, for the tokens that
     pass.
 
@@ -72,11 +71,10 @@ class MixtureOfDepthsBlock(nn.Module):
         window: int | None = None,
         mlp_ratio: float = 4.0,
     ):
-        super().__init__()
+        super().__init__(d_model)
         if not 0 < capacity <= 1:
             raise ValueError(f"capacity {capacity} must lie above 0 and be at most 1")
         self.capacity = capacity
-        self.memory_norm = RMSNorm(d_model)
         self.router = nn.Linear(d_model, 1)
         self.predictor = nn.Sequential(nn.Linear(d_model, 32), nn.SiLU(), nn.Linear(32, 1))
         self.episodic = ActivatedMemory(d_model, heads=heads, window=window)
@@ -85,73 +83,58 @@ class MixtureOfDepthsBlock(nn.Module):
 
     def init_state(self, batch_size: int) -> MemoryState:
         """Return the state before the first step."""
-        return MemoryState(episodic=self.episodic.init_state(batch_size))
+        return replace(super().init_state(batch_size), episodic=self.episodic.init_state(batch_size))
 
     def fast_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that decide: they want a faster learning rate than the trunk."""
         return [*self.router.parameters(), *self.predictor.parameters()]
 
-    def after_step(self, output: BlockOutput) -> None:
-        """Nothing to do between training steps."""
-        del output
-
     def cost(self) -> MixingCost:
         """Return what mixing along time costs: the router and the predictor see every token."""
         size = sum(parameter.numel() for parameter in self.fast_parameters())
-        return replace(
-            attention_cost(self.memory_norm.weight.numel()), flops_token=2.0 * size, bytes_token=4.0 * size
-        )
+        return replace(super().cost(), flops_token=2.0 * size, bytes_token=4.0 * size)
 
     def forward(
         self,
         hidden_states: Float[Tensor, "batch time d_model"],
-        gap: Float[Tensor, "batch time"],
+        step: Step,
         state: MemoryState | None = None,
-        *,
-        control: RoutingControl,
-        noise: Float[Tensor, "batch time 4"] | None = None,
-        mask: Bool[Tensor, "batch time"] | None = None,
-        horizon: Float[Tensor, "batch time"] | None = None,
-        token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
         """Mix along time.
 
-        See :class:`torchcram.types.SequenceMixer`. Nothing is explored; ``control.reads`` lets all tokens
-        pass, or none.
+        See :class:`torchcram.types.SequenceMixer`. Nothing is explored; ``step.control.reads`` lets all
+        tokens pass, or none.
         """
-        del noise, horizon, token
-        state = self.init_state(len(gap)) if state is None else state
+        state = self.init_state(len(step.gap)) if state is None else state
         assert state.episodic is not None
         h = self.memory_norm(hidden_states)
-        score, guess = (
-            full_precision(self.router, h)[..., 0],
-            full_precision(self.predictor, h.detach())[..., 0],
-        )
-        top = top_share(score, self.capacity, mask)
-        passed = self._passed(top, guess, control, mask)
+        score = full_precision(self.router, h)[..., 0]
+        guess = full_precision(self.predictor, h.detach())[..., 0]
+        top = top_share(score, self.capacity, step.mask)
+        passed = self._passed(top, guess, step)
 
-        attended, memory = self.episodic.attend(h, gap, state.episodic, passed, mask)
+        attended, memory = self.episodic.attend(h, step.gap, state.episodic, passed, step.mask)
         gained = self._through_block(hidden_states[passed], attended) * torch.sigmoid(score[passed])[:, None]
-        x = hidden_states + torch.zeros_like(hidden_states).masked_scatter(
+        added = torch.zeros_like(hidden_states).masked_scatter(
             passed[..., None], gained.to(hidden_states.dtype)
         )
 
         probability = torch.sigmoid(guess)
         doubt = binary_cross_entropy_with_logits(guess, top.to(guess.dtype), reduction="none")
+        reading = priced(probability, steady=step.control.steady)
         return BlockOutput(
-            hidden_states=x,
+            hidden_states=hidden_states + added,
             state=MemoryState(episodic=memory),
             decision=two_way_decision(passed, probability, written=passed),
-            losses={
-                "predictor": step_mean(doubt, mask),
-                "price": step_mean(priced(probability, steady=control.steady), mask),
-            },
+            losses={"predictor": step_mean(doubt, step.mask), "price": step_mean(reading, step.mask)},
+            owner=self,
         )
 
-    def _passed(self, top: Tensor, guess: Tensor, control: RoutingControl, mask: Tensor | None) -> Tensor:
-        decided = top if self.training else guess > 0
-        passed = decided if control.reads == "routed" else torch.full_like(top, control.reads == "all")
-        return passed if mask is None else passed & mask
+    def _passed(self, top: Tensor, guess: Tensor, step: Step) -> Tensor:
+        reads = step.control.reads
+        if reads == "routed":
+            return step.masked(top if self.training else guess > 0)
+        return step.masked(torch.full_like(top, reads == "all"))
 
     def _through_block(
         self, x: Float[Tensor, "tokens d_model"], attended: Float[Tensor, "tokens d_model"]

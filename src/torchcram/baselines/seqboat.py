@@ -22,20 +22,18 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from torchcram.accounting import attention_cost
 from torchcram.baselines.activated import ActivatedMemory
 from torchcram.baselines.two_way import two_way_decision
 from torchcram.memory.feed_forward import FeedForward
+from torchcram.memory.residual import ResidualBlock
 from torchcram.memory.router import full_precision
-from torchcram.memory.working import build_working_memory
 from torchcram.ops.collective import step_mean
-from torchcram.ops.rms_norm import RMSNorm
 from torchcram.ops.routing import priced
-from torchcram.types import BlockOutput, MemoryState, MixingCost, RoutingControl
+from torchcram.types import BlockOutput, MemoryState, MixingCost, Step
 
 
 class LatentConfigurator(nn.Module):
@@ -61,7 +59,7 @@ class LatentConfigurator(nn.Module):
         return torch.softmax(logits / self.log_temperature.exp(), -1)[..., 1]
 
 
-class SeqBoatBlock(nn.Module):
+class SeqBoatBlock(ResidualBlock):
     """``x + working(norm(x))``, then ``x + p out(silu(gate(s)) attention(s))`` with ``s = norm(x)`` for
     tokens with ``p > 1/2``, then ``x + mlp(x)``.
 
@@ -86,9 +84,7 @@ class SeqBoatBlock(nn.Module):
         state_size: int = 64,
         mlp_ratio: float = 4.0,
     ):
-        super().__init__()
-        self.working_norm, self.memory_norm = RMSNorm(d_model), RMSNorm(d_model)
-        self.working = build_working_memory(working, d_model, state_size=state_size)
+        super().__init__(d_model, working=working, state_size=state_size)
         self.configurator = LatentConfigurator(d_model)
         self.episodic = ActivatedMemory(d_model, heads=heads, window=window)
         self.gate = nn.Linear(d_model, d_model)
@@ -96,69 +92,50 @@ class SeqBoatBlock(nn.Module):
 
     def init_state(self, batch_size: int) -> MemoryState:
         """Return the state before the first step."""
-        return MemoryState(
-            working=self.working.init_state(batch_size), episodic=self.episodic.init_state(batch_size)
-        )
+        return replace(super().init_state(batch_size), episodic=self.episodic.init_state(batch_size))
 
     def fast_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that decide: they want a faster learning rate than the trunk."""
         return list(self.configurator.parameters())
 
-    def after_step(self, output: BlockOutput) -> None:
-        """Nothing to do between training steps."""
-        del output
-
     def cost(self) -> MixingCost:
         """Return what mixing along time costs: the configurator sees every token."""
         size = self.configurator.logits.weight.numel()
-        return replace(
-            attention_cost(self.memory_norm.weight.numel()), flops_token=2.0 * size, bytes_token=4.0 * size
-        )
+        return replace(super().cost(), flops_token=2.0 * size, bytes_token=4.0 * size)
 
     def forward(
         self,
         hidden_states: Float[Tensor, "batch time d_model"],
-        gap: Float[Tensor, "batch time"],
+        step: Step,
         state: MemoryState | None = None,
-        *,
-        control: RoutingControl,
-        noise: Float[Tensor, "batch time 4"] | None = None,
-        mask: Bool[Tensor, "batch time"] | None = None,
-        horizon: Float[Tensor, "batch time"] | None = None,
-        token: Float[Tensor, "batch time d_model"] | None = None,
     ) -> BlockOutput:
         """Mix along time.
 
-        See :class:`torchcram.types.SequenceMixer`. Nothing is explored; ``control.reads`` activates all
+        See :class:`torchcram.types.SequenceMixer`. Nothing is explored; ``step.control.reads`` activates all
         tokens, or none.
         """
-        del noise, token
-        state = self.init_state(len(gap)) if state is None else state
-        assert state.working is not None and state.episodic is not None
-        update, working_state = self.working(
-            self.working_norm(hidden_states), gap, state.working, horizon, mask
-        )
-        x = hidden_states + update
+        state = self.init_state(len(step.gap)) if state is None else state
+        assert state.episodic is not None
+        x, working = self.work(hidden_states, step, state.working)
         h = self.memory_norm(x)
 
         probability = self.configurator(h)
-        activated = self._activated(probability, control, mask)
-        attended, memory = self.episodic.attend(h, gap, state.episodic, activated, mask)
+        activated = self._activated(probability, step)
+        attended, memory = self.episodic.attend(h, step.gap, state.episodic, activated, step.mask)
         gained = self.episodic.out(silu(self.gate(h[activated])) * attended) * probability[activated][:, None]
         x = x + torch.zeros_like(x).masked_scatter(activated[..., None], gained.to(x.dtype))
-        x = x + self.mlp(x)
+        reading = priced(probability, steady=step.control.steady)
         return BlockOutput(
-            hidden_states=x,
-            state=MemoryState(working=working_state, episodic=memory),
+            hidden_states=self.feed(x),
+            state=MemoryState(working=working, episodic=memory),
             decision=two_way_decision(activated, probability, written=activated),
-            losses={"price": step_mean(priced(probability, steady=control.steady), mask)},
+            losses={"price": step_mean(reading, step.mask)},
+            owner=self,
         )
 
     @staticmethod
-    def _activated(probability: Tensor, control: RoutingControl, mask: Tensor | None) -> Tensor:
-        wanted = (
-            probability > 0.5
-            if control.reads == "routed"
-            else torch.full_like(probability, control.reads == "all", dtype=torch.bool)
-        )
-        return wanted if mask is None else wanted & mask
+    def _activated(probability: Tensor, step: Step) -> Tensor:
+        reads = step.control.reads
+        if reads == "routed":
+            return step.masked(probability > 0.5)
+        return step.masked(torch.full_like(probability, reads == "all", dtype=torch.bool))

@@ -16,7 +16,7 @@ from torchcram.memory.block import CRAMBlock
 from torchcram.memory.router import NeedFamiliarityRouter
 from torchcram.ops.collective import world_concat
 from torchcram.ops.rms_norm import rms_norm
-from torchcram.types import BlockOutput
+from torchcram.types import BlockOutput, Step
 
 # How fast the router's bias follows the read share, per training step.
 FOLLOWS = 0.2
@@ -79,7 +79,7 @@ class StaticRouterBlock(CRAMBlock):
         with torch.no_grad():
             self.router.offset.sub_(FOLLOWS * torch.logit(seen.quantile(1 - self.read_share), eps=1e-6))
 
-    def _seen_by_router(self, h: Tensor, token: Tensor) -> Tensor:
-        """What the router decides from: the token, in the scale of a normed state."""
+    def seen_by_router(self, h: Tensor, hidden_states: Tensor, step: Step) -> Tensor:
+        """Return what the router decides from: the token, in the scale of a normed state."""
         del h
-        return rms_norm(token)
+        return rms_norm(hidden_states if step.token is None else step.token)

@@ -23,17 +23,18 @@ from torchcram.bench.setting import Setting
 from torchcram.bench.timing import seconds, take_turns
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.episodic import EpisodicMemory
+from torchcram.memory.router import Router
 from torchcram.memory.working import TimeAwareSSM
 from torchcram.models.sequence import SequenceModel
 from torchcram.strict import optional
-from torchcram.types import Batch, Head, KeyValueState, MemoryState, Route, RoutingControl
+from torchcram.types import Batch, Head, KeyValueState, Learning, MemoryState, Route, RoutingControl, Step
 
 FLOOR = 0.016
 # Of the two language models.
 WIDTH, DEPTH, HEADS, VOCABULARY = 512, 8, 8, 32_000
 
 
-class DrawnRouter(nn.Module):
+class DrawnRouter(Router):
     """A router that draws lots: a share of the tokens reads, the others need nothing.
 
     It takes the place of a block's own router.
@@ -48,23 +49,21 @@ class DrawnRouter(nn.Module):
         self.rate, self.generator = rate, generator
 
     def need(
-        self, hidden_states: Float[Tensor, "batch time d_model"], uniform: Float[Tensor, "batch time"] | None
+        self, hidden_states: Float[Tensor, "batch time d_model"], step: Step
     ) -> Float[Tensor, "batch time"]:
         """Return one for the tokens that are drawn, zero for the others."""
-        del uniform
+        del step
         return (torch.rand(hidden_states.shape[:2], generator=self.generator) < self.rate).to(hidden_states)
 
-    def decide(
+    def choose(
         self,
         hidden_states: Float[Tensor, "batch time d_model"],
         need: Float[Tensor, "batch time"],
         familiarity: Float[Tensor, "batch time"],
-        uniform: Float[Tensor, "batch time 3"] | None,
-        *,
-        shift: float = 0.0,
+        step: Step,
     ) -> tuple[Float[Tensor, "batch time 3"], Int[Tensor, "batch time"]]:
         """Let the drawn ones read."""
-        del hidden_states, familiarity, uniform, shift
+        del hidden_states, familiarity, step
         route = torch.where(need > 0.5, int(Route.EPISODIC), int(Route.WORKING))
         return torch.stack([1 - need, torch.zeros_like(need), need], -1), route
 
@@ -154,8 +153,8 @@ def train_step(setting: Setting) -> Iterator[Measurement]:
             force(cast(CRAMBlock, block), FLOOR, setting.generator)
         batch = _batch(setting, model, length)
         controls = (
-            RoutingControl(exploration=0.02, price=0.1, consolidate=True),
-            RoutingControl(reads="all"),
+            RoutingControl(learning=Learning(exploration=0.02, consolidate=True)),
+            RoutingControl(reads="all", learning=Learning()),
         )
         noise = torch.rand(*batch.gap.shape, len(model.blocks), 4, generator=setting.generator).to(
             setting.device
@@ -170,7 +169,9 @@ def train_step(setting: Setting) -> Iterator[Measurement]:
             force(cast(CRAMBlock, block), 0.0, setting.generator)
         # Amdahl: the same step without a read.
         limit = take_turns(
-            partial(_step, model, batch, RoutingControl(price=0.1), noise), both[1], rounds=setting.rounds
+            partial(_step, model, batch, RoutingControl(learning=Learning()), noise),
+            both[1],
+            rounds=setting.rounds,
         ).ratio
         peer = "the same step with every read (acquisition)"
         yield Measurement(
@@ -264,7 +265,7 @@ def _through(blocks: list[CRAMBlock], states: list[MemoryState], tokens: Tensor)
     gap = torch.ones(8, 1, device=tokens.device)
     for token in tokens:
         for block, state in zip(blocks, states, strict=True):
-            token = block(token, gap, state, control=RoutingControl()).hidden_states
+            token = block(token, Step(gap=gap), state).hidden_states
 
 
 def _filled(setting: Setting, length: int) -> tuple[EpisodicMemory, KeyValueState]:

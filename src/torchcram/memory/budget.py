@@ -49,8 +49,11 @@ def affordable(
 
 
 def counted(
-    spent: Int[Tensor, "batch 2"], read: Bool[Tensor, "batch time"], mask: Bool[Tensor, "batch time"] | None
+    spent: Int[Tensor, "batch 2"] | None,
+    read: Bool[Tensor, "batch time"],
+    mask: Bool[Tensor, "batch time"] | None,
 ) -> Int[Tensor, "batch 2"]:
-    """Return each sequence's tokens and reads after these."""
+    """Return each sequence's tokens and reads after these; ``spent`` are those before, None for none."""
     real = torch.ones_like(read) if mask is None else mask
-    return spent + torch.stack([real.sum(1), (read & real).sum(1)], 1)
+    added = torch.stack([real.sum(1), (read & real).sum(1)], 1)
+    return added if spent is None else spent + added

@@ -1,43 +1,132 @@
-"""The router: which memory answers a token.
+"""The router: which memory answers a token. It decides from the token's state and the predicted quality,
+never from a read.
 
-It decides from the token's state and the predicted quality, never from a read.
+    p(WORKING) = 1 - need        p(SEMANTIC) = need familiar        p(EPISODIC) = need (1 - familiar)
 
-``NeedFamiliarityRouter`` (default) asks two questions: does the token need any retrieval (*need*, learned
-from the task loss and the price of a read), and would semantic memory do (*familiar*)? ``GumbelRouter`` is
-the paper's flat three-way Gumbel-softmax with its tipping point at quality 0.83. Noise is uniform in [0, 1),
-drawn by the caller; None decides by threshold.
+``NeedFamiliarityRouter`` asks two questions: does the token need any retrieval (*need*, learned from the task
+loss and the price of a read), and would semantic memory do (*familiar*)? The paper's router is
+:class:`torchcram.memory.gumbel_router.GumbelRouter`. Noise is uniform in [0, 1); None decides by threshold.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torchcram.ops.routing import gumbel_noise, logistic_noise
-from torchcram.types import Route
+from torchcram.memory.budget import affordable
+from torchcram.memory.exploration import drawn_to_explore, exploration_rate
+from torchcram.memory.recall import Recollection
+from torchcram.ops.routing import logistic_noise
+from torchcram.types import ReadBudget, Route, RoutingDecision, Step
 
 
-def exploration_rate(
-    need: Float[Tensor, "batch time"], *, least: float, most: float = 0.5
-) -> Float[Tensor, "batch time"]:
-    """Return the probability with which a token that would not read is computed all the same: ``least``, and
-    up to ``most`` where *need* is undecided.
+class Router(nn.Module):
+    """What all routers do with a choice: obey what may be read, explore, keep the budget.
 
-    The gradient of a skipped read is estimated from the explored ones, each counted with its inverse
-    probability: looking most often where the estimate is needed most makes it less noisy at the same number
-    of reads (importance sampling).
+    A router is asked for *need* first, since semantic memory is asked only about tokens in need, and decides
+    once their familiarity is known.
     """
-    return (
-        least + (most - least) * 4 * need.detach() * (1 - need.detach())
-        if least < most
-        else torch.full_like(need.detach(), least)
+
+    def need(
+        self, hidden_states: Float[Tensor, "batch time d_model"], step: Step
+    ) -> Float[Tensor, "batch time"]:
+        """Return the probability that a token needs a retrieval; above one half it asks for one."""
+        raise NotImplementedError
+
+    def choose(
+        self,
+        hidden_states: Float[Tensor, "batch time d_model"],
+        need: Float[Tensor, "batch time"],
+        familiarity: Float[Tensor, "batch time"],
+        step: Step,
+    ) -> tuple[Float[Tensor, "batch time 3"], Int[Tensor, "batch time"]]:
+        """Return the probabilities of the three routes, and the route that they favour."""
+        raise NotImplementedError
+
+    def credit(
+        self, probabilities: Float[Tensor, "batch time 3"]
+    ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
+        """Return the probabilities that the gradients of the retrieval and of the semantic answer move."""
+        raise NotImplementedError
+
+    def decide(
+        self,
+        hidden_states: Float[Tensor, "batch time d_model"],
+        need: Float[Tensor, "batch time"],
+        known: Recollection,
+        step: Step,
+        spent: Int[Tensor, "batch 2"] | None = None,
+    ) -> RoutingDecision:
+        """Return the decision for each token.
+
+        Args:
+            hidden_states: what the router sees.
+            need: from :meth:`need`.
+            known: what could be known without a read.
+            step: what may be read, and noise.
+            spent: each sequence's tokens and reads before these; None for none.
+        """
+        probabilities, chosen = self.choose(hidden_states, need, known.familiarity, step)
+        route = _allowed(_answerable(chosen, known.asked), step)
+        read = route == int(Route.EPISODIC)
+        read = read if known.observed is None else read | known.observed
+        explored = step.masked(drawn_to_explore(need, step) & ~read)
+        weight = read.to(need.dtype)
+        if step.control.exploration > 0:
+            rate = exploration_rate(need, least=step.control.exploration)
+            weight = weight + explored.to(need.dtype) / rate
+        decision = RoutingDecision(
+            route=route,
+            probabilities=probabilities,
+            familiarity=known.familiarity.detach(),
+            explored=explored,
+            weight=weight,
+            asked=known.asked,
+            observed=known.observed,
+        )
+        budget = step.control.budget
+        return decision if budget is None else within_budget(decision, budget, step.mask, spent)
+
+
+def _answerable(
+    route: Int[Tensor, "batch time"], asked: Bool[Tensor, "batch time"]
+) -> Int[Tensor, "batch time"]:
+    """Return the routes with a read where semantic memory, unasked, has no answer."""
+    return torch.where((route == int(Route.SEMANTIC)) & ~asked, int(Route.EPISODIC), route)
+
+
+def _allowed(route: Int[Tensor, "batch time"], step: Step) -> Int[Tensor, "batch time"]:
+    """Return the routes within what may be read; padding takes none."""
+    if step.control.reads == "all":
+        route = torch.full_like(route, int(Route.EPISODIC))
+    if step.control.reads == "none":
+        route = torch.where(route == int(Route.EPISODIC), int(Route.WORKING), route)
+    return route if step.mask is None else torch.where(step.mask, route, int(Route.WORKING))
+
+
+def within_budget(
+    decision: RoutingDecision,
+    budget: ReadBudget,
+    mask: Bool[Tensor, "batch time"] | None,
+    spent: Int[Tensor, "batch 2"] | None,
+) -> RoutingDecision:
+    """Return the decision with the reads that the budget does not pay for sent the likelier of the two other
+    ways. A read that is not made teaches nothing: its weight is zero.
+    """
+    before = decision.route.new_zeros(len(decision.route), 2) if spent is None else spent
+    denied = decision.used & ~affordable(budget, decision.used, mask, before)
+    semantic = decision.probabilities[..., Route.SEMANTIC] > decision.probabilities[..., Route.WORKING]
+    other = torch.where(semantic & decision.asked, int(Route.SEMANTIC), int(Route.WORKING))
+    return replace(
+        decision, route=torch.where(denied, other, decision.route), weight=decision.weight * ~denied
     )
 
 
-class NeedFamiliarityRouter(nn.Module):
+class NeedFamiliarityRouter(Router):
     """``p(EPISODIC) = need (1 - familiar)``, ``p(SEMANTIC) = need familiar``, ``p(WORKING) = 1 - need``.
 
     Args:
@@ -68,29 +157,29 @@ class NeedFamiliarityRouter(nn.Module):
         return last.bias
 
     def need(
-        self, hidden_states: Float[Tensor, "batch time d_model"], uniform: Float[Tensor, "batch time"] | None
+        self, hidden_states: Float[Tensor, "batch time d_model"], step: Step
     ) -> Float[Tensor, "batch time"]:
         """Return the probability that a token needs a retrieval; above one half it asks for one."""
         logits = full_precision(self.net, hidden_states)[..., 0]
-        if uniform is not None and self.noise_scale > 0:
-            logits = logits + self.noise_scale * logistic_noise(uniform).to(logits.dtype)
+        if step.noise is not None and self.noise_scale > 0:
+            logits = logits + self.noise_scale * logistic_noise(step.noise[..., 0]).to(logits.dtype)
         return torch.sigmoid(logits)
 
-    def decide(
+    def choose(
         self,
         hidden_states: Float[Tensor, "batch time d_model"],
         need: Float[Tensor, "batch time"],
         familiarity: Float[Tensor, "batch time"],
-        uniform: Float[Tensor, "batch time 3"] | None,
-        *,
-        shift: float = 0.0,
+        step: Step,
     ) -> tuple[Float[Tensor, "batch time 3"], Int[Tensor, "batch time"]]:
         """Return the probabilities of the three routes and the route.
 
         Familiarity carries no gradient: the price moves *need* alone.
         """
-        del hidden_states, uniform
-        distance = torch.logit(familiarity.detach(), eps=1e-6) - self.threshold_logit - shift
+        del hidden_states
+        distance = (
+            torch.logit(familiarity.detach(), eps=1e-6) - self.threshold_logit - step.control.threshold_shift
+        )
         familiar = torch.sigmoid(self.steepness * distance)
         probabilities = torch.stack([1 - need, need * familiar, need * (1 - familiar)], -1)
         route = torch.where(
@@ -114,70 +203,6 @@ class NeedFamiliarityRouter(nn.Module):
         )
 
 
-class GumbelRouter(nn.Module):
-    """The paper's router: one softmax over three logits, with Gumbel noise while training, the largest
-    probability in evaluation.
-
-    The logits see the token's state; the semantic one also rises with the predicted quality, and starts out
-    equal to the episodic one at quality 0.83 (the paper's tipping point).
-
-    Args:
-        d_model: width.
-        threshold: quality at which SEMANTIC and EPISODIC start out level.
-        noise_scale: scale of the Gumbel noise; 1 in the paper.
-        steepness: initial rise of the semantic logit from quality 0 to 1.
-    """
-
-    def __init__(
-        self, d_model: int, *, threshold: float = 0.83, noise_scale: float = 1.0, steepness: float = 8.0
-    ):
-        super().__init__()
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold {threshold} must lie strictly between 0 and 1")
-        self.noise_scale = noise_scale
-        self.net = nn.Linear(d_model, 3)
-        self.rise = nn.Parameter(torch.tensor(float(steepness)))
-        self.register_buffer("threshold_logit", torch.tensor(math.log(threshold / (1 - threshold))))
-        self.threshold_logit: Tensor
-        with torch.no_grad():
-            self.net.weight.mul_(0.1)
-            self.net.bias.copy_(torch.tensor([-2.0, 0.0, 0.0]))
-
-    def need(
-        self, hidden_states: Float[Tensor, "batch time d_model"], uniform: Float[Tensor, "batch time"] | None
-    ) -> Float[Tensor, "batch time"]:
-        """Every token asks semantic memory: this router has no separate question of need."""
-        del uniform
-        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
-        return hidden_states.new_ones(hidden_states.shape[:-1], dtype=dtype)
-
-    def decide(
-        self,
-        hidden_states: Float[Tensor, "batch time d_model"],
-        need: Float[Tensor, "batch time"],
-        familiarity: Float[Tensor, "batch time"],
-        uniform: Float[Tensor, "batch time 3"] | None,
-        *,
-        shift: float = 0.0,
-    ) -> tuple[Float[Tensor, "batch time 3"], Int[Tensor, "batch time"]]:
-        """Return the probabilities of the three routes and the route."""
-        logits = full_precision(self.net, hidden_states)
-        tipping = torch.sigmoid(self.threshold_logit + shift)
-        lift = self.rise * (familiarity.detach() - tipping)
-        logits = logits + torch.stack([torch.zeros_like(lift), lift, torch.zeros_like(lift)], -1)
-        if uniform is not None and self.noise_scale > 0:
-            logits = logits + self.noise_scale * gumbel_noise(uniform).to(logits.dtype)
-        return logits.softmax(-1), logits.argmax(-1)
-
-    def credit(
-        self, probabilities: Float[Tensor, "batch time 3"]
-    ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
-        """Return the probabilities that the gradients of the retrieval and of the semantic answer move:
-        each its own route's.
-        """
-        return probabilities[..., Route.EPISODIC], probabilities[..., Route.SEMANTIC]
-
-
 def full_precision(
     net: nn.Module, hidden_states: Float[Tensor, "batch time d_model"]
 ) -> Float[Tensor, "batch time out"]:
@@ -194,9 +219,3 @@ def full_precision(
             {name: weight.to(dtype) for name, weight in net.named_parameters()},
             (hidden_states.to(dtype),),
         )
-
-
-ROUTERS: dict[str, type[NeedFamiliarityRouter] | type[GumbelRouter]] = {
-    "need_familiarity": NeedFamiliarityRouter,
-    "gumbel3": GumbelRouter,
-}

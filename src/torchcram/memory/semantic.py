@@ -314,7 +314,9 @@ class SilentMemory(nn.Module):
         del lesson
 
 
-SEMANTIC_MEMORIES: dict[str, type[SlotMemory] | type[LowRankMemory] | type[SilentMemory]] = {
+SemanticMemory = SlotMemory | LowRankMemory | SilentMemory
+
+SEMANTIC_MEMORIES: dict[str, type[SemanticMemory]] = {
     "slots": SlotMemory,
     "low_rank": LowRankMemory,
     "none": SilentMemory,

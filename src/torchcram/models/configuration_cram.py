@@ -12,6 +12,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig
 
+from torchcram.memory.consolidator import LossWeights
 from torchcram.mixers import build_mixer
 from torchcram.strict import nearest_hint, require_choice, require_positive
 
@@ -103,6 +104,10 @@ class CRAMConfig(PreTrainedConfig):
         # Building a layer without memory for its weights finds every option that cannot be.
         with torch.device("meta"):
             self.build_layer(0)
+
+    def loss_weights(self) -> LossWeights:
+        """Return the factors of the layers' losses in training."""
+        return LossWeights(**{name: getattr(self, f"{name}_weight") for name in LossWeights.model_fields})
 
     def build_layer(self, layer: int) -> torch.nn.Module:
         """Return the mixer of one layer.

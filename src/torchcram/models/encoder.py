@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchcram.baselines.encoder import Encoding, MaskedVectors, SeriesEncoder, no_reads
 from torchcram.baselines.grud import GRUD
 from torchcram.baselines.mtand import MTAND
-from torchcram.mixers import Mixer
+from torchcram.memory.residual import ResidualBlock
 from torchcram.models.checks import check_batch
 from torchcram.models.read_out import width_read
 from torchcram.models.sequence import ModelOutput, SequenceModel
@@ -64,7 +64,7 @@ class EncoderModel(SequenceModel):
         self.input_size, self.vocabulary, self.flags = input_size, None, flags
         # The encoder stands where training looks for blocks, and nowhere else: its weights are saved once.
         self.blocks = cast(
-            list[Mixer],
+            list[ResidualBlock],
             nn.ModuleList(
                 [build_encoder(encoder, input_size // 2 if flags else input_size, d_model, options or {})]
             ),

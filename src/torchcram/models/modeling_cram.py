@@ -35,13 +35,15 @@ from transformers.utils.generic import can_return_tuple
 from torchcram.baselines.static import StaticBlock
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.budget import counted
-from torchcram.mixers import Mixer
+from torchcram.memory.consolidator import Consolidator, named_losses, parameter_groups, weighed
+from torchcram.memory.residual import ResidualBlock
 from torchcram.models.cache import CRAMCacheLayer, check_cache
 from torchcram.models.configuration_cram import CRAMConfig
 from torchcram.models.read_budget import Budget, BudgetedReads, control_within
 from torchcram.models.rows import Rows, check_continuation, lay_out, present_mask
 from torchcram.ops.rms_norm import RMSNorm
-from torchcram.types import BlockOutput, MemoryState, RoutingControl
+from torchcram.ops.selection import Everything
+from torchcram.types import BlockOutput, MemoryState, RoutingControl, Step
 
 logger = logging.get_logger("transformers.torchcram")
 
@@ -92,30 +94,13 @@ class CRAMDecoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: CRAMConfig, layer: int):
         super().__init__()
         self.config, self.layer = config, layer
-        self.mixer = cast(Mixer, config.build_layer(layer))
+        self.mixer = cast(ResidualBlock, config.build_layer(layer))
+        if config.routing == "dense":
+            self.mixer.selection = Everything()
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        gap: Tensor,
-        state: MemoryState | None,
-        *,
-        control: RoutingControl,
-        noise: Tensor | None,
-        mask: Tensor | None,
-        token: Tensor | None,
-    ) -> BlockOutput:
-        """Mix along the steps; a step's target, the next token, is one unit of time away."""
-        return self.mixer(
-            hidden_states,
-            gap,
-            state,
-            control=control,
-            noise=noise,
-            mask=mask,
-            horizon=torch.ones_like(gap),
-            token=token,
-        )
+    def forward(self, hidden_states: Tensor, step: Step, state: MemoryState | None) -> BlockOutput:
+        """Mix along the steps."""
+        return self.mixer(hidden_states, step, state)
 
 
 class CRAMPreTrainedModel(PreTrainedModel):
@@ -188,7 +173,7 @@ class CRAMModel(CRAMPreTrainedModel):
         self.post_init()
 
     @property
-    def mixers(self) -> list[Mixer]:
+    def mixers(self) -> list[ResidualBlock]:
         """The mixer of each layer."""
         return [cast(CRAMDecoderLayer, layer).mixer for layer in self.layers]
 
@@ -244,10 +229,8 @@ class CRAMModel(CRAMPreTrainedModel):
             if control is None
             else control
         )
-        control = replace(
-            control if self.routed else RoutingControl(reads="all"), dense=self.config.routing == "dense"
-        )
-        if layers is not None and control.consolidate:
+        control = control if self.routed else RoutingControl(reads="all")
+        if layers is not None and control.consolidates:
             raise ValueError(
                 "memory does not consolidate through a cache: call the model with use_cache=False "
                 "and without past_key_values to train it"
@@ -343,18 +326,13 @@ class CRAMModel(CRAMPreTrainedModel):
         they said.
         """
         gap = torch.ones(x.shape[:2], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-        token, hidden, blocks = x, [x], []
+        hidden, blocks = [x], []
+        # A step's target, the next token, is one unit of time away.
+        steps = Step(gap=gap, control=control, mask=rows.mask, horizon=gap, token=x)
         for index, layer in enumerate(self.layers):
             state = None if layers is None else layers[index].state
-            block = layer(
-                hidden[-1],
-                gap,
-                state,
-                control=control,
-                noise=None if noise is None else noise[:, :, index],
-                mask=rows.mask,
-                token=token,
-            )
+            step = replace(steps, noise=None if noise is None else noise[:, :, index])
+            block = layer(hidden[-1], step, state)
             if state is not None and state.spent is not None and not isinstance(layer.mixer, CRAMBlock):
                 read = (
                     block.decision.read
@@ -387,22 +365,21 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = CRAMModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self._led: tuple[RoutingControl, torch.Generator] | None = None
+        self._leader: Consolidator | None = None
         self.post_init()
 
-    def lead(self, control: RoutingControl | None, generator: torch.Generator | None = None) -> None:
-        """Tell the next training passes what to read.
+    def lead(self, leader: Consolidator | None) -> None:
+        """Let a consolidator say what the next training passes read, and weigh their losses.
 
         Args:
-            control: what a pass may read; None leaves the model to itself.
-            generator: of the noise for exploration; it stands on the CPU.
+            leader: made for this model, with a generator; None leaves the model to itself.
 
         Raises:
-            ValueError: if something shall be explored without a generator.
+            ValueError: if the consolidator has no generator.
         """
-        if control is not None and generator is None:
-            raise ValueError("exploration draws noise: give lead() a torch.Generator beside the control")
-        self._led = None if control is None else (control, cast(torch.Generator, generator))
+        if leader is not None and leader.generator is None:
+            raise ValueError("exploration draws noise: make the Consolidator with a generator")
+        self._leader = leader
 
     def generate(self, *args: Any, read_budget: Budget = None, **kwargs: Any) -> Any:
         """Generate as every model of Transformers does; ``read_budget`` holds for this call (None: what
@@ -423,20 +400,7 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
 
     def parameter_groups(self, *, learning_rate: float, fast_factor: float = 5.0) -> list[dict[str, Any]]:
         """Return groups for an optimizer: the trunk's, and a faster one for what routes and consolidates."""
-        fast = [
-            parameter
-            for mixer in self.model.mixers
-            for parameter in mixer.fast_parameters()
-            if parameter.requires_grad
-        ]
-        chosen = {id(parameter) for parameter in fast}
-        trunk = [
-            parameter
-            for parameter in self.parameters()
-            if id(parameter) not in chosen and parameter.requires_grad
-        ]
-        groups: list[dict[str, Any]] = [{"params": trunk, "lr": learning_rate}]
-        return [*groups, {"params": fast, "lr": fast_factor * learning_rate}] if fast else groups
+        return parameter_groups(self, learning_rate, fast_factor=fast_factor)
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -496,20 +460,22 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
         return CRAMCausalLMOutput(
             loss=None
             if losses is None
-            else self._total(losses, control, cast(Tensor, labels), kwargs.get("num_items_in_batch")),
+            else self._total(
+                losses["task"], output.blocks, cast(Tensor, labels), kwargs.get("num_items_in_batch")
+            ),
             logits=logits,
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             routes=output.routes,
             read_rates=output.read_rates,
             losses=losses,
-            blocks=output.blocks if self.training and self._led is not None else None,
+            blocks=output.blocks if self.training else None,
         )
 
     def _control(self) -> RoutingControl:
         """What this pass may read."""
-        if self.training and self._led is not None:
-            return self._led[0]
+        if self.training and self._leader is not None:
+            return self._leader.control()
         if self.training and self.model.routed:
             logger.warning_once(
                 "Every token reads: nobody leads this training. Add torchcram's ConsolidationCallback to "
@@ -527,44 +493,34 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, GenerationMixin):
         """Draw the noise of a training pass, outside of all layers: a checkpointed layer that runs again
         gets the same.
         """
-        if not self.training or self._led is None or control.exploration == 0:
+        if not self.training or self._leader is None or control.reads != "routed":
             return None
         given = cast(Tensor, inputs_embeds if input_ids is None else input_ids)
-        return torch.rand(*given.shape[:2], self.config.num_hidden_layers, 4, generator=self._led[1]).to(
-            given.device
-        )
+        shape = (*given.shape[:2], self.config.num_hidden_layers, 4)
+        return torch.rand(shape, generator=self._leader.generator).to(given.device)
 
     def _losses(
         self, logits: Tensor, labels: Tensor, blocks: Sequence[BlockOutput], kwargs: Mapping[str, Any]
     ) -> dict[str, Tensor]:
         """Return the language model's loss, and those of the layers, summed by name."""
-        losses = {
-            "task": self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
-            )
-        }
-        for block in blocks:
-            for name, value in block.losses.items():
-                losses[name] = losses[name] + value if name in losses else value
-        return losses
+        task = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return {"task": task, **named_losses(blocks)}
 
     def _total(
-        self, losses: Mapping[str, Tensor], control: RoutingControl, labels: Tensor, items: Any
-    ) -> Tensor:
-        """Add the layers' losses in training, by their weights; with gradient accumulation each batch
-        counts by its share of the scored tokens.
+        self, task: Tensor, blocks: Sequence[BlockOutput], labels: Tensor, items: Any
+    ) -> Float[Tensor, ""]:
+        """Add the layers' losses in training; with gradient accumulation each batch counts by its share of
+        the scored tokens.
         """
         if not self.training:
-            return losses["task"]
-        weights = {
-            name: getattr(self.config, f"{name}_weight") for name in losses if name not in ("task", "price")
-        } | {"price": control.price or 0.0}
-        aside = [weights[name] * value for name, value in losses.items() if name != "task"]
+            return task
         share = 1.0 if items is None else (labels[:, 1:] != -100).sum() / items
-        return losses["task"] + share * torch.stack(aside).sum() if aside else losses["task"]
+        if self._leader is not None:
+            return self._leader.loss(task, blocks, share=share)
+        return task + share * weighed(blocks, self.config.loss_weights(), price=0.0)
 
 
-def _check_routing(config: CRAMConfig, mixers: Sequence[Mixer]) -> None:
+def _check_routing(config: CRAMConfig, mixers: Sequence[ResidualBlock]) -> None:
     if config.routing == "dense" and not all(isinstance(mixer, CRAMBlock | StaticBlock) for mixer in mixers):
         raise ValueError(
             f"routing 'dense' is not for mixer {config.mixer!r}, which leaves tokens out of its "

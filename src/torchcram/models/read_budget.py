@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchcram.calibration import SHIFTS, RiskCurve, choose_shift, curve_of
 from torchcram.memory.block import CRAMBlock
-from torchcram.mixers import Mixer
+from torchcram.memory.residual import ResidualBlock
 from torchcram.types import ReadBudget, Route, RoutingControl
 
 Budget = float | int | ReadBudget | None
@@ -81,7 +81,7 @@ def control_within(
     return replace(control, threshold_shift=chosen.threshold_shift)
 
 
-def check_budget(mixers: Sequence[Mixer]) -> None:
+def check_budget(mixers: Sequence[ResidualBlock]) -> None:
     """Check that every layer can keep a budget.
 
     Raises:
@@ -92,7 +92,7 @@ def check_budget(mixers: Sequence[Mixer]) -> None:
             raise ValueError(
                 f"{type(mixer).__name__} has no router that could keep a read budget: use mixer='cram'"
             )
-        if mixer.consolidates and mixer.familiarity is None:
+        if mixer.recall.consolidates and mixer.familiarity is None:
             raise ValueError(
                 "quality 'observed' needs the reads that a budget would save: use quality='predicted'"
             )

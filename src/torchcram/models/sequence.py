@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from torchcram.mixers import Mixer, build_mixer
+from torchcram.memory.residual import ResidualBlock
+from torchcram.mixers import build_mixer
 from torchcram.models.checks import check_batch, check_targets
 from torchcram.models.read_out import last_step, pooled, width_read
 from torchcram.ops.collective import world_mean
 from torchcram.ops.rms_norm import RMSNorm
-from torchcram.types import Batch, BlockOutput, Head, MemoryState, RoutingControl
+from torchcram.types import Batch, BlockOutput, Head, MemoryState, RoutingControl, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class SequenceModel(nn.Module):
         self.embed_time = nn.Linear(self.gap_features.size + self.horizon_features.size, d_model, bias=False)
         # A ModuleList, typed by what it holds.
         self.blocks = cast(
-            list[Mixer],
+            list[ResidualBlock],
             nn.ModuleList(build_mixer(mixer, d_model, options or {}, layer=layer) for layer in range(layers)),
         )
         self.norm = RMSNorm(d_model)
@@ -143,20 +144,10 @@ class SequenceModel(nn.Module):
         states = self.init_state(batch.size) if states is None else states
         x = token
         blocks: list[BlockOutput] = []
+        # Each block has its own noise; everything else is the same for all of them.
+        step = Step(gap=batch.gap, control=control, mask=batch.mask, horizon=batch.horizon, token=token)
         for layer, (block, state) in enumerate(zip(self.blocks, states, strict=True)):
-            layer_noise = None if noise is None else noise[:, :, layer]
-            blocks.append(
-                block(
-                    x,
-                    batch.gap,
-                    state,
-                    control=control,
-                    noise=layer_noise,
-                    mask=batch.mask,
-                    horizon=batch.horizon,
-                    token=token,
-                )
-            )
+            blocks.append(block(x, replace(step, noise=None if noise is None else noise[:, :, layer]), state))
             x = blocks[-1].hidden_states
         return ModelOutput(outputs=self._read_out(self.norm(x), batch), blocks=tuple(blocks))
 
@@ -181,16 +172,6 @@ class SequenceModel(nn.Module):
         """
         check_targets(batch, self.specs)
         return {head.name: head_loss(head, outputs[head.name], batch) for head in self.specs}
-
-    def parameter_groups(self, *, fast_factor: float) -> list[dict[str, Any]]:
-        """Return optimizer groups with a relative learning rate: the trunk's 1, and ``fast_factor`` for
-        what routes and consolidates.
-        """
-        fast = [parameter for block in self.blocks for parameter in block.fast_parameters()]
-        chosen = {id(parameter) for parameter in fast}
-        trunk = [parameter for parameter in self.parameters() if id(parameter) not in chosen]
-        groups = [{"params": trunk, "factor": 1.0}]
-        return [*groups, {"params": fast, "factor": fast_factor}] if fast else groups
 
 
 def head_loss(head: Head, output: Tensor, batch: Batch) -> Float[Tensor, ""]:

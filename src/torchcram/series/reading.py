@@ -8,8 +8,8 @@ over.
 
 from __future__ import annotations
 
-from torchcram.training.trainer import NEVER_FAMILIAR, Trainer
-from torchcram.types import RoutingControl
+from torchcram.training.trainer import Trainer
+from torchcram.types import NEVER_FAMILIAR, RoutingControl
 
 NO_READS = RoutingControl(reads="none", threshold_shift=NEVER_FAMILIAR)
 

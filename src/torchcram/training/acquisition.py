@@ -6,7 +6,7 @@ reads and consolidating go cannot matter yet. Whatever might matter stays, and k
 
 from __future__ import annotations
 
-from torchcram.memory.consolidation import ControllerConfig
+from torchcram.memory.phases import ConsolidationRules
 from torchcram.mixers import MIXERS
 from torchcram.training.run_config import RunConfig
 
@@ -16,7 +16,9 @@ DECIDING = (
     "shortest_acquisition",
     "plateau_steps",
     "plateau_gain",
+    "settled_loss",
     "acquisition_price",
+    "acquisition_routers",
     "steady_price",
 )
 LATER_LOSSES = ("consolidation", "familiarity", "surprise")
@@ -37,7 +39,7 @@ def acquisition_of(config: RunConfig) -> RunConfig | None:
         return None
     tree = config.model_dump(mode="json")
     kept = {name: tree["controller"][name] for name in DECIDING}
-    tree["name"], tree["controller"] = "acquisition", {**ControllerConfig().model_dump(mode="json"), **kept}
+    tree["name"], tree["controller"] = "acquisition", {**ConsolidationRules().model_dump(mode="json"), **kept}
     tree["training"]["losses"] = {
         name: value for name, value in tree["training"]["losses"].items() if name not in LATER_LOSSES
     }

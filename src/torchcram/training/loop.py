@@ -112,7 +112,7 @@ def acquire(config: RunConfig, *, out: Path | str, resume: bool = False, show_pr
             steps=config.training.steps, done=trainer.step, show=show_progress and run.writes
         ) as progress:
             _acquire(trainer, run, clock, progress)
-        run.write_json(ACQUISITION, {"acquired_at": trainer.controller.acquired_at, "steps": trainer.step})
+        run.write_json(ACQUISITION, {"acquired_at": trainer.acquired_at, "steps": trainer.step})
     return run.path
 
 
@@ -162,9 +162,9 @@ def _acquire(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProg
     own rules.
     """
     with Interruption() as interruption:
-        while trainer.controller.phase == "acquire" and trainer.step < trainer.config.training.steps:
+        while trainer.phase == "acquire" and trainer.step < trainer.config.training.steps:
             _step(trainer, run, clock, progress)
-            if trainer.controller.phase == "acquire":
+            if trainer.phase == "acquire":
                 _pause(trainer, run, clock, progress)
             if interruption.anywhere(trainer.accelerator.device):
                 trainer.save(run, seconds=clock.seconds())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torchcram.memory.consolidation import ControllerConfig
+from torchcram.memory.phases import ConsolidationRules
 from torchcram.strict import nearest_hint
 from torchcram.strict_yaml import load_yaml
 from torchcram.tasks.srcd_config import SRCDConfig
@@ -25,7 +25,7 @@ def mini() -> RunConfig:
         task=SRCDConfig(length=128, patterns=40),
         model=ModelConfig(),
         # Little time to route: the price climbs fast, and semantic memory may answer soon.
-        controller=ControllerConfig(
+        controller=ConsolidationRules(
             acquire_steps=400,
             plateau_steps=400,
             price_start=0.03,
@@ -49,7 +49,7 @@ def demo() -> RunConfig:
         name="demo",
         task=SRCDConfig(length=256),
         model=ModelConfig(),
-        controller=ControllerConfig(acquire_steps=400, mature_steps=100),
+        controller=ConsolidationRules(acquire_steps=400, mature_steps=100),
         training=TrainingConfig(steps=1400, head_weights={"next_observation": 5.0}),
         evaluation=EvaluationConfig(calibration_sequences=600, risk_tolerance=0.003),
     )
@@ -61,7 +61,7 @@ def full() -> RunConfig:
         name="full",
         task=SRCDConfig(length=2048),
         model=ModelConfig(),
-        controller=ControllerConfig(acquire_steps=500),
+        controller=ConsolidationRules(acquire_steps=500),
         training=TrainingConfig(
             steps=2000, length_curriculum=((0, 256), (350, 2048)), head_weights={"next_observation": 5.0}
         ),

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from torchcram.calibration import check_sequences
-from torchcram.memory.consolidation import ControllerConfig
+from torchcram.memory.consolidator import LossWeights
+from torchcram.memory.phases import ConsolidationRules
 from torchcram.strict import LATER, StrictConfig
 from torchcram.tasks.base import TaskConfig
 from torchcram.tasks.built_in import DEFAULT_TASK, BuiltInTaskConfig
@@ -45,23 +46,6 @@ class ModelConfig(StrictConfig):
     layers: int = Field(2, ge=1)
     mixer: str = "cram"
     options: dict[str, Any] = Field(default_factory=dict)
-
-
-class LossWeights(StrictConfig):
-    """Factors of the losses beside the task's own; the price of a read has its own schedule, in the
-    controller.
-
-    Attributes:
-        consolidation: distance of semantic answers to retrievals.
-        familiarity: cross-entropy of predicted to observed quality.
-        surprise: what binds, and where it will be asked for.
-        predictor: cross-entropy of a Mixture-of-Depths predictor to the router's top scores.
-    """
-
-    consolidation: float = Field(1.0, ge=0.0)
-    familiarity: float = Field(1.0, ge=0.0)
-    surprise: float = Field(0.1, ge=0.0)
-    predictor: float = Field(1.0, ge=0.0)
 
 
 class TrainingConfig(StrictConfig):
@@ -156,7 +140,7 @@ class RunConfig(StrictConfig):
     start_from: str | None = Field(None, pattern=r"^[0-9a-f]{12}$", json_schema_extra=LATER)
     task: AnyTaskConfig = DEFAULT_TASK
     model: ModelConfig = ModelConfig()
-    controller: ControllerConfig = ControllerConfig()
+    controller: ConsolidationRules = ConsolidationRules()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

@@ -139,7 +139,7 @@ def summarise(
         else 0.0,
         "reads_computed": counts["keys_computed"],
         "reads_counted": counts["keys_counted"],
-        "acquired_at": trainer.controller.acquired_at,
+        "acquired_at": trainer.acquired_at,
         "transition_step": transition_step(
             [record["step"] for record in records], rates, final=final["any_layer_read_rate"]
         )

@@ -10,6 +10,7 @@ one.
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from torchcram.memory.consolidation import ConsolidationController
+from torchcram.memory.consolidator import Consolidator, named_losses, parameter_groups
 from torchcram.models.sequence import ModelOutput
 from torchcram.ops.collective import world_sum
 from torchcram.runs.run_dir import CHECKPOINT, MODEL, SUMMARY, RunDir
@@ -32,9 +33,6 @@ from torchcram.training.frozen import HEADS, freeze
 from torchcram.training.ledger import Ledger, familiarity_record
 from torchcram.training.run_config import RunConfig
 from torchcram.types import Batch, RoutingControl
-
-# Logits that no predicted familiarity reaches.
-NEVER_FAMILIAR = 1e3
 
 
 def learning_rate_factor(config: RunConfig, step: int) -> float:
@@ -65,15 +63,11 @@ class Trainer:
         self.config, self.task, self.accelerator = config, task, accelerator
         self.plain = build_model(config, task)
         freeze(self.plain, config.training.frozen)
-        groups = [
-            {**group, "lr": config.training.learning_rate * group["factor"]}
-            for group in self.plain.parameter_groups(fast_factor=config.training.fast_factor)
-        ]
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.training.weight_decay)
+        rules = config.training
+        groups = parameter_groups(self.plain, rules.learning_rate, fast_factor=rules.fast_factor)
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=rules.weight_decay)
         self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)
-        self.controller = ConsolidationController(config.controller)
-        self.routes = self.plain.routed
-        self.learns_routes = self.routes and "router" not in config.training.frozen
+        self.consolidator = self._consolidator() if self.plain.routed else None
         self.ledger = Ledger(self.plain)
         self.exposures = ExposureCounter(task)
         self.step, self.saved_step = 0, 0
@@ -91,21 +85,47 @@ class Trainer:
         self.plain.check(batch)
         check_members(self.task, batch.to("cpu"))
 
+    def _consolidator(self) -> Consolidator:
+        """Return who leads the model; each batch brings the noise of its step."""
+        rules = self.config.training
+        return Consolidator(
+            self.plain,
+            self.config.controller,
+            generator=None,
+            weights=rules.losses,
+            routers="router" not in rules.frozen,
+            semantic="semantic" not in rules.frozen,
+        )
+
+    @property
+    def routes(self) -> bool:
+        """Whether any layer has a router."""
+        return self.consolidator is not None
+
+    @property
+    def learns_routes(self) -> bool:
+        """Whether routers learn, so that training goes through the phases."""
+        return self.consolidator is not None and self.consolidator.routers
+
+    @property
+    def phase(self) -> str:
+        """Where the model stands: a phase of the consolidator, or ``"train"`` where there are none."""
+        return self.consolidator.phase if self.consolidator and self.consolidator.routers else "train"
+
+    @property
+    def acquired_at(self) -> int | None:
+        """The step at which routing began, or None."""
+        return None if self.consolidator is None else self.consolidator.phases.acquired_at
+
     def control(self) -> RoutingControl:
         """Return what the next step may read; mixers without a router read as they always do."""
-        if self.learns_routes:
-            return self.controller.control()
-        return (
-            RoutingControl(consolidate="semantic" not in self.config.training.frozen)
-            if self.routes
-            else RoutingControl(reads="all")
-        )
+        return RoutingControl(reads="all") if self.consolidator is None else self.consolidator.control()
 
     def evaluation_control(self) -> RoutingControl:
         """Return what an evaluation may read now."""
-        if self.learns_routes:
-            return self.controller.evaluation_control()
-        return RoutingControl(reads="routed" if self.routes else "all")
+        if self.consolidator is None:
+            return RoutingControl(reads="all")
+        return self.consolidator.evaluation_control()
 
     def evaluation_controls(self) -> tuple[RoutingControl, ...]:
         """Return under which controls early stopping may keep a model."""
@@ -114,13 +134,13 @@ class Trainer:
     @property
     def acquiring(self) -> bool:
         """Whether every token still reads, before the router decides."""
-        return self.learns_routes and self.controller.phase == "acquire"
+        return self.phase == "acquire"
 
     def route(self, *, reads: bool) -> bool:
         """End acquisition, if it has not ended by itself; return whether there is more to learn."""
         assert reads
-        if self.acquiring:
-            self.controller.begin_routing(self.step - 1)
+        if self.acquiring and self.consolidator is not None:
+            self.consolidator.begin_routing()
         return True
 
     def train_step(self) -> dict[str, Any]:
@@ -130,46 +150,39 @@ class Trainer:
             FloatingPointError: if the loss or its gradient is not finite; the model is as it was before the
                 step.
         """
-        if self.step in dict(self.config.training.length_curriculum):
-            self.controller.harder_from(self.step)
+        leader = self.consolidator
+        if leader is not None and self.step in dict(self.config.training.length_curriculum):
+            leader.harder()
         control, factor = self.control(), learning_rate_factor(self.config, self.step)
+        price = 0.0 if leader is None else leader.price
         batch, noise = local_batch(
             self.config, self.task, self.accelerator, self.step, exploring=control.reads == "routed"
-        )
-        reference = (
-            self._reference_loss(batch)
-            if self.learns_routes and self.controller.wants_reference(self.step)
-            else None
         )
         with self.autocast():
             output: ModelOutput = self.model(batch, control=control, noise=noise)
             losses = self.plain.task_losses(output.outputs, batch)
             task_loss = self._weighted(losses)
-            loss = task_loss + self._side_losses(output, control, losses)
+            losses |= named_losses(output.blocks)
+            loss = task_loss if leader is None else leader.loss(task_loss, output.blocks)
         averages = self._averages({**losses, "task_loss": task_loss, "loss": loss})
-        self._descend(loss, factor)
-        if "semantic" not in self.config.training.frozen:
-            for block, block_output in zip(self.plain.blocks, output.blocks, strict=True):
-                block.after_step(block_output)
+        self._backward(loss, factor)
 
         record = self.ledger.enter(output, batch) | familiarity_record(output, batch)
-        record |= {"task_loss": averages["task_loss"], "losses": {name: averages[name] for name in losses}}
-        if reference is not None:
-            self.controller.observe_reference(reference, routed=averages["task_loss"])
-        if self.routes:
+        if leader is not None:
+            rate = record["any_layer_read_rate"]
+            rerun = partial(self._loss_under, batch)
+            leader.step(output.blocks, averages["task_loss"], rerun=rerun, read_rate=rate)
             self.exposures.count(batch, output, routed=control.reads == "routed")
-        if self.learns_routes:
-            self.controller.observe(
-                self.step, loss=record["task_loss"], read_rate=record["any_layer_read_rate"]
-            )
-        record |= {
-            "phase": self.controller.phase if self.learns_routes else "train",
-            "price": control.price or 0.0,
-            "caution": control.threshold_shift,
-        }
-        record |= {"learning_rate": self.config.training.learning_rate * factor}
+        self.optimizer.step()
         self.step += 1
-        return record
+        return record | {
+            "task_loss": averages["task_loss"],
+            "losses": {name: averages[name] for name in losses},
+            "phase": self.phase,
+            "price": price,
+            "caution": control.threshold_shift,
+            "learning_rate": self.config.training.learning_rate * factor,
+        }
 
     def autocast(self) -> torch.autocast:
         """Return the precision of a training pass; evaluations are in the model's own."""
@@ -179,7 +192,8 @@ class Trainer:
             enabled=self.config.training.precision == "bf16",
         )
 
-    def _descend(self, loss: Tensor, factor: float) -> None:
+    def _backward(self, loss: Tensor, factor: float) -> None:
+        """Compute the gradients, clipped; the model is not changed."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.training.learning_rate * group["factor"] * factor
         self.optimizer.zero_grad()
@@ -187,7 +201,6 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.training.clip)
         if norm is not None and not math.isfinite(float(norm)):
             self._stop("the gradient of the loss is not finite")
-        self.optimizer.step()
 
     def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
         weights = self.config.training.head_weights
@@ -195,34 +208,15 @@ class Trainer:
             [head.weight * weights.get(head.name, 1.0) * losses[head.name] for head in self.plain.specs]
         ).sum()
 
-    def _side_losses(self, output: ModelOutput, control: RoutingControl, losses: dict[str, Tensor]) -> Tensor:
-        """Add the blocks' own losses; each also goes, by name and summed over layers, into ``losses``."""
-        weights = self.config.training.losses.model_dump() | {"price": control.price or 0.0}
-        total = torch.zeros((), device=self.accelerator.device)
-        for block in output.blocks:
-            for name, value in block.losses.items():
-                total = total + weights[name] * value
-                losses[name] = losses.get(name, torch.zeros_like(value)) + value
-        return total
-
-    @torch.no_grad()
-    def _reference_loss(self, batch: Batch) -> float:
-        """Return the smaller task loss of two passes: all reads forced, and a read for every token in need.
-
-        Their reads count as training cost.
-        """
-        self.model.eval()
-        losses = {}
-        for name, control in (
-            ("all reads", RoutingControl(reads="all")),
-            ("needed reads", RoutingControl(threshold_shift=NEVER_FAMILIAR)),
-        ):
-            with self.autocast():
-                output = self.model(batch, control=control)
-                losses[name] = self._weighted(self.plain.task_losses(output.outputs, batch))
-            self.ledger.enter(output, batch, reference=True)
-        self.model.train()
-        return min(self._averages(losses).values())
+    def _loss_under(self, batch: Batch, control: RoutingControl) -> Tensor:
+        """Return the task loss of a batch under a control. What is read for it counts as training cost."""
+        with self.autocast():
+            output: ModelOutput = self.model(batch, control=control)
+            loss = self._weighted(self.plain.task_losses(output.outputs, batch))
+        self.ledger.enter(output, batch, reference=True)
+        if not bool(loss.isfinite()):
+            self._stop("the reference loss is not finite")
+        return loss
 
     def _averages(self, losses: dict[str, Tensor]) -> dict[str, float]:
         """Return the losses averaged over the processes; they must be finite."""
@@ -251,7 +245,7 @@ class Trainer:
             "config_hash": self.config.digest(),
             "metrics": run.metrics_mark(),
             "counts": self.ledger.counts,
-            "controller": self.controller.state_dict(),
+            "consolidator": None if self.consolidator is None else self.consolidator.state_dict(),
             "exposures": self.exposures.state_dict(),
         }
         save_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer, state, write=run.writes)
@@ -274,7 +268,8 @@ class Trainer:
         )
         run.restore_metrics(state["metrics"], source=RunDir(acquisition))
         self._take(state)
-        self.controller.take_over(state["controller"])
+        if self.consolidator is not None:
+            self.consolidator.take_over(state["consolidator"])
         return float(state["seconds"])
 
     def start_from_run(self, folder: Path) -> None:
@@ -304,7 +299,8 @@ class Trainer:
         state = load_checkpoint(run.path / CHECKPOINT, self.model, self.optimizer, expected=expected)
         run.restore_metrics(state["metrics"])
         self._take(state)
-        self.controller.load_state_dict(state["controller"])
+        if self.consolidator is not None:
+            self.consolidator.load_state_dict(state["consolidator"])
         return float(state["seconds"])
 
     def _take(self, state: dict[str, Any]) -> None:

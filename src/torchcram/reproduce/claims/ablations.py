@@ -23,9 +23,7 @@ ABLATIONS = Claim(
             },
         ),
         NO_CONSOLIDATION,
-        changed(
-            "observed_quality", "no familiarity: quality observed", {"model.options": {"quality": "observed"}}
-        ),
+        changed("observed_quality", "no familiarity: quality observed", {"model.mixer": "cram_observed"}),
         changed("no_exploration", "no exploration", {"controller.exploration": 0.0}),
         changed("no_caution", "no caution", {"controller.caution_start": 0.0}),
         changed(

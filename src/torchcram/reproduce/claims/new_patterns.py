@@ -10,7 +10,7 @@ from torchcram.reproduce.methods import NO_CONSOLIDATION, SEQBOAT, STATIC_ROUTER
 LATE_PATTERNS = {
     "training.steps": Share(1.5),
     "training.decay_share": 0.15,
-    "controller.acquisition_price": None,
+    "controller.acquisition_routers": False,
     "task.patterns": 40,
     "task.introduce_at": [(Share(0.75), 30)],
 }

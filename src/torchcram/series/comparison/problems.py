@@ -57,7 +57,7 @@ class Problem(Protocol):
             side heads help.
         prices: bounds of the price of a read among which tuning chooses; the first trial has the last but
             one.
-        controller: fields of :class:`torchcram.memory.consolidation.ControllerConfig` that differ from their
+        controller: fields of :class:`torchcram.memory.phases.ConsolidationRules` that differ from their
             defaults.
         most_share: early stopping keeps a routed model that reads a larger share only if there is no other.
     """
