@@ -301,11 +301,16 @@ def test_keys_are_placed_once_while_nothing_changes(addresses, monkeypatch):
 
 
 def test_under_autocast_nothing_coarser_is_kept(addresses):
+    """Nor is what was kept outside of it used inside: keys are placed as precisely as what asks."""
     slots = SlotMemory(WIDTH, slots=4).float().eval()
-    exact = slots.distance(addresses.float())
+    exact = SlotMemory.distance(slots.train(), addresses.float())
     with torch.autocast("cpu", torch.bfloat16):
-        slots.distance(addresses.float())
+        rounded = SlotMemory.distance(slots, addresses.float())
+        assert torch.equal(slots.eval().distance(addresses.float()), rounded)
     assert torch.equal(slots.distance(addresses.float()), exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(slots.distance(addresses.float()), rounded)
+    assert not torch.equal(rounded, exact)
 
 
 def test_what_inference_mode_made_or_kept_is_answered_as_everywhere(addresses):

@@ -44,7 +44,8 @@ ROUTERS: dict[str, type[NeedFamiliarityRouter] | type[GumbelRouter]] = {
 
 
 class CRAMBlock(ResidualBlock):
-    """Three memories and a router, then a feed-forward network; pre-norm, residual.
+    """``x + {WORKING: 0, SEMANTIC: f_sem(h), EPISODIC: r_E(h)}[route]`` with ``h = norm(x)``, between a
+    working memory and a feed-forward network.
 
     Args:
         d_model: width.

@@ -34,7 +34,9 @@ TOGETHER = 16
 
 
 class EpisodicMemory(nn.Module):
-    """Write, read, forget beyond the window.
+    """``r_E(h_t) = out(softmax(s q(h_t) [k_null, k(h_1), ..., k(h_t-1)]) [v_null, v(h_1), ..., v(h_t-1)])``.
+
+    It writes every token, reads where it is asked to, and forgets beyond the window.
 
     Args:
         d_model: width, a multiple of ``heads``.

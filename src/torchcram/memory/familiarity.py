@@ -15,7 +15,7 @@ from torchcram.memory.semantic import SemanticRead
 
 
 class FamiliarityEstimator(nn.Module):
-    """A small network from ``[h, f_sem(h), evidence]`` to the logit of the expected quality.
+    """``logit(q) = W2 silu(W1 [h, f_sem(h), evidence])``: the expected quality of a semantic answer.
 
     Args:
         d_model: width.

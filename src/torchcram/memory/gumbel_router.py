@@ -17,8 +17,8 @@ from torchcram.types import Route, Step
 
 
 class GumbelRouter(Router):
-    """The paper's router: one softmax over three logits, with Gumbel noise while training, the largest
-    probability in evaluation.
+    """``p = softmax(W h + (0, rise (familiar - tipping), 0) + Gumbel noise)``; without noise the
+    largest wins.
 
     The logits see the token's state; the semantic one also rises with the predicted quality, and starts out
     equal to the episodic one at quality 0.83 (the paper's tipping point).

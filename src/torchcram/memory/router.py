@@ -25,7 +25,7 @@ from torchcram.types import ReadBudget, Route, RoutingDecision, Step
 
 
 class Router(nn.Module):
-    """What all routers do with a choice: obey what may be read, explore, keep the budget.
+    """``route = within_budget(allowed(choose(h, need(h), familiar)))``: what all routers do with a choice.
 
     A router is asked for *need* first, since semantic memory is asked only about tokens in need, and decides
     once their familiarity is known.

@@ -38,8 +38,9 @@ class SemanticRead:
 
 
 class SlotMemory(nn.Module):
-    """Slots that are written, not descended: each holds the running mean of what reads under one address
-    retrieved.
+    """``f_sem(a) = sum_m softmax_m(-sharpness |W (a - key_m)|^2) value_m``; slots are written, not descended.
+
+    Each slot holds the running mean of what reads under one address retrieved.
 
     The nearest slots answer: ``weights = softmax(-sharpness * distance)``. The distance is a squared
     difference, in which what all queries have in common (being queries) cancels, under the metric of Fisher's
@@ -252,7 +253,7 @@ class SlotMemory(nn.Module):
 
 
 class LowRankMemory(nn.Module):
-    """The paper's adapter: ``up(gelu(down(h)))`` with a bottleneck of ``rank`` units.
+    """``f_sem(h) = up(gelu(down(h)))``: the paper's adapter, with a bottleneck of ``rank`` units.
 
     Args:
         d_model: width.
@@ -285,7 +286,7 @@ class LowRankMemory(nn.Module):
 
 
 class SilentMemory(nn.Module):
-    """No semantic memory: nothing is consolidated, and nobody asks.
+    """``f_sem = 0``: no semantic memory; nothing is consolidated, and nobody asks.
 
     Args:
         d_model, slots: unused; accepted so that all kinds are built alike.

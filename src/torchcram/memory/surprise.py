@@ -57,7 +57,10 @@ class Trace:
 
 
 class SurpriseTrace(nn.Module):
-    """Flags slots at write time, vetoes familiarity at query time.
+    """``flag_m <- (1 - w_m) flag_m + w_m (1 - exp(-err / 0.5))`` at each binding; the veto of a query is
+    ``sum_m w_m flag_m``.
+
+    ``w_m`` is the share of slot m in an answer; at a binding, times how well its address is recognised.
 
     Args:
         d_model: width.

@@ -144,7 +144,7 @@ def _turned(turn: tuple[Tensor, Tensor], states: tuple[Tensor, Tensor]) -> tuple
 
 
 class CTODEMemory(nn.Module):
-    """The paper's expert: ``h(k+1) = h(k) + dt sigmoid(W_tau log(1 + gap)) tanh(W1 h(k) + W2 x)``, ``steps``
+    """``h(k+1) = h(k) + dt sigmoid(W_tau log(1 + gap)) tanh(W1 h(k) + W2 x)``: the paper's expert, ``steps``
     inner Euler steps a token.
 
     The paper leaves ``h(0)`` open. ``start="previous"`` carries the last token's state (so that it is a
