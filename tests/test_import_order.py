@@ -183,6 +183,7 @@ ORDER = (
     "pretrained.analysis.analyze",
     "pretrained.analysis.checkpoints",
     "pretrained.analysis.figures",
+    "pretrained.analysis.layer_plots",
     "pretrained.analysis.story",
     "pretrained.analysis.checkpoints_page",
     "pretrained.analysis.page",

@@ -3,14 +3,8 @@
 import pytest
 
 from planted_findings import details, plan, summary, write
-from torchcram.pretrained.analysis.figures import (
-    causal_figure,
-    class_figure,
-    head_figure,
-    layer_figure,
-    measures_figure,
-    threshold_figure,
-)
+from torchcram.pretrained.analysis.figures import causal_figure, class_figure, threshold_figure
+from torchcram.pretrained.analysis.layer_plots import head_figure, layer_figure, measures_figure
 from torchcram.pretrained.analysis.page import SECTIONS, write_analysis_page
 from torchcram.pretrained.analysis.story import (
     analysis_rows,

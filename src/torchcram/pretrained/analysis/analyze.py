@@ -22,7 +22,7 @@ from torchcram.pretrained.analysis.settings import AnalysisConfig
 from torchcram.pretrained.analysis.study import Study
 from torchcram.pretrained.sites import at_rest, find_sites, vocabulary_size
 from torchcram.pretrained.store import Store
-from torchcram.pretrained.texts import make_corpus
+from torchcram.pretrained.texts import Corpus, make_corpus
 from torchcram.runs.lock import alone
 
 
@@ -71,30 +71,17 @@ def analyze(
     """
     settings = settings or AnalysisConfig()
     sites = find_sites(model)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and settings.context > limit:
-        raise ValueError(
-            f"the context of {settings.context} tokens is longer than the model's {limit}: use "
-            f"--context {limit}"
-        )
-    corpus = make_corpus(
-        texts,
-        tokenizer,
-        tokens=settings.tokens,
-        context=settings.context,
-        vocabulary=vocabulary_size(model),
-        seed=settings.seed,
-    )
+    corpus = _corpus(model, tokenizer, texts, settings)
     require_tokens(corpus.tokens("fit"), max(site.width for site in sites))
+    identity = {
+        "model": fingerprint(model),
+        "text": corpus.digest,
+        "settings": settings.model_dump(mode="json"),
+    }
     with ExitStack() as stack:
         folder = (
             Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory())) / "analysis"
         )
-        identity = {
-            "model": fingerprint(model),
-            "text": corpus.digest,
-            "settings": settings.model_dump(mode="json"),
-        }
         store = Store(folder, identity=identity)
         progress = stack.enter_context(AnalysisProgress(show=show_progress))
         stack.enter_context(at_rest(model))
@@ -114,6 +101,23 @@ def analyze(
             content = write_findings(study, measure(study), name=name)
             tidy(study)
         return Analysis(**content, path=folder if out is not None else None)
+
+
+def _corpus(model: Any, tokenizer: Any, texts: Sequence[str], settings: AnalysisConfig) -> Corpus:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and settings.context > limit:
+        raise ValueError(
+            f"the context of {settings.context} tokens is longer than the model's {limit}: use "
+            f"--context {limit}"
+        )
+    return make_corpus(
+        texts,
+        tokenizer,
+        tokens=settings.tokens,
+        context=settings.context,
+        vocabulary=vocabulary_size(model),
+        seed=settings.seed,
+    )
 
 
 def fingerprint(model: nn.Module) -> str:

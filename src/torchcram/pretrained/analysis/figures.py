@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from torchcram.report.style import BLUE, INK, MUTED, PURPLE, VERMILION, WIDTH, percent_labels, styled
+from torchcram.report.style import BLUE, INK, MUTED, VERMILION, WIDTH, percent_labels, styled
 
 GREEN, OCHRE = "#009E73", "#B8860B"
 DEFINITION_COLOURS = {"explained": BLUE, "cosine": OCHRE, "centred_cosine": VERMILION, "closeness": GREEN}
@@ -20,20 +18,12 @@ DEFINITION_WORDS = {
     "centred_cosine": "centred cosine",
     "closeness": "1 - relative error",
 }
-CONTROL_STYLE = {
-    "token": (OCHRE, "s"),
-    "previous": (GREEN, "^"),
-    "position": (PURPLE, "v"),
-    "shuffled": (MUTED, "x"),
-}
 POLICY_STYLE = {
     "oracle": (INK, "--", "oracle: true error"),
     "predicted_error": (OCHRE, "-", "predicted error"),
     "predicted_harm": (BLUE, "-", "predicted harm"),
     "predicted_harm_dropped": (MUTED, ":", "predicted harm, dropped"),
 }
-# From "not predictable" to "predictable", also legible in grey.
-HEAT = LinearSegmentedColormap.from_list("heat", ["#F4F6F8", "#BBD6E8", "#4C9BC9", "#0B4A73"])
 
 Details = Mapping[str, Any]
 
@@ -144,137 +134,6 @@ def threshold_figure(details: Details) -> Figure:
 
 
 @styled
-def layer_figure(details: Details) -> Figure:
-    """Draw explained variance by layer: ridge, MLP, controls; below, what replacing and dropping each
-    layer alone costs.
-    """
-    layers = details["layers"]
-    x = [row["layer"] for row in layers]
-    figure = Figure(figsize=(WIDTH, 6.4))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    above.plot(x, [row["explained_variance"] for row in layers], "o-", color=BLUE, label="ridge", zorder=3)
-    if all(row["explained_variance_mlp"] is not None for row in layers):
-        above.plot(
-            x,
-            [row["explained_variance_mlp"] for row in layers],
-            "o--",
-            color=VERMILION,
-            markersize=4,
-            linewidth=1.2,
-            label="small MLP",
-        )
-    for control, (colour, marker) in CONTROL_STYLE.items():
-        above.plot(
-            x,
-            [max(row["controls"][control], -0.1) for row in layers],
-            marker,
-            color=colour,
-            markersize=4.5,
-            label=f"{control} alone" if control != "shuffled" else control,
-        )
-    above.axhline(0, color=INK, linewidth=0.8)
-    above.set(title="How predictable is each layer?", ylim=(-0.13, 1.03), ylabel="explained variance")
-    percent_labels(above.yaxis)
-    above.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
-    for key, colour, word in (("replaced_alone", BLUE, "replaced"), ("dropped_alone", VERMILION, "dropped")):
-        below.plot(
-            x,
-            [max(row[key]["divergence"], 1e-5) for row in layers],
-            "o-",
-            color=colour,
-            markersize=4,
-            linewidth=1.2,
-            label=word,
-        )
-    below.set(title="What does it cost alone?", yscale="log", xlabel="layer", ylabel="divergence, nats")
-    below.minorticks_off()
-    below.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
-    _whole_numbers(below, x)
-    return figure
-
-
-@styled
-def head_figure(details: Details) -> Figure:
-    """Draw the explained variance of every head as a heat map."""
-    layers = details["layers"]
-    heads = max(len(row["explained_variance_by_head"]) for row in layers)
-    table = np.full((heads, len(layers)), np.nan)
-    for column, row in enumerate(layers):
-        table[: len(row["explained_variance_by_head"]), column] = row["explained_variance_by_head"]
-    figure = Figure(figsize=(WIDTH, max(2.6, 0.26 * heads + 1.4)))
-    axes = figure.subplots()
-    image = axes.imshow(
-        np.clip(table, 0, 1), cmap=HEAT, vmin=0, vmax=1, aspect="auto", interpolation="nearest"
-    )
-    axes.grid(False)
-    axes.set(title="Explained variance of each head", xlabel="layer", ylabel="head")
-    _whole_numbers(axes, range(len(layers)), labels=[row["layer"] for row in layers])
-    axes.set_yticks(range(0, heads, max(1, heads // 10)))
-    bar = figure.colorbar(image, ax=axes, pad=0.015)
-    percent_labels(bar.ax.yaxis)
-    bar.outline.set_visible(False)
-    return figure
-
-
-@styled
-def measures_figure(details: Details) -> Figure:
-    """Draw the measures of others against the measured cost of replacing or dropping each layer, and the
-    rank curve.
-    """
-    layers = details["layers"]
-    figure = Figure(figsize=(WIDTH, 3.9))
-    bound, influence, ranks = figure.subplots(1, 3)
-    cost = [max(row["replaced_alone"]["divergence"], 1e-5) for row in layers]
-    bound.plot([row["cca_bound"] for row in layers], cost, "o", color=BLUE, markersize=5)
-    bound.set(
-        title="NBL's bound",
-        xlabel="error bound per channel",
-        ylabel="divergence, replaced alone",
-        yscale="log",
-    )
-    influence.plot(
-        [row["block_influence_cosine"] for row in layers],
-        [max(row["dropped_alone"]["divergence"], 1e-5) for row in layers],
-        "o",
-        color=VERMILION,
-        markersize=5,
-    )
-    influence.set(
-        title="LLM-Drop's cosine",
-        xlabel="cosine before and after",
-        ylabel="divergence, dropped alone",
-        yscale="log",
-    )
-    for row in layers:
-        curve = sorted((int(rank), value) for rank, value in row["rank_curve"].items())
-        ranks.plot(*zip(*curve, strict=True), color=MUTED, linewidth=0.6, alpha=0.5)
-    sizes = sorted({int(rank) for row in layers for rank in row["rank_curve"]})
-    ranks.plot(
-        sizes,
-        [float(np.mean([row["rank_curve"][str(size)] for row in layers])) for size in sizes],
-        color=INK,
-        label="mean",
-    )
-    ranks.set(
-        title="Rank of the probe",
-        xlabel="rank",
-        ylabel="explained variance",
-        xscale="log",
-        ylim=(-0.05, 1.03),
-    )
-    ranks.set_xticks(_decades(sizes), [str(size) for size in _decades(sizes)])
-    percent_labels(ranks.yaxis)
-    for axes in (bound, influence, ranks):
-        axes.minorticks_off()
-        axes.tick_params(labelsize=8)
-    return figure
-
-
-def _decades(sizes: Sequence[int]) -> list[int]:
-    return [size for size in (1, 4, 16, 64, 256, 1024, 4096) if size <= max(sizes)]
-
-
-@styled
 def class_figure(details: Details) -> Figure:
     """Draw, for each class of tokens, the share of operations above 0.8 under two definitions."""
     table = details["token_classes"]
@@ -295,8 +154,3 @@ def class_figure(details: Details) -> Figure:
     percent_labels(axes.xaxis)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
     return figure
-
-
-def _whole_numbers(axes: Axes, places: Sequence[int], *, labels: Sequence[int] | None = None) -> None:
-    step = max(1, len(places) // 15)
-    axes.set_xticks(list(places)[::step], [str(label) for label in (labels or list(places))[::step]])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torchcram.pretrained.analysis import figures as drawn
+from torchcram.pretrained.analysis import figures, layer_plots
 from torchcram.pretrained.analysis.story import analysis_rows, analysis_story, analysis_tiles, cost_words
 from torchcram.report.page import REPORT, Section, draw_sections, pretty, render_file
 from torchcram.runs.run_dir import RunDir
@@ -26,7 +26,7 @@ SECTIONS = (
         "documents. Right: single tokens of all layers, picked by the true error (which needs "
         "the read), by predicted error, by predicted downstream harm; dotted: by predicted harm, "
         "but dropped. The scale is linear below 0.02 nats.",
-        draw=drawn.causal_figure,
+        draw=figures.causal_figure,
     ),
     Section(
         name="thresholds",
@@ -35,7 +35,7 @@ SECTIONS = (
         "operation is the attention of one block (left) or of one head (right) for one token. "
         "Bands are 95% intervals over documents. Where a curve crosses the dashed line, 88% "
         "would be redundant.",
-        draw=drawn.threshold_figure,
+        draw=figures.threshold_figure,
     ),
     Section(
         name="layers",
@@ -44,7 +44,7 @@ SECTIONS = (
         "controls that know only the token, the token before it, or the position (class means), "
         "or whose targets were shuffled. Below: how far the predictions move when one layer "
         "alone is replaced or dropped, on select text.",
-        draw=drawn.layer_figure,
+        draw=layer_plots.layer_figure,
     ),
     Section(
         name="heads",
@@ -53,7 +53,7 @@ SECTIONS = (
             "The share of the variance of each head's output that a linear probe of the block's input "
             "explains on test text."
         ),
-        draw=drawn.head_figure,
+        draw=layer_plots.head_figure,
     ),
     Section(
         name="classes",
@@ -61,7 +61,7 @@ SECTIONS = (
         caption="The share of operations, over all layers, whose score reaches 0.8, for kinds of tokens; "
         "in brackets their share of the test text. Frequent tokens make up the first half of the "
         "fit text, rare ones its last tenth.",
-        draw=drawn.class_figure,
+        draw=figures.class_figure,
     ),
     Section(
         name="measures",
@@ -72,7 +72,7 @@ SECTIONS = (
         "and after the block (LLM-Drop, arXiv 2406.15786) against the measured cost of dropping "
         "it. Right: explained variance of the best predictions of each rank; thin lines are "
         "layers.",
-        draw=drawn.measures_figure,
+        draw=layer_plots.measures_figure,
     ),
 )
 

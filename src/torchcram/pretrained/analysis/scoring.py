@@ -4,7 +4,8 @@ probe's error, and block influence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,10 @@ class SiteView:
     mean: Float[Tensor, " heads_width"]
     mlp: MLPProbe | None
 
+    def projected(self, heads: Float[Tensor, "*tokens heads_width"]) -> Float[Tensor, "*tokens width"]:
+        """Return the block's output for given heads side by side."""
+        return heads @ self.weight + self.bias
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
@@ -72,60 +77,60 @@ def score(
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> Scored:
     """Score every operation of the windows."""
-    heads = max(site.heads for site in sites)
-    rows: list[list[dict[str, Tensor]]] = [[] for _ in sites]
-    shares = {
-        name: torch.zeros(len(sites), heads, len(THRESHOLDS), dtype=torch.float64) for name in DEFINITIONS
-    }
-    mlp_error, influence, count = (
-        torch.zeros(len(sites), dtype=torch.float64),
-        torch.zeros(len(sites), dtype=torch.float64),
-        0,
-    )
-    residuals: dict[int, Tensor] = {}
+    sums = _Sums(sites, views)
+    with _streams(model, sites, sums.streams), at_rest(model), capture(sites, see=sums.see):
+        for ids in windows:
+            hidden_states(model, ids)
+            sums.tokens += len(ids)
+            advance(len(ids))
+    return sums.scored()
 
-    def see(number: int, x: Tensor, y: Tensor) -> None:
-        view, site = views[number], sites[number]
-        y, predicted = y.float(), view.heads(x)
-        output = y @ view.weight + view.bias
-        rows[number].append(
-            operation_scores(output, predicted @ view.weight + view.bias, view.mean @ view.weight + view.bias)
-        )
-        by_head = [part.unflatten(-1, (site.heads, site.head_size)) for part in (y, predicted, view.mean)]
-        for name, values in operation_scores(*by_head).items():
-            shares[name][number] += torch.stack(
-                [(values >= threshold).double().sum(0) for threshold in THRESHOLDS], -1
-            ).cpu()
+
+class _Sums:
+    """What is summed up on the way; ``streams`` are those before blocks that are not seen yet."""
+
+    def __init__(self, sites: Sequence[AttentionSite], views: Sequence[SiteView]):
+        self.sites, self.views, self.tokens = sites, views, 0
+        self.rows: list[list[dict[str, Tensor]]] = [[] for _ in sites]
+        shape = (len(sites), max(site.heads for site in sites), len(THRESHOLDS))
+        self.shares = {name: torch.zeros(shape, dtype=torch.float64) for name in DEFINITIONS}
+        self.mlp_error, self.influence = (torch.zeros(len(sites), dtype=torch.float64) for _ in range(2))
+        self.streams: dict[int, Tensor] = {}
+
+    def see(self, number: int, x: Tensor, y: Tensor) -> None:
+        """Take in the heads ``y`` of one block on one window."""
+        view, y = self.views[number], y.float()
+        predicted, output = view.heads(x), view.projected(y)
+        scores = operation_scores(output, view.projected(predicted), view.projected(view.mean))
+        self.rows[number].append(scores)
+        self._add_shares(number, y, predicted)
         if view.mlp is not None:
-            mlp_error[number] += float(((view.mlp.predict(x) - y) @ view.weight).double().square().sum())
-        if number in residuals:
-            influence[number] += float(block_influence(residuals.pop(number).float(), output).double().sum())
+            wrong = (view.mlp.predict(x) - y) @ view.weight
+            self.mlp_error[number] += float(wrong.double().square().sum())
+        if number in self.streams:
+            kept = block_influence(self.streams.pop(number).float(), output)
+            self.influence[number] += float(kept.double().sum())
 
-    layers = [_decoder_layer(model, site) for site in sites]
-    hooks = [
-        layer.register_forward_pre_hook(_keep_stream(residuals, number), with_kwargs=True)
-        for number, layer in enumerate(layers)
-    ]
-    try:
-        with at_rest(model), capture(sites, see=see):
-            for ids in windows:
-                hidden_states(model, ids)
-                count += len(ids)
-                advance(len(ids))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return Scored(
-        scores={
-            name: torch.stack([torch.cat([window[name] for window in site]).cpu() for site in rows])
-            for name in DEFINITIONS
-        },
-        head_shares={name: counts / count for name, counts in shares.items()},
-        mlp_error=mlp_error / count
-        if all(view.mlp is not None for view in views)
-        else torch.full_like(mlp_error, float("nan")),
-        influence=influence / count,
-    )
+    def _add_shares(self, number: int, y: Tensor, predicted: Tensor) -> None:
+        shape = (self.sites[number].heads, self.sites[number].head_size)
+        by_head = [part.unflatten(-1, shape) for part in (y, predicted, self.views[number].mean)]
+        for name, values in operation_scores(*by_head).items():
+            reached = [(values >= threshold).double().sum(0) for threshold in THRESHOLDS]
+            self.shares[name][number] += torch.stack(reached, -1).cpu()
+
+    def scored(self) -> Scored:
+        """Return the means over all tokens."""
+        probed = all(view.mlp is not None for view in self.views)
+        missing = torch.full_like(self.mlp_error, float("nan"))
+        return Scored(
+            scores={
+                name: torch.stack([torch.cat([window[name] for window in site]).cpu() for site in self.rows])
+                for name in DEFINITIONS
+            },
+            head_shares={name: counts / self.tokens for name, counts in self.shares.items()},
+            mlp_error=self.mlp_error / self.tokens if probed else missing,
+            influence=self.influence / self.tokens,
+        )
 
 
 def score_test(study: Study, probes: Sequence[SiteProbes], mlps: Sequence[MLPProbe]) -> Scored:
@@ -142,6 +147,18 @@ def score_test(study: Study, probes: Sequence[SiteProbes], mlps: Sequence[MLPPro
     ]
     advance = study.progress.stage("score the test split", total=study.corpus.tokens("test"))
     return score(study.model, study.sites, study.ids("test"), views, advance=advance)
+
+
+@contextmanager
+def _streams(model: Any, sites: Sequence[AttentionSite], streams: dict[int, Tensor]) -> Iterator[None]:
+    """Keep what each block's layer is called with, by the number of the block."""
+    with ExitStack() as stack:
+        for number, site in enumerate(sites):
+            hook = _decoder_layer(model, site).register_forward_pre_hook(
+                _keep_stream(streams, number), with_kwargs=True
+            )
+            stack.callback(hook.remove)
+        yield
 
 
 def _decoder_layer(model: Any, site: AttentionSite) -> nn.Module:

@@ -58,20 +58,7 @@ def tune(
         study.enqueue_trial(method.starting(problem))
 
     def objective(trial: Any) -> float:
-        begin, parameters = time.monotonic(), method.drawn(trial, problem)
-        fitted = method.fit(problem, SPLIT, parameters, seed=0, limit=limit)
-        outcome = fitted.judge("validation")
-        score = scores(outcome)[problem.goal]
-        told = {
-            "parameters": parameters,
-            "seconds": time.monotonic() - begin,
-            "steps": getattr(fitted, "steps", None),
-        }
-        for name, value in (told | {"attention_share": outcome.attention_share}).items():
-            trial.set_user_attr(name, value)
-        trial.set_constraint("reads", _excess(method, outcome.attention_share))
-        say(f"trial {trial.number}: {problem.goal} {score:.4f} on validation data, with {parameters}")
-        return score
+        return _tried(trial, method, problem, limit=limit, say=say)
 
     # A trial that diverges is one that failed: the others go on.
     study.optimize(objective, n_trials=max(0, trials - len(_finished(study))), catch=(FloatingPointError,))
@@ -79,6 +66,27 @@ def tune(
     if not tried:
         raise ValueError(f"{method.title}: every trial diverged; see the log, and narrow what is drawn")
     return sorted(tried, key=lambda one: (_excess(method, one["attention_share"]), -one["score"]))
+
+
+def _tried(
+    trial: Any, method: Method, problem: Problem, *, limit: float, say: Callable[[str], None]
+) -> float:
+    """Train with what a trial draws; note what came out in the trial, and return its score."""
+    begin, parameters = time.monotonic(), method.drawn(trial, problem)
+    fitted = method.fit(problem, SPLIT, parameters, seed=0, limit=limit)
+    outcome = fitted.judge("validation")
+    score = scores(outcome)[problem.goal]
+    told = {
+        "parameters": parameters,
+        "seconds": time.monotonic() - begin,
+        "steps": getattr(fitted, "steps", None),
+        "attention_share": outcome.attention_share,
+    }
+    for name, value in told.items():
+        trial.set_user_attr(name, value)
+    trial.set_constraint("reads", _excess(method, outcome.attention_share))
+    say(f"trial {trial.number}: {problem.goal} {score:.4f} on validation data, with {parameters}")
+    return score
 
 
 def _excess(method: Method, attention_share: float | None) -> float:
