@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from torchcram.reproduce.claim import Claim, Goal, Method, Picture
-from torchcram.reproduce.plan import Job
+from torchcram.reproduce.plan import Job, PlannedRun, plan
 
 SOURCE = "0123456789ab"
 SUMMARY = {
@@ -95,3 +95,16 @@ def finish_at_once(job: Job) -> Ended:
     else:
         fake_run(job.folder, job)
     return Ended()
+
+
+def toys(folder: Path, *, seeds: int = 2, source: str = SOURCE) -> list[PlannedRun]:
+    """Return the runs of the toy claim."""
+    return plan([TOY], scale="mini", seeds=seeds, runs=folder, source=source)
+
+
+def trained(folder: Path, *, seeds: int = 2, source: str = SOURCE, **figures: object) -> list[PlannedRun]:
+    """Return the runs of the toy claim, finished."""
+    runs = toys(folder, seeds=seeds, source=source)
+    for run in runs:
+        fake_run(run.job.folder, run.job, **figures)
+    return runs

@@ -267,6 +267,7 @@ ORDER = (
     "reproduce.ray_executor",
     "reproduce.lower_bound",
     "reproduce.saved_work",
+    "reproduce.run_figures",
     "reproduce.results",
     "reproduce.records",
     "reproduce.status",

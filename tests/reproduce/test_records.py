@@ -14,7 +14,8 @@ from torchcram.reproduce.claim_page import write_claim
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import plan
 from torchcram.reproduce.records import key_of, recorded
-from torchcram.reproduce.results import COURSE_STEPS, load_rows
+from torchcram.reproduce.results import load_rows
+from torchcram.reproduce.run_figures import COURSE_STEPS
 from torchcram.runs.source import source_hash
 
 TRAINING = replace(TOY, picture=Picture(kind="training", title="T", y="any_layer_read_rate"))

@@ -13,7 +13,7 @@ from torchcram.report.consolidation_curve import Counts, Points
 from torchcram.report.style import INK, MUTED, VERMILION, WIDTH, percent_labels, rate_axis, styled
 from torchcram.reproduce.claim import Claim, Method, is_share
 from torchcram.reproduce.lower_bound import static_accuracy
-from torchcram.reproduce.results import COURSE_STEPS, COURSE_VALUES
+from torchcram.reproduce.run_figures import COURSE_STEPS, COURSE_VALUES
 from torchcram.reproduce.status import Group
 
 COLOURS = (

@@ -10,7 +10,8 @@ from pathlib import Path
 from torchcram.reproduce.claim import Row
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.plan import PlannedRun
-from torchcram.reproduce.results import COURSE_STEPS, COURSE_VALUES, RESULTS, load_rows
+from torchcram.reproduce.results import RESULTS, load_rows
+from torchcram.reproduce.run_figures import COURSE_STEPS, COURSE_VALUES
 
 # Claim, method and seed.
 Key = tuple[str, str, int]
