@@ -403,3 +403,11 @@ def test_blocks_draw_the_noise_of_exploration_from_the_consolidators_generator()
     silent = Consolidator(model, made.rules, generator=None)
     silent.phases.begin_routing(-1)
     assert not any(said.decision.explored.any() for said in model(x, silent.control())[1])
+
+
+def test_nothing_is_drawn_while_everything_reads():
+    """The noise of a step does not depend on how long acquisition took."""
+    made = leading()
+    state = made.generator.get_state()
+    one_step(made)
+    assert torch.equal(made.generator.get_state(), state)

@@ -177,7 +177,7 @@ class Consolidator:
             raise FloatingPointError(
                 f"the task loss is {mean_loss} at step {self.steps}: nothing was learned from this step"
             )
-        if self.routers and self.phases.wants_reference(self.steps):
+        if self.phases.wants_reference(self.steps):
             self.phases.observe_reference(self._reference(rerun), routed=mean_loss)
         if self.semantic:
             for output in blocks:
