@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from lived import run as pass_through
-from torchcram.bench import models, questions, run
+from torchcram.bench import drawn_router, generating, questions, recurrent_layer, run
 from torchcram.bench.questions import QUESTIONS
 from torchcram.bench.setting import Setting
 from torchcram.cli import app
@@ -36,7 +36,7 @@ def short(monkeypatch):
     size."""
     monkeypatch.setattr(Setting, "lengths", lambda self, *wanted: iter([64]))
     for name, size in {"WIDTH": 16, "DEPTH": 2, "HEADS": 2, "VOCABULARY": 20}.items():
-        monkeypatch.setattr(models, name, size)
+        monkeypatch.setattr(generating, name, size)
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -61,7 +61,7 @@ def test_the_peers_of_the_scan_compute_the_same(peer):
 
 def test_the_layers_of_the_scan_have_states_of_equal_size():
     setting = Setting(device=torch.device("cpu"))
-    theirs = models._mamba2(setting)
+    theirs = recurrent_layer._mamba2(setting)
     assert (
         theirs.num_heads * theirs.head_dim * theirs.ssm_state_size
         == TimeAwareSSM(256, state_size=128).init_state(1).numel()
@@ -147,7 +147,7 @@ def test_an_unknown_question_is_an_error_before_anything_is_measured(tmp_path):
 
 def test_lots_decide_what_a_block_reads():
     block = CRAMBlock(16, slots=8)
-    models.force(block, 0.25, torch.Generator().manual_seed(0))
+    drawn_router.force(block, 0.25, torch.Generator().manual_seed(0))
     output = pass_through(
         block,
         torch.randn(4, 500, 16),

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from torchcram.bench import models
+from torchcram.bench.decoding import decode
+from torchcram.bench.generating import generate
 from torchcram.bench.measurement import Measurement
+from torchcram.bench.recurrent_layer import recurrent_layer
 from torchcram.bench.setting import Setting
 from torchcram.bench.timing import seconds, take_turns
+from torchcram.bench.training_step import train_step
 from torchcram.ops.routed_attention import routed_attention
 from torchcram.ops.scan import scan, scan_reference
 
@@ -99,7 +102,7 @@ def scan_forward_backward(setting: Setting) -> Iterator[Measurement]:
                 timing=timing,
                 limit=limit,
             )
-        yield models.recurrent_layer(setting, length)
+        yield recurrent_layer(setting, length)
 
 
 def _seconds_to_move(tensor: Tensor, times: int) -> float:
@@ -134,7 +137,7 @@ QUESTIONS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
     "routed-attention": routed_attention_forward,
     "routed-attention-backward": routed_attention_backward,
     "scan": scan_forward_backward,
-    "train-step": models.train_step,
-    "decode": models.decode,
-    "generate": models.generate,
+    "train-step": train_step,
+    "decode": decode,
+    "generate": generate,
 }
