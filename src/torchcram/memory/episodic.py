@@ -164,7 +164,7 @@ class EpisodicMemory(nn.Module):
         few = not dense and selected.shape[1] > 1 and 2 * int(selected.sum()) < selected.numel()
         readers = selected.nonzero(as_tuple=True) if few else None
         attend = dense_attention if dense else routed_attention
-        found = attend(
+        attended = attend(
             self._queries_of(hidden_states, time, readers),
             memory.keys,
             memory.values,
@@ -172,8 +172,10 @@ class EpisodicMemory(nn.Module):
             offset=offset,
             window=self.window,
         )
-        found = found.transpose(1, 2).flatten(2)
-        return self.out(found) if readers is None else _put(self.out(found[readers]), readers, selected.shape)
+        attended = attended.transpose(1, 2).flatten(2)
+        if readers is None:
+            return self.out(attended)
+        return _put(self.out(attended[readers]), readers, selected.shape)
 
     @torch.no_grad()
     def top_entry(

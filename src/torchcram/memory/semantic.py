@@ -201,11 +201,11 @@ class SlotMemory(nn.Module):
     def _follow_retrievals(self, lesson: Lesson, slot: Tensor, read: Tensor) -> None:
         """Every known read goes into the running means of its slot's answer and quality."""
         rows = torch.cat([lesson.target, lesson.quality[:, None]], -1)[read]
-        found = self._summed(slot[read], pad(rows, (0, 1), value=1.0))
-        self.reads.add_(found[:, -1])
-        step = torch.maximum(found[:, -1] / self.reads.clamp_min(1), 1 - (1 - self.slowest) ** found[:, -1])
-        self._follow(self.values, found[:, :-2], found[:, -1], step)
-        self._follow(self.quality[:, None], found[:, -2:-1], found[:, -1], step)
+        sums = self._summed(slot[read], pad(rows, (0, 1), value=1.0))
+        self.reads.add_(sums[:, -1])
+        step = torch.maximum(sums[:, -1] / self.reads.clamp_min(1), 1 - (1 - self.slowest) ** sums[:, -1])
+        self._follow(self.values, sums[:, :-2], sums[:, -1], step)
+        self._follow(self.quality[:, None], sums[:, -2:-1], sums[:, -1], step)
 
     def _take_over(self, lesson: Lesson, new: Tensor, most: int) -> None:
         """Reads at new addresses take over the slots used least."""

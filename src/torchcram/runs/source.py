@@ -29,13 +29,13 @@ def source_hash() -> str:
 
 def files_of_training() -> list[Path]:
     """Return the files of the training and whatever they import from the package, sorted."""
-    left, found = [PACKAGE / LOOP], set[Path]()
+    left, files = [PACKAGE / LOOP], set[Path]()
     while left:
         file = left.pop()
-        if file not in found:
-            found.add(file)
+        if file not in files:
+            files.add(file)
             left += _imported_by(file)
-    return sorted(found)
+    return sorted(files)
 
 
 def hash_of(sources: dict[str, str]) -> str:

@@ -171,9 +171,9 @@ def _states(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[st
     return get_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
-def _check_names(place: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    wrong = sorted(set(expected) ^ set(found)) or [
-        name for name in expected if not _alike(expected[name], found[name])
+def _check_names(place: Path, expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> None:
+    wrong = sorted(set(expected) ^ set(loaded)) or [
+        name for name in expected if not _alike(expected[name], loaded[name])
     ]
     if wrong:
         raise ValueError(
@@ -182,13 +182,13 @@ def _check_names(place: Path, expected: Mapping[str, Tensor], found: Mapping[str
         )
 
 
-def _check_moments(folder: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def _check_moments(folder: Path, expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> None:
     wrong = sorted(
         name
-        for name, value in found.items()
+        for name, value in loaded.items()
         if name != RNG and not (name in expected and _alike(expected[name], value))
     )
-    if wrong or RNG not in found:
+    if wrong or RNG not in loaded:
         raise ValueError(f"{folder / OPTIMIZER} is another optimizer's: {(wrong or [RNG])[0]!r} does not fit")
 
 

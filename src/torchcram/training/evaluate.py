@@ -164,14 +164,15 @@ class Tally:
 
     def _accuracies(self) -> dict[str, float]:
         heads = [head for head in self.model.specs if head.kind == "classification"]
-        found = {}
+        accuracies = {}
         for head in heads:
             prefix = "" if len(heads) == 1 else f"{head.name}."
-            found[f"{prefix}all"] = self.mean(f"{head.name}:right", f"{head.name}:count")
+            accuracies[f"{prefix}all"] = self.mean(f"{head.name}:right", f"{head.name}:count")
             for name in [key.removeprefix("slice:") for key in self.sums if key.startswith("slice:")]:
                 if self.sums[f"{head.name}:{name}:count"]:
-                    found[prefix + name] = self.mean(f"{head.name}:{name}:right", f"{head.name}:{name}:count")
-        return found
+                    right, count = (f"{head.name}:{name}:{what}" for what in ("right", "count"))
+                    accuracies[prefix + name] = self.mean(right, count)
+        return accuracies
 
     def _routes(self) -> dict[str, list[float]]:
         names = [

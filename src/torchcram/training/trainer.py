@@ -279,11 +279,11 @@ class Trainer:
             ValueError: if the folder is no finished run, or another one.
         """
         source = RunDir(folder)
-        found = source.config(RunConfig).digest()
+        digest = source.config(RunConfig).digest()
         source.read_json(SUMMARY)
-        if found != self.config.start_from:
+        if digest != self.config.start_from:
             raise ValueError(
-                f"{folder} holds the run {found}, but start_from is {self.config.start_from!r}: "
+                f"{folder} holds the run {digest}, but start_from is {self.config.start_from!r}: "
                 "pass the folder of that run"
             )
         load_body(folder / MODEL, self.plain, fresh=HEADS)
