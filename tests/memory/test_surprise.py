@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchcram.memory.semantic import SemanticRead, SlotMemory
+from torchcram.memory.semantic import SemanticAnswer, SlotMemory
 from torchcram.memory.surprise import SurpriseTrace, Trace
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -28,7 +28,7 @@ def trace() -> SurpriseTrace:
     return SurpriseTrace(WIDTH, slots=SLOTS)
 
 
-def asked(slots: SlotMemory, keys: list[int]) -> SemanticRead:
+def asked(slots: SlotMemory, keys: list[int]) -> SemanticAnswer:
     """What semantic memory says at the addresses of some keys; beyond SLOTS, at addresses that it does not
     know."""
     address = WIDTH * torch.eye(WIDTH)[keys]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchcram.memory.semantic import SemanticRead
+from torchcram.memory.semantic import SemanticAnswer
 
 
 class FamiliarityEstimator(nn.Module):
@@ -31,8 +31,8 @@ class FamiliarityEstimator(nn.Module):
         nn.init.constant_(last.bias, -2.0)
 
     def forward(
-        self, hidden_states: Float[Tensor, "tokens d_model"], read: SemanticRead
+        self, hidden_states: Float[Tensor, "tokens d_model"], answer: SemanticAnswer
     ) -> Float[Tensor, " tokens"]:
         """Return the logit of the expected quality. No gradient reaches what it looks at."""
-        seen = torch.cat([hidden_states, read.value, read.evidence], -1).detach()
+        seen = torch.cat([hidden_states, answer.value, answer.evidence], -1).detach()
         return self.net(seen)[..., 0].float() if seen.dtype != torch.float64 else self.net(seen)[..., 0]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.consolidation import consolidation_quality, relative_error
 from torchcram.memory.recall import Read, Recall, Recollection
-from torchcram.memory.semantic import SemanticRead
+from torchcram.memory.semantic import SemanticAnswer
 from torchcram.memory.surprise import Trace
 from torchcram.ops.selection import Selection
 from torchcram.types import Step
@@ -51,7 +51,7 @@ class ObservedRecall(Recall):
         return self.answered(blank, hidden_states, trace, selection) if selection.some(asked) else blank
 
     def quality(
-        self, looking: Tensor, answer: SemanticRead, blank: Recollection, selection: Selection
+        self, looking: Tensor, answer: SemanticAnswer, blank: Recollection, selection: Selection
     ) -> Float[Tensor, " tokens"]:
         """Return the observed quality of each answer, in logits; where nothing may be read, none is good."""
         if blank.retrieval is None:

@@ -21,7 +21,7 @@ from torchcram.memory.consolidation import consolidation_quality, relative_error
 from torchcram.memory.episodic import EpisodicMemory
 from torchcram.memory.exploration import drawn_to_explore
 from torchcram.memory.familiarity import FamiliarityEstimator
-from torchcram.memory.semantic import SemanticMemory, SemanticRead, SilentMemory
+from torchcram.memory.semantic import SemanticAnswer, SemanticMemory, SilentMemory
 from torchcram.memory.surprise import SurpriseTrace, Trace
 from torchcram.ops.collective import world_mean
 from torchcram.ops.selection import Selection
@@ -51,7 +51,7 @@ class Recollection:
     value: Float[Tensor, "batch time d_model"]
     familiarity: Float[Tensor, "batch time"]
     address: Float[Tensor, "tokens d_model"] | None = None
-    answer: SemanticRead | None = None
+    answer: SemanticAnswer | None = None
     logits: Float[Tensor, " tokens"] | None = None
     observed: Bool[Tensor, "batch time"] | None = None
     retrieval: Float[Tensor, "batch time d_model"] | None = None
@@ -146,7 +146,7 @@ class Recall:
         )
 
     def quality(
-        self, looking: Tensor, answer: SemanticRead, blank: Recollection, selection: Selection
+        self, looking: Tensor, answer: SemanticAnswer, blank: Recollection, selection: Selection
     ) -> Float[Tensor, " tokens"]:
         """Return the expected quality of each answer, in logits: predicted without a read."""
         del blank, selection

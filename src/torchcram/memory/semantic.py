@@ -21,7 +21,7 @@ from torchcram.types import Lesson
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemanticRead:
+class SemanticAnswer:
     """What semantic memory answers.
 
     Attributes:
@@ -103,7 +103,7 @@ class SlotMemory(nn.Module):
 
     def forward(
         self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]
-    ) -> SemanticRead:
+    ) -> SemanticAnswer:
         """Answer tokens by their address; ``hidden_states`` is for memories that ignore addresses."""
         del hidden_states
         if len(address) == 0:
@@ -124,7 +124,7 @@ class SlotMemory(nn.Module):
             ],
             -1,
         )
-        return SemanticRead(
+        return SemanticAnswer(
             value=weights @ self.values, evidence=evidence, weights=weights, recognition=recognition
         )
 
@@ -132,12 +132,12 @@ class SlotMemory(nn.Module):
         """Return the squared distance of each address to each slot's key, in the learned metric."""
         return self._apart(self._whitened(address), self._whitened_keys())
 
-    def _silence(self, address: Float[Tensor, "0 address"]) -> SemanticRead:
+    def _silence(self, address: Float[Tensor, "0 address"]) -> SemanticAnswer:
         """The answer to nobody."""
         dtype = torch.promote_types(address.dtype, self.keys.dtype)
         blank = address.new_zeros((0, self.keys.shape[1] + self.evidence_size + self.slots), dtype=dtype)
         value, evidence, weights = blank.split([self.keys.shape[1], self.evidence_size, self.slots], -1)
-        return SemanticRead(value=value, evidence=evidence, weights=weights, recognition=evidence[:, 0])
+        return SemanticAnswer(value=value, evidence=evidence, weights=weights, recognition=evidence[:, 0])
 
     def _whitened(self, address: Float[Tensor, "some address"]) -> Float[Tensor, "some address"]:
         """Place addresses where the learned metric is Euclid's."""
@@ -274,11 +274,11 @@ class LowRankMemory(nn.Module):
 
     def forward(
         self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]
-    ) -> SemanticRead:
+    ) -> SemanticAnswer:
         """Answer tokens by their hidden state."""
         del address
         value = self.up(gelu(self.down(hidden_states)))
-        return SemanticRead(value=value, evidence=value.detach().square().mean(-1, keepdim=True))
+        return SemanticAnswer(value=value, evidence=value.detach().square().mean(-1, keepdim=True))
 
     def learn(self, lesson: Lesson) -> None:
         """Nothing to do: the adapter learns by gradient alone."""
@@ -303,10 +303,10 @@ class SilentMemory(nn.Module):
 
     def forward(
         self, hidden_states: Float[Tensor, "tokens d_model"], address: Float[Tensor, "tokens address"]
-    ) -> SemanticRead:
+    ) -> SemanticAnswer:
         """Answer nothing."""
         del address
-        return SemanticRead(
+        return SemanticAnswer(
             value=torch.zeros_like(hidden_states), evidence=hidden_states.new_zeros(len(hidden_states), 0)
         )
 

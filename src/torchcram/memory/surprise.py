@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from torchcram.memory.consolidation import relative_error
-from torchcram.memory.semantic import SemanticRead
+from torchcram.memory.semantic import SemanticAnswer
 from torchcram.ops.collective import world_mean
 from torchcram.ops.routed_attention.packing import pack
 from torchcram.ops.scan import scan
@@ -43,17 +43,17 @@ class Trace:
     state: Float[Tensor, "batch slots"]
     surprise: Float[Tensor, "batch time"]
 
-    def veto(self, read: SemanticRead, asked: Bool[Tensor, "batch time"]) -> Float[Tensor, " tokens"]:
+    def veto(self, answer: SemanticAnswer, asked: Bool[Tensor, "batch time"]) -> Float[Tensor, " tokens"]:
         """Return, for the asked tokens, how far the slots that answer are flagged, in [0, 1].
 
         Where semantic memory was asked about every token, asked or not, the answer is for all of them.
         """
-        assert read.weights is not None
-        if len(read.weights) == asked.numel():
+        assert answer.weights is not None
+        if len(answer.weights) == asked.numel():
             every = torch.arange(len(asked), device=asked.device)[:, None]
-            return (read.weights.detach() * self.before[every, self.index].flatten(0, 1)).sum(-1)
+            return (answer.weights.detach() * self.before[every, self.index].flatten(0, 1)).sum(-1)
         row = asked.nonzero()[:, 0]
-        return (read.weights.detach() * self.before[row, self.index[asked]]).sum(-1)
+        return (answer.weights.detach() * self.before[row, self.index[asked]]).sum(-1)
 
 
 class SurpriseTrace(nn.Module):
@@ -94,7 +94,7 @@ class SurpriseTrace(nn.Module):
         self,
         state: Float[Tensor, "batch slots"],
         written: Bool[Tensor, "batch time"],
-        read: SemanticRead,
+        answer: SemanticAnswer,
         value: Float[Tensor, "tokens d_model"],
         *,
         dense: bool = False,
@@ -104,24 +104,24 @@ class SurpriseTrace(nn.Module):
         Args:
             state: flags before the first step.
             written: steps that bind, ``tokens`` in all.
-            read: what semantic memory says at the addresses of the bindings.
+            answer: what semantic memory says at the addresses of the bindings.
             value: what the bindings' own entries would give to a reader.
-            dense: ``read`` and ``value`` are those of every step, binding or not.
+            dense: ``answer`` and ``value`` are those of every step, binding or not.
         """
-        assert read.weights is not None and read.recognition is not None
+        assert answer.weights is not None and answer.recognition is not None
         if dense:
-            return self._follow_all(state, written, read, value)
+            return self._follow_all(state, written, answer, value)
         if len(value) == 0:
             return self.stay(state, written)
-        contradiction = 1 - torch.exp(-relative_error(read.value, value) / 0.5)
-        share = read.recognition[:, None] * read.weights
+        contradiction = 1 - torch.exp(-relative_error(answer.value, value) / 0.5)
+        share = answer.recognition[:, None] * answer.weights
         order, real = pack(written)
         decay, inputs = state.new_ones(*order.shape, self.slots), state.new_zeros(*order.shape, self.slots)
         decay[real] = (1 - share).to(state.dtype)
         inputs[real] = (share * contradiction[:, None]).to(state.dtype)
         before = torch.cat([state[:, None], scan(decay, inputs, state)], 1)
         surprise = torch.zeros(written.shape, dtype=state.dtype, device=state.device)
-        surprise[written] = (read.recognition * contradiction).to(state.dtype)
+        surprise[written] = (answer.recognition * contradiction).to(state.dtype)
         return Trace(
             before=before, index=written.cumsum(1) - written.long(), state=before[:, -1], surprise=surprise
         )
@@ -138,15 +138,15 @@ class SurpriseTrace(nn.Module):
         )
 
     @staticmethod
-    def _follow_all(state: Tensor, written: Tensor, read: SemanticRead, value: Tensor) -> Trace:
+    def _follow_all(state: Tensor, written: Tensor, answer: SemanticAnswer, value: Tensor) -> Trace:
         """The same, as if every step bound something: those that do not leave the flags as they are."""
-        assert read.weights is not None and read.recognition is not None
-        contradiction = 1 - torch.exp(-relative_error(read.value, value) / 0.5)
-        weight = written.flatten()[:, None] * read.recognition[:, None] * read.weights
+        assert answer.weights is not None and answer.recognition is not None
+        contradiction = 1 - torch.exp(-relative_error(answer.value, value) / 0.5)
+        weight = written.flatten()[:, None] * answer.recognition[:, None] * answer.weights
         inputs = (weight * contradiction[:, None]).unflatten(0, written.shape).to(state.dtype)
         flags = scan((1 - weight).unflatten(0, written.shape).to(state.dtype), inputs, state)
         index = torch.arange(written.shape[1], device=written.device).expand(written.shape)
-        surprise = (read.recognition * contradiction).unflatten(0, written.shape).to(state.dtype) * written
+        surprise = (answer.recognition * contradiction).unflatten(0, written.shape).to(state.dtype) * written
         return Trace(
             before=torch.cat([state[:, None], flags], 1), index=index, state=flags[:, -1], surprise=surprise
         )
