@@ -4,7 +4,8 @@ programs so that few queries fill the device.
 Needs the package ``triton`` (extra ``kernels``); imported only where it is used. The null entry starts every
 softmax (forward) or is handled in PyTorch (backward), so that with a window the kernels walk over the window
 alone. Splits are merged by their log-sum-exp, as in flash decoding (Dao et al. 2023). Kernels are tested
-without a GPU under ``TRITON_INTERPRET=1``: ``make test-kernels``. Legend: ``row`` = one head of one sequence.
+without a GPU under ``TRITON_INTERPRET=1``: ``make test-kernels``. Forward and backward are one file, as they
+share the walk over tiles. Legend: ``row`` = one head of one sequence.
 """
 
 from __future__ import annotations
