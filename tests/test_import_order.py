@@ -191,6 +191,7 @@ ORDER = (
     "pretrained.retrofit.reach",
     "pretrained.retrofit.parts",
     "pretrained.retrofit.entries",
+    "pretrained.retrofit.gist",
     "pretrained.retrofit.reference",
     "pretrained.retrofit.attention",
     "pretrained.retrofit.alignment",

@@ -1,10 +1,13 @@
 """The fast forms of near, remote and whole attention against their definition; parts add up."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from torchcram.pretrained.retrofit.attention import near_attention, remote_attention, whole_attention
-from torchcram.pretrained.retrofit.entries import Entries
+from torchcram.pretrained.retrofit.entries import Entries, no_sums
+from torchcram.pretrained.retrofit.gist import gist_of, gist_reference
 from torchcram.pretrained.retrofit.parts import merge, remote_share
 from torchcram.pretrained.retrofit.reach import Reach
 from torchcram.pretrained.retrofit.reference import near_reference, remote_reference, whole_reference
@@ -29,7 +32,7 @@ def asked(time, length, past, *, grad=False):
 
     none = torch.zeros(2, dtype=torch.long)
     query, key, value = draw(4, time), draw(2, length), draw(2, length)
-    return query, Entries(key=key, value=value, past=torch.tensor(past), shift=none)
+    return query, Entries(key=key, value=value, past=torch.tensor(past), shift=none, sums=no_sums(key))
 
 
 @pytest.mark.parametrize("reach", REACHES)
@@ -89,7 +92,11 @@ def test_bounded_entries_give_the_same_near_part():
         return tensor.gather(2, kept[:, None, :, None].expand(-1, 2, -1, 8))
 
     bounded = Entries(
-        key=cut(entries.key), value=cut(entries.value), past=entries.past, shift=entries.past - 6 - 3
+        key=cut(entries.key),
+        value=cut(entries.value),
+        past=entries.past,
+        shift=entries.past - 6 - 3,
+        sums=entries.sums,
     )
     found, whole = (near_attention(query, one, reach) for one in (bounded, entries))
     torch.testing.assert_close(found.value, whole.value)
@@ -106,6 +113,7 @@ def test_near_attention_in_half_precision_stays_close():
             value=entries.value.bfloat16(),
             past=entries.past,
             shift=entries.shift,
+            sums=entries.sums,
         ),
         reach,
     )
@@ -132,3 +140,33 @@ def test_a_reach_that_cannot_be_is_refused():
 def test_a_window_of_its_own_may_cover_all():
     assert Reach(sinks=1, window=8, own=8).covers_all
     assert not Reach(sinks=1, window=8, own=9).covers_all
+
+
+@pytest.mark.parametrize("reach", REACHES[:3])
+def test_the_gist_is_the_mean_of_what_has_left_the_window(reach):
+    query, entries = asked(150, 150, (0, 0))
+    found, after = gist_of(entries, reach, torch.tensor([150, 80]), 150)
+    defined = gist_reference(entries, reach, 150)
+    torch.testing.assert_close(found.key, defined.key)
+    torch.testing.assert_close(found.value, defined.value)
+    left = slice(reach.sinks, 80 - reach.window)
+    both = torch.cat((entries.key, entries.value), -1)
+    torch.testing.assert_close(after[1], both[1, :, left].sum(1))
+
+
+def test_the_gist_goes_on_from_its_sums():
+    reach = Reach(sinks=3, window=7)
+    _, entries = asked(100, 100, (0, 0))
+    whole, _ = gist_of(entries, reach, torch.tensor([100, 100]), 100)
+    first = replace(entries, key=entries.key[:, :, :40], value=entries.value[:, :, :40])
+    _, sums = gist_of(first, reach, torch.tensor([40, 40]), 40)
+    rest, _ = gist_of(
+        replace(entries, past=torch.tensor([40, 40]), sums=sums), reach, torch.tensor([60, 60]), 60
+    )
+    torch.testing.assert_close(rest.value, whole.value[:, :, 40:])
+
+
+def test_no_real_query_leaves_the_sums():
+    _, entries = asked(5, 100, (90, 40))
+    entries = replace(entries, sums=torch.ones_like(entries.sums))
+    assert torch.equal(gist_of(entries, Reach(sinks=3, window=7), torch.tensor([0, 0]), 5)[1], entries.sums)

@@ -77,9 +77,11 @@ def _near_alone(memory, asked):
     from torchcram.pretrained.retrofit.memory import Answered
     from torchcram.pretrained.retrofit.router import decision_of
 
-    evidence = memory.evidence(asked)
+    evidence, sums = memory.evidence(asked)
     return Answered(
-        heads=evidence.near.value.transpose(1, 2), decision=decision_of(torch.zeros_like(evidence.remote))
+        heads=evidence.near.value.transpose(1, 2),
+        decision=decision_of(torch.zeros_like(evidence.remote)),
+        sums=sums,
     )
 
 

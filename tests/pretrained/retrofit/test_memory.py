@@ -25,6 +25,8 @@ def evidence(remote=(0, 1, 7, 50), *, seed=0):
         near=Part(value=draw(3, 4), log_mass=draw(3)),
         address=draw(3, 4),
         remote=torch.tensor(remote).expand(2, -1),
+        gist_value=draw(3, 4),
+        gist_score=draw(3),
     )
 
 

@@ -65,7 +65,10 @@ class RetrofittedBlock:
         )
         if layer is not None:
             real = None if alignment.order is None else alignment.real
-            layer.spent = counted(layer.spent, answered.decision.read, real)
+            layer.spent, layer.sums = (
+                counted(layer.spent, answered.decision.read, real),
+                answered.sums.detach(),
+            )
         return projected_output(self, family, alignment.scattered(answered.heads)), None
 
 

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from torchcram.pretrained.retrofit.alignment import Alignment
-from torchcram.pretrained.retrofit.entries import Entries, fresh_entries, taken
+from torchcram.pretrained.retrofit.entries import Entries, fresh_entries, no_sums, taken
 from torchcram.pretrained.retrofit.reach import Reach
 
 # Tokens for which a fresh buffer has room.
@@ -35,6 +35,7 @@ class RetrofitCacheLayer(CacheLayerMixin):
         columns: tokens so far, padding included: what Transformers counts.
         count: tokens of each sequence so far, padding left out.
         spent: tokens and reads of each sequence so far.
+        sums: of the keys and values that have left the window.
     """
 
     is_sliding = False
@@ -45,6 +46,7 @@ class RetrofitCacheLayer(CacheLayerMixin):
         self.reach, self.bounded, self.columns = reach, bounded, 0
         self.count: Tensor | None = None
         self.spent: Tensor | None = None
+        self.sums: Tensor | None = None
         # Whether all sequences have as many tokens as columns: then tokens are written side by side.
         self.even = True
 
@@ -70,7 +72,8 @@ class RetrofitCacheLayer(CacheLayerMixin):
     def _written(self, key: Tensor, value: Tensor, alignment: Alignment) -> Entries:
         if not self.is_initialized:
             self._begin(key)
-        assert self.keys is not None and self.values is not None and self.count is not None
+        assert self.keys is not None and self.values is not None
+        assert self.count is not None and self.sums is not None
         if len(self.count) != len(key):
             raise ValueError(
                 f"the cache holds {len(self.count)} sequences, the batch {len(key)}: use "
@@ -86,7 +89,9 @@ class RetrofitCacheLayer(CacheLayerMixin):
         self.columns += key.shape[2]
         self.count = past + alignment.count
         held = self.keys.shape[2] if self.bounded else self.columns
-        entries = Entries(key=self.keys[:, :, :held], value=self.values[:, :, :held], past=past, shift=shift)
+        entries = Entries(
+            key=self.keys[:, :, :held], value=self.values[:, :, :held], past=past, shift=shift, sums=self.sums
+        )
         if self.bounded:
             self._forget_remote(shift)
         return entries
@@ -98,6 +103,7 @@ class RetrofitCacheLayer(CacheLayerMixin):
         self.values = torch.zeros_like(self.keys)
         self.count = torch.zeros(batch, dtype=torch.long, device=like.device)
         self.spent = torch.zeros(batch, 2, dtype=torch.long, device=like.device)
+        self.sums = no_sums(like)
         self.is_initialized = True
 
     @property
@@ -160,7 +166,7 @@ class RetrofitCacheLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget everything."""
-        self.keys = self.values = self.count = self.spent = None
+        self.keys = self.values = self.count = self.spent = self.sums = None
         self.columns, self.even, self.is_initialized = 0, True, False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -197,7 +203,7 @@ class RetrofitCacheLayer(CacheLayerMixin):
 
     def _change(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.is_initialized:
-            for name in ("keys", "values", "count", "spent"):
+            for name in ("keys", "values", "count", "spent", "sums"):
                 setattr(self, name, change(getattr(self, name)))
 
 

@@ -22,12 +22,15 @@ class Entries:
         value: what attention averages.
         past: rank of each sequence's first query.
         shift: ranks that were dropped behind the sinks; zeros if all entries are there.
+        sums: of keys and values, side by side, of the entries that had left the window before; in float32 at
+            least.
     """
 
     key: Float[Tensor, "batch kv_heads length d_head"]
     value: Float[Tensor, "batch kv_heads length d_head"]
     past: Int[Tensor, " batch"]
     shift: Int[Tensor, " batch"]
+    sums: Float[Tensor, "batch kv_heads twice"]
 
     def query_ranks(self, steps: int) -> Int[Tensor, "batch steps"]:
         """Return the ranks of so many queries."""
@@ -49,7 +52,15 @@ def fresh_entries(
 ) -> Entries:
     """Return the entries of sequences that begin with this pass."""
     none = torch.zeros(len(key), dtype=torch.long, device=key.device)
-    return Entries(key=key, value=value, past=none, shift=none)
+    return Entries(key=key, value=value, past=none, shift=none, sums=no_sums(key))
+
+
+def no_sums(
+    key: Float[Tensor, "batch kv_heads length d_head"],
+) -> Float[Tensor, "batch kv_heads twice"]:
+    """Return the sums over no entries."""
+    wide = torch.promote_types(key.dtype, torch.float32)
+    return key.new_zeros(*key.shape[:2], 2 * key.shape[3], dtype=wide)
 
 
 def taken(

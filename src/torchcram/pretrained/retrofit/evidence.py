@@ -1,5 +1,5 @@
-"""What is at hand about a token without a read: its state, what it found nearby, its query, and how much lies
-beyond.
+"""What is at hand about a token without a read: its state, what it found nearby, its query, how much lies
+beyond, and the gist of that.
 
 Semantic memory predicts the remote part from it, the router decides from it. Features are standardised and
 bounded: a few channels of pretrained models are thousands of times larger than the others (Dettmers et al.
@@ -30,12 +30,16 @@ class Evidence:
         near: the near part.
         address: queries before rotation, scaled.
         remote: how many tokens lie beyond the near ones.
+        gist_value: mean value of what has left the window, for each head.
+        gist_score: score of its mean key.
     """
 
     hidden: Float[Tensor, "*steps width"]
     near: Part
     address: Float[Tensor, "*steps heads d_head"]
     remote: Int[Tensor, "*steps"]
+    gist_value: Float[Tensor, "*steps heads d_head"]
+    gist_score: Float[Tensor, "*steps heads"]
 
     def chosen(self, steps: Bool[Tensor, "*steps"]) -> Evidence:
         """Return the evidence about some steps."""
@@ -46,15 +50,23 @@ class Evidence:
         return Evidence(near=near, **plain)
 
     def features(self) -> Float[Tensor, "*steps features"]:
-        """Return state, near values of all heads, near log-masses and the logarithm of what lies beyond."""
+        """Return state, near values of all heads, near log-masses, scores of the gist and the logarithm of
+        the number of remote tokens.
+        """
         wide = self.near.log_mass.dtype
-        parts = (self.hidden, self.near.value.flatten(-2), self.near.log_mass, self.remote.log1p()[..., None])
+        parts = (
+            self.hidden,
+            self.near.value.flatten(-2),
+            self.near.log_mass,
+            self.gist_score,
+            self.remote.log1p()[..., None],
+        )
         return torch.cat([part.to(wide) for part in parts], -1)
 
 
 def feature_count(*, width: int, heads: int, head_size: int) -> int:
     """Return the number of features."""
-    return width + heads * (head_size + 1) + 1
+    return width + heads * (head_size + 2) + 1
 
 
 class Standard(nn.Module):

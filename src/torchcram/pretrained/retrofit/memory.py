@@ -18,6 +18,7 @@ from torchcram.pretrained.retrofit.attention import near_attention, remote_atten
 from torchcram.pretrained.retrofit.control import ReadControl
 from torchcram.pretrained.retrofit.entries import Entries
 from torchcram.pretrained.retrofit.evidence import Evidence
+from torchcram.pretrained.retrofit.gist import gist_of
 from torchcram.pretrained.retrofit.parts import Part, merge
 from torchcram.pretrained.retrofit.reach import Reach
 from torchcram.pretrained.retrofit.router import HarmRouter, decision_of
@@ -53,10 +54,12 @@ class Answered:
     Attributes:
         heads: attention of every head.
         decision: the route of each token.
+        sums: of what has left the window behind this pass, see :mod:`torchcram.pretrained.retrofit.gist`.
     """
 
     heads: Float[Tensor, "batch heads time d_head"]
     decision: RoutingDecision
+    sums: Float[Tensor, "batch kv_heads twice"]
 
 
 class LayerMemory(nn.Module):
@@ -77,7 +80,7 @@ class LayerMemory(nn.Module):
 
     def forward(self, asked: Asked) -> Answered:
         """Attend to what is near, and put a predicted or the true remote part beside it."""
-        evidence = self.evidence(asked)
+        evidence, sums = self.evidence(asked)
         decision = self.decide(asked, evidence)
         heads = evidence.near.value
         predicted = decision.asked
@@ -91,17 +94,26 @@ class LayerMemory(nn.Module):
         if bool(decision.used.any()):
             whole = whole_attention(asked.query, asked.entries, self.reach, decision.used)
             heads = torch.where(decision.used[:, None, :, None], whole, heads)
-        return Answered(heads=heads, decision=decision)
+        return Answered(heads=heads, decision=decision, sums=sums)
 
-    def evidence(self, asked: Asked) -> Evidence:
-        """Return what is at hand about every token."""
+    def evidence(self, asked: Asked) -> tuple[Evidence, Float[Tensor, "batch kv_heads twice"]]:
+        """Return what is at hand about every token, and the sums behind the last one."""
         near = near_attention(asked.query, asked.entries, self.reach)
-        return Evidence(
+        batch, heads, steps, _ = asked.query.shape
+        count = asked.entries.past.new_full((batch,), steps) if asked.real is None else asked.real.sum(1)
+        gist, sums = gist_of(asked.entries, self.reach, count, steps)
+        key, value = (
+            tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (gist.key, gist.value)
+        )
+        evidence = Evidence(
             hidden=asked.hidden,
             near=_by_step(near),
             address=asked.address.transpose(1, 2),
-            remote=self.reach.remote_count(asked.entries.query_ranks(asked.query.shape[2])),
+            remote=self.reach.remote_count(asked.entries.query_ranks(steps)),
+            gist_value=value.transpose(1, 2),
+            gist_score=(asked.query * key).sum(-1).transpose(1, 2),
         )
+        return evidence, sums
 
     def remote(self, asked: Asked) -> Part:
         """Return the true remote part of every token: what semantic memory learns to predict."""

@@ -1,6 +1,7 @@
 """Semantic memory of a pretrained layer: the remote part of attention, predicted from what is at hand.
 
-Every kind predicts ``(log-mass, value)`` for each head. The log-mass is that of an *average* remote token, to
+Every kind predicts ``(log-mass, value)`` for each head, as what the gist of the remote tokens says, and what
+a kind of memory adds. The log-mass is that of an *average* remote token, to
 which the logarithm of their number is added: what is learned at one length holds at others, and fades with
 what is remote.
 
@@ -39,6 +40,10 @@ class SemanticMemory(nn.Module):
     def __init__(self, *, width: int, heads: int, head_size: int):
         super().__init__()
         self.heads, self.head_size = heads, head_size
+        # How much of each head's remote value is the mean one, and how steeply its log-mass follows the score
+        # of the mean key.
+        self.gist_share = nn.Parameter(torch.zeros(heads))
+        self.gist_slope = nn.Parameter(torch.zeros(heads))
         self.features = feature_count(width=width, heads=heads, head_size=head_size)
 
     def predict(self, evidence: Evidence) -> Part:
@@ -47,8 +52,18 @@ class SemanticMemory(nn.Module):
 
     def forward(self, evidence: Evidence) -> Part:
         """Return the predicted remote part; steps without remote tokens have no mass."""
-        part = self.predict(evidence)
-        return Part(value=part.value, log_mass=part.log_mass + evidence.remote.log()[..., None])
+        part, gist = self.predict(evidence), self.from_gist(evidence)
+        return Part(
+            value=part.value + gist.value,
+            log_mass=part.log_mass + gist.log_mass + evidence.remote.log()[..., None],
+        )
+
+    def from_gist(self, evidence: Evidence) -> Part:
+        """Return what the gist says of the value, and of the log-mass of an average remote token."""
+        return Part(
+            value=evidence.gist_value.float() * self.gist_share[:, None],
+            log_mass=evidence.gist_score.float() * self.gist_slope,
+        )
 
     def split(self, predicted: Float[Tensor, "*steps outputs"]) -> Part:
         """Return the outputs of all heads as values and log-masses."""
