@@ -13,6 +13,7 @@ import torchcram
 
 ORDER = (
     # words everybody uses
+    "after_import",
     "strict",
     "strict_yaml",
     "types",
@@ -205,6 +206,17 @@ ORDER = (
     "pretrained.retrofit.block",
     "pretrained.retrofit.settings",
     "pretrained.retrofit.install",
+    "pretrained.retrofit.lessons",
+    "pretrained.retrofit.gradients",
+    "pretrained.retrofit.moments",
+    "pretrained.retrofit.closed_form",
+    "pretrained.retrofit.acquire",
+    "pretrained.retrofit.router_fit",
+    "pretrained.retrofit.judge",
+    "pretrained.retrofit.quantizer",
+    "pretrained.retrofit.saving",
+    "pretrained.retrofit.plan",
+    "pretrained.retrofit.life",
     "series",
     "series.splits",
     "series.activity",

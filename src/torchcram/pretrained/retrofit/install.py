@@ -29,10 +29,17 @@ class Retrofit:
     Attributes:
         settings: what it is made of.
         control: what may be read.
+        base: name and digest of the untouched model; empty before it was saved.
     """
 
     def __init__(self, settings: RetrofitSettings):
         self.settings, self.control = settings, ReadControl(price=settings.price)
+        self.base: dict[str, str] = {}
+
+    def set_price(self, price: float) -> None:
+        """Set the price of a read for good, in nats: it is saved with the model."""
+        self.settings = self.settings.updated("price", price)
+        self.control.price = price
 
     def __call__(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note which tokens of the pass are real.
@@ -120,6 +127,7 @@ def install(model: Any, settings: RetrofitSettings) -> Retrofit:
     """
     if is_retrofitted(model):
         raise ValueError("the model is retrofitted already: torchcram.remove(model) gives it back")
+    _require_plain(model)
     blocks = attention_blocks(model)
     for name in ("unread", "untouched"):
         if wrong := sorted(set(getattr(settings, name)) - set(blocks)):
@@ -131,6 +139,20 @@ def install(model: Any, settings: RetrofitSettings) -> Retrofit:
             enter(block, _memory(model, block, reach, retrofit, reads=layer not in settings.unread))
     model.get_decoder().register_forward_pre_hook(retrofit, with_kwargs=True)
     return retrofit
+
+
+def _require_plain(model: Any) -> None:
+    """Transformers knows one quantization a model; what came from GGUF is quantized no more."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    method = getattr(getattr(quantizer, "quantization_config", None), "quant_method", None)
+    if quantizer is None or method == "torchcram":
+        return
+    if getattr(method, "value", method) != "gguf":
+        raise ValueError(
+            f"the model is quantized ({getattr(method, 'value', method)}): load it in bfloat16 or float32, and "
+            "retrofit that"
+        )
+    quantizer.remove_quantization_config(model)
 
 
 def _memory(model: Any, block: Any, reach: Reach, retrofit: Retrofit, *, reads: bool) -> LayerMemory:
@@ -197,7 +219,19 @@ def remove(model: Any) -> Any:
     for block in attention_blocks(model).values():
         if isinstance(block, RetrofittedBlock):
             leave(block)
+    _forget_method(model)
     return model
+
+
+def _forget_method(model: Any) -> None:
+    """Take away what saving and loading note about the method."""
+    for owner, names in (
+        (model, ("hf_quantizer", "quantization_method", "is_quantized")),
+        (model.config, ("quantization_config", "_is_quantized")),
+    ):
+        for name in names:
+            if name in vars(owner):
+                delattr(owner, name)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ class HarmRouter(nn.Module):
 
     def __init__(self, *, width: int, heads: int, head_size: int, hidden: int = HIDDEN):
         super().__init__()
+        self.heads = heads
         features = feature_count(width=width, heads=heads, head_size=head_size)
         self.standard = Standard(features)
         self.inner = nn.Linear(features, hidden)

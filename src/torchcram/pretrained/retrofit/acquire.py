@@ -1,0 +1,216 @@
+"""Acquire: the model reads everything, as it always did, and semantic memory learns in its shadow, in closed form.
+
+Three passes over text: what features look like; sums for the ridge, forward alone; then, on select text, which strength
+does the least harm in each layer, with gradients of the model's own predictions. No activation outlives its window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchcram.pretrained.analysis.layerwise import Layerwise
+from torchcram.pretrained.retrofit.closed_form import Solutions, solutions
+from torchcram.pretrained.retrofit.evidence import Standard
+from torchcram.pretrained.retrofit.gradients import visit_gradients
+from torchcram.pretrained.retrofit.install import memories, reading
+from torchcram.pretrained.retrofit.lessons import Lesson, lesson_of, listening
+from torchcram.pretrained.retrofit.memory import Asked, LayerMemory
+from torchcram.pretrained.retrofit.moments import (
+    FeatureMoments,
+    RemoteMoments,
+    no_feature_moments,
+    no_remote_moments,
+)
+from torchcram.pretrained.retrofit.semantic import LinearRemote, LowRankRemote
+
+# Windows from which means and deviations of the features are taken.
+FIRST_WINDOWS = 4
+# Directions of the features in which the router looks for harm.
+DIRECTIONS = 128
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChoice:
+    """What was chosen for one layer on select text.
+
+    Attributes:
+        strength: of the ridge.
+        near_harm: mean harm of near attention alone, in nats a token.
+        harm: mean harm of each strength's memory.
+        basis: directions in which the layer's features vary most.
+    """
+
+    strength: float
+    near_harm: float
+    harm: dict[float, float]
+    basis: Float[Tensor, "features directions"]
+
+
+@torch.no_grad()
+def acquire(
+    model: Any,
+    layerwise: Layerwise,
+    *,
+    fit: Sequence[Tensor],
+    select: Sequence[Tensor],
+    generator: torch.Generator,
+    advance: Advance = lambda tokens: None,
+) -> dict[int, LayerChoice]:
+    """Give every layer the semantic memory that does the least harm on select text.
+
+    Args:
+        model: retrofitted, at rest.
+        layerwise: the same.
+        fit: tokens of the windows to fit on.
+        select: tokens of the windows that choose.
+        generator: draws labels.
+        advance: is told the tokens of each finished window.
+
+    Raises:
+        ValueError: if no window is longer than what is near, or values overflow.
+    """
+    layers = memories(model)
+    with reading(model, "all"):
+        _standardise(model, layers, fit[:FIRST_WINDOWS], advance)
+        sums = _summed(model, layers, fit, advance)
+        solved = {}
+        for layer in sorted(layers):
+            solved[layer] = solutions(sums.pop(layer), directions=DIRECTIONS)
+        return _chosen(layerwise, layers, solved, select, generator, advance)
+
+
+def standard_of(memory: LayerMemory) -> Standard:
+    """Return the standard of a memory that has a closed form.
+
+    Raises:
+        ValueError: for one that has none.
+    """
+    if not isinstance(memory.semantic, LinearRemote | LowRankRemote):
+        raise ValueError(
+            "semantic memory of kind slots has no closed form: choose kind linear or low_rank"
+        )
+    return memory.semantic.standard
+
+
+def _standardise(
+    model: Any, layers: dict[int, LayerMemory], windows: Sequence[Tensor], advance: Advance
+) -> None:
+    seen: dict[int, FeatureMoments] = {}
+
+    def hear(layer: int, asked: Asked) -> None:
+        lesson = lesson_of(layers[layer], asked)
+        features = layers[layer].semantic.features
+        seen.setdefault(layer, no_feature_moments(features, device=asked.hidden.device)).add(lesson)
+
+    _run(model, layers, windows, hear, advance)
+    for layer, memory in layers.items():
+        if layer not in seen or seen[layer].count == 0:
+            raise ValueError(
+                "the text is too short: no window has a token with something beyond the near ones "
+                f"({memory.reach.sinks} + {memory.reach.window} tokens)"
+            )
+        seen[layer].settle(standard_of(memory))
+        if memory.router is not None:
+            memory.router.standard.load_state_dict(standard_of(memory).state_dict())
+
+
+def _summed(
+    model: Any, layers: dict[int, LayerMemory], windows: Sequence[Tensor], advance: Advance
+) -> dict[int, RemoteMoments]:
+    sums: dict[int, RemoteMoments] = {}
+
+    def hear(layer: int, asked: Asked) -> None:
+        semantic = layers[layer].semantic
+        if layer not in sums:
+            sums[layer] = no_remote_moments(
+                semantic.features,
+                heads=semantic.heads,
+                head_size=semantic.head_size,
+                device=asked.hidden.device,
+            )
+        sums[layer].add(lesson_of(layers[layer], asked), standard_of(layers[layer]))
+
+    _run(model, layers, windows, hear, advance)
+    if wrong := sorted(layer for layer, moments in sums.items() if not moments.finite()):
+        raise ValueError(f"values overflowed in layers {wrong}: use bfloat16 or float32")
+    return sums
+
+
+def _run(
+    model: Any,
+    layers: dict[int, LayerMemory],
+    windows: Sequence[Tensor],
+    hear: Callable[[int, Asked], None],
+    advance: Advance,
+) -> None:
+    """Run windows through the model without its logits."""
+    with listening(layers, hear):
+        for ids in windows:
+            model.base_model(input_ids=ids[None], use_cache=False)
+            advance(len(ids))
+
+
+def _chosen(
+    layerwise: Layerwise,
+    layers: dict[int, LayerMemory],
+    solved: dict[int, Solutions],
+    select: Sequence[Tensor],
+    generator: torch.Generator,
+    advance: Advance,
+) -> dict[int, LayerChoice]:
+    """Measure the harm of all solutions on select text, and keep the least."""
+    harms = {layer: torch.zeros(1 + len(solved[layer].strengths), dtype=torch.float64) for layer in layers}
+    tokens = sum(len(ids) for ids in select)
+
+    def visit(layer: int, asked: Asked, gradient: Tensor) -> None:
+        lesson = lesson_of(layers[layer], asked, gradient)
+        harms[layer][0] += float(lesson.harm(None).sum())
+        for number in range(len(solved[layer].strengths)):
+            solved[layer].give(layers[layer].semantic, number)
+            harms[layer][1 + number] += float(lesson.harm(layers[layer].semantic(lesson.evidence)).sum())
+
+    for ids in select:
+        visit_gradients(layerwise, layers, ids, visit, generator=generator)
+        advance(len(ids))
+    choices = {}
+    for layer in sorted(layers):
+        near, *others = (harms[layer] / tokens).tolist()
+        best = min(range(len(others)), key=others.__getitem__)
+        ridge = solved.pop(layer)
+        ridge.give(layers[layer].semantic, best)
+        choices[layer] = LayerChoice(
+            strength=ridge.strengths[best],
+            near_harm=near,
+            harm=dict(zip(ridge.strengths, others, strict=True)),
+            basis=ridge.basis,
+        )
+    return choices
+
+
+def harm_lessons(
+    layerwise: Layerwise,
+    layers: dict[int, LayerMemory],
+    windows: Sequence[Tensor],
+    tell: Callable[[int, Lesson], None],
+    *,
+    generator: torch.Generator,
+    advance: Advance = lambda tokens: None,
+) -> None:
+    """Tell the lessons of some windows, with gradients, layer by layer."""
+    for ids in windows:
+        visit_gradients(
+            layerwise,
+            layers,
+            ids,
+            lambda layer, asked, gradient: tell(layer, lesson_of(layers[layer], asked, gradient)),
+            generator=generator,
+        )
+        advance(len(ids))

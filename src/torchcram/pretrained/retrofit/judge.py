@@ -1,0 +1,118 @@
+"""How far a retrofitted model is from the untouched one: it is its own reference, when it reads everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
+
+from torchcram.pretrained.retrofit.install import memories, reading
+from torchcram.pretrained.retrofit.memory import Answered, LayerMemory
+from torchcram.types import Reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Under which a model is judged.
+
+    Attributes:
+        reads: all, routed or none.
+        price: of a read, in nats; the model's own if None.
+    """
+
+    reads: Reads = "routed"
+    price: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Means over tokens.
+
+    Attributes:
+        tokens: how many.
+        reads: share of token x layer that read, over all layers with memories.
+        divergence: from the untouched model's predictions, in nats (Kullback-Leibler, untouched first).
+        loss_change: of the loss of the next token, in nats.
+        agreement: share of likeliest next tokens that are the same.
+    """
+
+    tokens: int
+    reads: float
+    divergence: float
+    loss_change: float
+    agreement: float
+
+
+@torch.no_grad()
+def judge(
+    model: Any, windows: Sequence[Tensor], settings: Mapping[str, Setting]
+) -> dict[str, Judgement]:
+    """Judge a retrofitted model on some windows, under some settings.
+
+    Args:
+        model: retrofitted, at rest.
+        windows: tokens.
+        settings: by name.
+    """
+    sums = {name: torch.zeros(3, dtype=torch.float64) for name in settings}
+    counts = {name: torch.zeros(2, dtype=torch.float64) for name in settings}
+    tokens = sum(len(ids) for ids in windows)
+    for ids in windows:
+        with reading(model, "all"):
+            untouched = _log_probabilities(model, ids)
+        for name, setting in settings.items():
+            counted = _Counted(memories(model))
+            with reading(model, setting.reads, price=setting.price), counted:
+                sums[name] += _compared(untouched, _log_probabilities(model, ids), ids)
+            counts[name] += counted.reads
+    predictions = tokens - len(windows)
+    return {
+        name: Judgement(
+            tokens=tokens,
+            reads=float(counts[name][0] / counts[name][1]),
+            divergence=float(total[0]) / tokens,
+            loss_change=float(total[1]) / predictions,
+            agreement=float(total[2]) / tokens,
+        )
+        for name, total in sums.items()
+    }
+
+
+def _log_probabilities(model: Any, ids: Tensor) -> Float[Tensor, "tokens vocabulary"]:
+    return model(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1)
+
+
+def _compared(untouched: Tensor, now: Tensor, ids: Tensor) -> Float[Tensor, "3"]:
+    """Return the sums of divergence, change of the loss, and agreement."""
+    losses = [cross_entropy(each[:-1], ids[1:], reduction="sum") for each in (untouched, now)]
+    return torch.stack(
+        (
+            kl_div(now, untouched, reduction="sum", log_target=True),
+            losses[1] - losses[0],
+            (untouched.argmax(-1) == now.argmax(-1)).sum(),
+        )
+    ).double().cpu()
+
+
+class _Counted:
+    """Counts reads and tokens x layers while it is open."""
+
+    def __init__(self, layers: Mapping[int, LayerMemory]):
+        self.layers, self.reads, self.handles = layers, torch.zeros(2, dtype=torch.float64), []
+
+    def __enter__(self) -> None:
+        for memory in self.layers.values():
+            self.handles.append(memory.register_forward_hook(self._count))
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _count(self, module: Any, args: Any, answered: Answered) -> None:
+        used = answered.decision.used
+        self.reads += torch.tensor([float(used.sum()), float(used.numel())], dtype=torch.float64)
