@@ -371,18 +371,19 @@ def test_the_package_itself_imports_nothing_heavy_at_once():
         line
         for line in eager
         if line.split()[1].split(".")[0] in {"torch", "torchcram", "accelerate", "matplotlib", "scipy"}
-    ] == []
+    ] == ["from torchcram.after_import import after_import"]
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_importing_a_file_only_defines_things(name: str):
     """No prints, no seeds, no reads of the environment: at module level stand definitions and values,
-    never a bare call."""
+    never a bare call. The package itself says what is to be done once Transformers has been imported."""
     body = ast.parse(FILES[name].read_text()).body
     calls = [
         ast.unparse(node)
         for node in body
         if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+        if name != "" or not ast.unparse(node).startswith("after_import(")
     ]
     loops = [
         ast.unparse(node)

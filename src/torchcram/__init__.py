@@ -7,6 +7,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from torchcram.after_import import after_import
+
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it. Imported on first use, so that `import torchcram` and the command
@@ -47,6 +49,13 @@ _PUBLIC = {
     "AnalysisConfig": "torchcram.pretrained.analysis.settings",
     "analyze": "torchcram.pretrained.analysis.analyze",
     "write_report": "torchcram.report.html",
+    "RetrofitSettings": "torchcram.pretrained.retrofit.settings",
+    "load_adapter": "torchcram.pretrained.retrofit.saving",
+    "reading": "torchcram.pretrained.retrofit.install",
+    "remove": "torchcram.pretrained.retrofit.install",
+    "retrofit": "torchcram.pretrained.retrofit.life",
+    "save_adapter": "torchcram.pretrained.retrofit.saving",
+    "save_retrofit": "torchcram.pretrained.retrofit.saving",
 }
 
 __all__ = [
@@ -69,6 +78,7 @@ __all__ = [
     "LossWeights",
     "MemoryState",
     "ReadBudget",
+    "RetrofitSettings",
     "Route",
     "RoutingControl",
     "RoutingDecision",
@@ -83,7 +93,13 @@ __all__ = [
     "analyze",
     "demo",
     "full",
+    "load_adapter",
     "load_run",
+    "reading",
+    "remove",
+    "retrofit",
+    "save_adapter",
+    "save_retrofit",
     "train",
     "write_report",
 ]
@@ -98,6 +114,10 @@ if TYPE_CHECKING:
     from torchcram.models.sequence import SequenceModel
     from torchcram.pretrained.analysis.analyze import analyze
     from torchcram.pretrained.analysis.settings import AnalysisConfig
+    from torchcram.pretrained.retrofit.install import reading, remove
+    from torchcram.pretrained.retrofit.life import retrofit
+    from torchcram.pretrained.retrofit.saving import load_adapter, save_adapter, save_retrofit
+    from torchcram.pretrained.retrofit.settings import RetrofitSettings
     from torchcram.report.html import write_report
     from torchcram.series.estimators import CRAMClassifier, CRAMRegressor
     from torchcram.tasks.base import Floors, Task
@@ -119,6 +139,14 @@ if TYPE_CHECKING:
         SequenceMixer,
         Step,
     )
+
+
+def _announce(auto: Any) -> None:
+    """Let ``AutoModelForCausalLM.from_pretrained`` know retrofitted models."""
+    import_module("torchcram.pretrained.retrofit.quantizer").register(auto)
+
+
+after_import("transformers.quantizers.auto", _announce)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, calibrate, report, tasks, bench, reproduce, analyze.
+"""The command line: train, evaluate, calibrate, report, tasks, bench, reproduce, analyze, retrofit.
 
 Each command imports what it needs when it runs.
 """
@@ -353,6 +353,59 @@ def analyze_command(
     loaded, tokenizer = load_model(model, dtype=dtype)
     analyze(loaded, tokenizer, documents, settings=settings, out=place, name=name, show_progress=not quiet)
     typer.echo(str(write_analysis_page(place)))
+
+
+@app.command("retrofit")
+def retrofit_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A Hub id, a folder, or a GGUF file of a causal language model."
+        ),
+    ],
+    texts: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TEXT...", help="Text files, or folders of text files; each file is a document."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to save to; run again to resume.")],
+    reads: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of token x layer that may read the context.")
+    ] = 0.25,
+    minutes: Annotated[float, typer.Option(min=0, help="That it may take, more or less.")] = 10.0,
+    context: Annotated[int, typer.Option(min=2, help="Longest window, in tokens.")] = 1024,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a setting, e.g. --set window=128."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of windows, labels and first weights.")] = 0,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Give a pretrained language model the three memories: it reads its cache only where it must."""
+    from torchcram.pretrained.loading import load_model
+    from torchcram.pretrained.retrofit.life import retrofit
+    from torchcram.pretrained.retrofit.settings import RetrofitSettings
+    from torchcram.pretrained.texts import read_texts
+
+    settings, documents = RetrofitSettings(), read_texts(texts)
+    for assignment in set_ or []:
+        settings = settings.updated(*parse_assignment(assignment))
+    loaded, tokenizer = load_model(model, dtype=dtype)
+    made = retrofit(
+        loaded,
+        tokenizer,
+        documents,
+        reads=reads,
+        minutes=minutes,
+        context=context,
+        settings=settings,
+        out=out,
+        seed=seed,
+        show_progress=not quiet,
+    )
+    typer.echo(str(made.folder))
 
 
 def _show_json(content: Any, file: Path | None) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from pretrained.retrofit.conftest import SINKS, WINDOW, make_retrofitted
+from retrofitted import SINKS, WINDOW, make_retrofitted
 from tiny_models import tiny_model
 from torchcram.pretrained.retrofit import attention as attention_file
 from torchcram.pretrained.retrofit.cache import RetrofitCacheLayer

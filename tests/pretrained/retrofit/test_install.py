@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from pretrained.retrofit.conftest import make_retrofitted
+from retrofitted import make_retrofitted
 from tiny_models import tiny_model
 from torchcram.pretrained.retrofit.install import (
     install,

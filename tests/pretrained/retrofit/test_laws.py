@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pretrained.retrofit.conftest import SINKS, SUPPORTED, WINDOW, make_retrofitted
+from retrofitted import SINKS, SUPPORTED, WINDOW, make_retrofitted
 from tiny_models import tiny_model
 from torchcram.pretrained.retrofit.install import memories, reading, remove
 from torchcram.types import Route

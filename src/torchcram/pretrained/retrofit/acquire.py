@@ -1,7 +1,9 @@
-"""Acquire: the model reads everything, as it always did, and semantic memory learns in its shadow, in closed form.
+"""Acquire: the model reads everything, as it always did, and semantic memory learns in its shadow, in closed
+form.
 
-Three passes over text: what features look like; sums for the ridge, forward alone; then, on select text, which strength
-does the least harm in each layer, with gradients of the model's own predictions. No activation outlives its window.
+Three passes over text: what features look like; sums for the ridge, forward alone; then, on select text,
+which strength does the least harm in each layer, with gradients of the model's own predictions. No activation
+outlives its window.
 """
 
 from __future__ import annotations
@@ -94,9 +96,7 @@ def standard_of(memory: LayerMemory) -> Standard:
         ValueError: for one that has none.
     """
     if not isinstance(memory.semantic, LinearRemote | LowRankRemote):
-        raise ValueError(
-            "semantic memory of kind slots has no closed form: choose kind linear or low_rank"
-        )
+        raise ValueError("semantic memory of kind slots has no closed form: choose kind linear or low_rank")
     return memory.semantic.standard
 
 

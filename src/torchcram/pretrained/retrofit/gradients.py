@@ -1,8 +1,9 @@
 """Gradients of the model's own predictions with respect to the heads of every layer, one layer at a time.
 
-Labels are drawn from the model itself, so that half the mean square of gradient times change is the divergence that
-a change makes, to second order. Only the inputs of the layers are kept; each layer runs once more for its gradient, and
-the logits exist for a few tokens at a time: memory does not grow with the depth times the width of what happens inside.
+Labels are drawn from the model itself, so that half the mean square of gradient times change is the
+divergence that a change makes, to second order. Only the inputs of the layers are kept; each layer runs once
+more for its gradient, and the logits exist for a few tokens at a time: memory does not grow with the depth
+times the width of what happens inside.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ def visit_gradients(
         gradient = _through(layerwise, memories.get(layer), layer, entered.pop(), calls, gradient, visit)
 
 
-def _head_gradient(
-    layerwise: Layerwise, hidden: Tensor, calls: Calls, generator: torch.Generator
-) -> Tensor:
+def _head_gradient(layerwise: Layerwise, hidden: Tensor, calls: Calls, generator: torch.Generator) -> Tensor:
     """Return the gradient of the summed losses behind the last layer."""
     parts = []
     for start in range(0, len(calls.ids), LOGITS):
@@ -66,9 +65,7 @@ def _head_gradient(
     return torch.cat(parts, 1)
 
 
-def drawn(
-    logits: Float[Tensor, "tokens vocabulary"], generator: torch.Generator
-) -> Int[Tensor, " tokens"]:
+def drawn(logits: Float[Tensor, "tokens vocabulary"], generator: torch.Generator) -> Int[Tensor, " tokens"]:
     """Draw one label for each token, by one uniform number each."""
     level = torch.rand(len(logits), 1, generator=generator).to(logits.device)
     cumulated = logits.softmax(-1).cumsum(-1)

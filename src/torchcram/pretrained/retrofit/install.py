@@ -149,8 +149,8 @@ def _require_plain(model: Any) -> None:
         return
     if getattr(method, "value", method) != "gguf":
         raise ValueError(
-            f"the model is quantized ({getattr(method, 'value', method)}): load it in bfloat16 or float32, and "
-            "retrofit that"
+            f"the model is quantized ({getattr(method, 'value', method)}): load it in bfloat16 or float32, "
+            "and retrofit that"
         )
     quantizer.remove_quantization_config(model)
 

@@ -1,4 +1,6 @@
-"""How far a retrofitted model is from the untouched one: it is its own reference, when it reads everything."""
+"""How far a retrofitted model is from the untouched one: when it reads everything, it is its own
+reference.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,7 @@ class Judgement:
 
 
 @torch.no_grad()
-def judge(
-    model: Any, windows: Sequence[Tensor], settings: Mapping[str, Setting]
-) -> dict[str, Judgement]:
+def judge(model: Any, windows: Sequence[Tensor], settings: Mapping[str, Setting]) -> dict[str, Judgement]:
     """Judge a retrofitted model on some windows, under some settings.
 
     Args:
@@ -90,20 +90,25 @@ def _log_probabilities(model: Any, ids: Tensor) -> Float[Tensor, "tokens vocabul
 def _compared(untouched: Tensor, now: Tensor, ids: Tensor) -> Float[Tensor, "3"]:
     """Return the sums of divergence, change of the loss, and agreement."""
     losses = [cross_entropy(each[:-1], ids[1:], reduction="sum") for each in (untouched, now)]
-    return torch.stack(
-        (
-            kl_div(now, untouched, reduction="sum", log_target=True),
-            losses[1] - losses[0],
-            (untouched.argmax(-1) == now.argmax(-1)).sum(),
+    return (
+        torch.stack(
+            (
+                kl_div(now, untouched, reduction="sum", log_target=True),
+                losses[1] - losses[0],
+                (untouched.argmax(-1) == now.argmax(-1)).sum(),
+            )
         )
-    ).double().cpu()
+        .double()
+        .cpu()
+    )
 
 
 class _Counted:
     """Counts reads and tokens x layers while it is open."""
 
     def __init__(self, layers: Mapping[int, LayerMemory]):
-        self.layers, self.reads, self.handles = layers, torch.zeros(2, dtype=torch.float64), []
+        self.layers, self.reads = layers, torch.zeros(2, dtype=torch.float64)
+        self.handles: list[Any] = []
 
     def __enter__(self) -> None:
         for memory in self.layers.values():

@@ -68,9 +68,7 @@ def lesson_of(memory: LayerMemory, asked: Asked, gradient: Tensor | None = None)
 
 
 @contextmanager
-def listening(
-    memories: Mapping[int, LayerMemory], hear: Callable[[int, Asked], None]
-) -> Iterator[None]:
+def listening(memories: Mapping[int, LayerMemory], hear: Callable[[int, Asked], None]) -> Iterator[None]:
     """Call a function with what each layer is asked, inside ``with``."""
 
     def hook(layer: int) -> Callable[..., None]:

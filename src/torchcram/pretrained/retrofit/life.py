@@ -1,5 +1,5 @@
-"""The life of a retrofit: acquire, fit the routers, find the price, judge, save; each stage is kept, so that an
-interrupted one goes on where it was.
+"""The life of a retrofit: acquire, fit the routers, find the price, judge, save; each stage is kept, so that
+an interrupted one goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
 from torchcram.pretrained.analysis.layerwise import Layerwise
 from torchcram.pretrained.retrofit.acquire import FIRST_WINDOWS, acquire
-from torchcram.pretrained.retrofit.install import attention_blocks, install, memories, reading, retrofit_of
+from torchcram.pretrained.retrofit.install import (
+    attention_blocks,
+    install,
+    memories,
+    reading,
+    remove,
+    retrofit_of,
+)
 from torchcram.pretrained.retrofit.judge import Judgement, Setting, judge
 from torchcram.pretrained.retrofit.plan import Plan, plan_for, seconds_of
 from torchcram.pretrained.retrofit.router_fit import ROUNDS, fit_routers, price_for
@@ -135,7 +143,8 @@ class _Making:
         expected = _logits(model, self.fit[0])
         install(model, settings).base = self.base
         with reading(model, "all"):
-            _require_same(expected, _logits(model, self.fit[0]))
+            found = _logits(model, self.fit[0])
+        _require_same(expected, found, model)
         self.layerwise = Layerwise(model, find_sites(model))
 
     def _planned(self, identity: dict[str, Any], minutes: float) -> Plan:
@@ -147,8 +156,8 @@ class _Making:
             if before["identity"] != identity:
                 changed = sorted(key for key in identity if before["identity"].get(key) != identity[key])
                 raise ValueError(
-                    f"{self.place} holds another retrofit ({', '.join(changed)} differ): choose another folder "
-                    "with --out, or delete it"
+                    f"{self.place} holds another retrofit ({', '.join(changed)} differ): choose another "
+                    "folder with --out, or delete it"
                 )
             return Plan.parse(before["plan"])
         plan = plan_for(
@@ -233,7 +242,7 @@ class _Making:
         """Do a stage, or take up what it left: the memories, and what later stages need."""
         file = None if self.place is None else self.place / f"{name}.safetensors"
         if file is not None and file.is_file():
-            kept = load_file(file)
+            kept = _loaded(file)
             further = {key: kept.pop(key) for key in list(kept) if key.startswith("further.")}
             load_memories(self.model, kept)
             progress.say(f"{name}: taken up from {file}")
@@ -268,6 +277,13 @@ class _Making:
         return self.out
 
 
+def _loaded(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is damaged ({error}): delete it, and this stage is done again") from None
+
+
 def _tokens(windows: Sequence[Tensor]) -> int:
     return sum(len(ids) for ids in windows)
 
@@ -277,13 +293,14 @@ def _logits(model: Any, ids: Tensor) -> Tensor:
     return model(input_ids=ids[None], use_cache=False).logits[0, -1].float()
 
 
-def _require_same(expected: Tensor, found: Tensor) -> None:
+def _require_same(expected: Tensor, found: Tensor, model: Any) -> None:
     """The model that reads everything must be the untouched one."""
     wrong = float((expected - found).abs().max())
     if not wrong <= SAME * max(1.0, float(expected.abs().max())):
+        remove(model)
         raise ValueError(
-            f"with all reads the retrofitted model differs from the untouched one (logits by {wrong:.3g}): its "
-            "attention computes something that is not understood, and it cannot be retrofitted"
+            f"with all reads the retrofitted model differs from the untouched one (logits by {wrong:.3g}): "
+            "its attention computes something that is not understood, and it cannot be retrofitted"
         )
 
 

@@ -1,5 +1,5 @@
-"""Streaming sums of a layer's lessons: all that the closed form of semantic memory needs. Their size depends on the
-widths alone, never on the number of tokens.
+"""Streaming sums of a layer's lessons: all that the closed form of semantic memory needs. Their size depends
+on the widths alone, never on the number of tokens.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def no_feature_moments(features: int, *, device: torch.device) -> FeatureMoments
 class RemoteMoments:
     """Weighted sums of standardised features x (with a one at the end) and targets y.
 
-    The targets are value and average log-mass of all heads, then the mean value and the score of the gist: the
-    gist's part is taken out of the target once it is known.
+    The targets are value and average log-mass of all heads, then the mean value and the score of the gist:
+    the gist's part is taken out of the target once it is known.
 
     Attributes:
         count: tokens.

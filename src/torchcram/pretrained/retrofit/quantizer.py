@@ -1,8 +1,9 @@
-"""How Transformers finds a retrofit in a saved folder: as a "quantization method" of the name ``torchcram``, which
-builds the memories before the weights are loaded.
+"""How Transformers finds a retrofit in a saved folder: as a "quantization method" of the name ``torchcram``,
+which builds the memories before the weights are loaded.
 
-``AutoModelForCausalLM.from_pretrained`` then loads a retrofitted model of unchanged model type, once ``torchcram`` has been
-imported; without, Transformers warns of an unknown method and loads the untouched model.
+``AutoModelForCausalLM.from_pretrained`` then loads a retrofitted model of unchanged model type, once
+``torchcram`` has been imported; without, Transformers warns of an unknown method and loads the untouched
+model.
 """
 
 from __future__ import annotations

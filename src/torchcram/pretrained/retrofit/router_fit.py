@@ -1,8 +1,8 @@
 """Fit the routers on measured harm, and find the price at which a model reads a wanted share.
 
-The expected harm is learned by the deviance of a gamma distribution, ``harm / expected + log expected``: its minimum is
-the mean, however heavy the tail. Tokens are kept in the few directions in which features vary most, not the features
-themselves; what is learned on directions is folded back into the features.
+The expected harm is learned by the deviance of a gamma distribution, ``harm / expected + log expected``: its
+minimum is the mean, however heavy the tail. Tokens are kept in the few directions in which features vary
+most, not the features themselves; what is learned on directions is folded back into the features.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def fit_routers(
 
 
 def _plain(router: HarmRouter) -> int:
-    """Features that stand beside the directions: log-masses, scores of the gist, the number of remote tokens."""
+    """Features that stand beside the directions: log-masses, scores of the gist, how much is remote."""
     return 2 * router.heads + 1
 
 
@@ -97,7 +97,9 @@ def _fit(router: HarmRouter, seen: _Seen, basis: Tensor, generator: torch.Genera
 
     data = [(joined(seen.features, w), joined(seen.need, w), joined(seen.left, w)) for w in (False, True)]
     scale = data[0][0].std(0).clamp_min(1e-3)
-    network = _Network(len(scale), router.inner.out_features, data[0][1], data[0][2], generator).to(basis.device)
+    network = _Network(len(scale), router.inner.out_features, data[0][1], data[0][2], generator).to(
+        basis.device
+    )
     best, least = _descend(network, [(x / scale, need, left) for x, need, left in data])
     network.load_state_dict(best)
     del least
@@ -122,7 +124,9 @@ class _Network(nn.Module):
             self.inner.bias.zero_()
             self.outer.weight.zero_()
             # left = need / (1 + exp(logit))
-            self.outer.bias.copy_(torch.stack((means[0].log(), (means[0] / means[1] - 1).clamp_min(1e-3).log())))
+            self.outer.bias.copy_(
+                torch.stack((means[0].log(), (means[0] / means[1] - 1).clamp_min(1e-3).log()))
+            )
 
     def loss(self, x: Tensor, need: Tensor, left: Tensor) -> Tensor:
         log_need, logit = self.outer(gelu(self.inner(x))).unbind(-1)
@@ -134,9 +138,8 @@ def _deviance(log_expected: Tensor, harm: Tensor) -> Tensor:
     return ((harm + TINY) * (-log_expected).exp() + log_expected).mean()
 
 
-def _descend(
-    network: _Network, data: list[tuple[Tensor, Tensor, Tensor]]
-) -> tuple[dict[str, Tensor], float]:
+@torch.enable_grad()
+def _descend(network: _Network, data: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[dict[str, Tensor], float]:
     """Return the state with the least deviance on held windows."""
     fit, held = data
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)

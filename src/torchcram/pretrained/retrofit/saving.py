@@ -1,5 +1,5 @@
-"""A retrofitted model on disk: a whole folder for ``from_pretrained``, or the small adapter alone, which names the
-model that it belongs to.
+"""A retrofitted model on disk: a whole folder for ``from_pretrained``, or the small adapter alone, which
+names the model that it belongs to.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
     base = description["base"]
     if base_digest(model) != base["digest"]:
         raise ValueError(
-            f"the adapter was made for other weights than these ({base['name']}, sha256 {base['digest'][:12]}): "
+            f"the adapter was made for other weights than these ({base['name']}, {base['digest'][:12]}): "
             "load that very model, in the precision it had"
         )
     install(model, settings).base = base

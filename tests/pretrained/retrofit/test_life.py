@@ -1,0 +1,174 @@
+"""From one call to a saved model; interrupted anywhere and taken up again."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from typer.testing import CliRunner
+
+from tiny_models import CharTokenizer, documents, tiny_model
+from torchcram.cli import app
+from torchcram.pretrained.retrofit import life
+from torchcram.pretrained.retrofit.install import is_retrofitted, remove, retrofit_of
+from torchcram.pretrained.retrofit.plan import FEWEST, JUDGED, ROUTE, SELECT, plan_for
+from torchcram.pretrained.retrofit.settings import RetrofitSettings
+
+NEAR = RetrofitSettings(sinks=2, window=5)
+
+
+class Tokenizer(CharTokenizer):
+    def save_pretrained(self, folder):
+        (folder / "tokenizer.json").write_text("{}")
+
+
+def make(out=None, *, model=None, **changes):
+    given = {"reads": 0.25, "minutes": 0.05, "context": 48, "settings": NEAR, "show_progress": False}
+    return life.retrofit(
+        model or tiny_model("llama"),
+        Tokenizer(),
+        changes.pop("texts", documents()),
+        out=out,
+        **{**given, **changes},
+    )
+
+
+@torch.no_grad()
+def test_a_model_is_made_saved_and_loaded(tmp_path):
+    untouched, model = tiny_model("llama"), tiny_model("llama")
+    made = life.retrofit(
+        model,
+        Tokenizer(),
+        documents(),
+        minutes=0.05,
+        context=48,
+        settings=NEAR,
+        out=tmp_path / "made",
+        show_progress=False,
+    )
+    assert made.model is model
+    assert made.judged["all"].divergence == 0
+    assert made.judged["routed"].divergence < made.judged["none"].divergence
+    assert made.judged["routed"].reads == pytest.approx(0.25, abs=0.1)
+    assert {path.name for path in tmp_path.iterdir()} == {"made"}
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(made.folder)
+    ids = torch.arange(3, 43)[None]
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+    assert retrofit_of(loaded).settings.price == retrofit_of(model).control.price > 0
+    told = json.loads((made.folder / "judged.json").read_text())
+    assert told["judged"]["none"]["divergence"] == made.judged["none"].divergence
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(remove(model)(ids).logits, untouched(ids).logits)
+
+
+@pytest.mark.parametrize("stage", ["acquire", "fit_routers", "price_for", "judge", "save_retrofit"])
+def test_what_was_interrupted_goes_on_and_ends_the_same(stage, tmp_path, monkeypatch):
+    whole = make(tmp_path / "whole")
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(life, stage, stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "parts")
+    assert not (tmp_path / "parts").exists()
+    # The plan of the beginning holds, however fast the machine is now.
+    again = make(tmp_path / "parts", minutes=1000.0) if stage == "judge" else make(tmp_path / "parts")
+    assert not (tmp_path / "parts.making").exists()
+    plans = [json.loads((made.folder / "judged.json").read_text())["plan"] for made in (whole, again)]
+    if plans[0] == plans[1]:
+        for name, found in whole.judged.items():
+            assert again.judged[name].divergence == pytest.approx(found.divergence, rel=1e-3, abs=1e-6)
+
+
+def test_a_folder_of_another_retrofit_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(life, "judge", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "made")
+    with pytest.raises(ValueError, match=r"holds another retrofit \(reads differ\)"):
+        make(tmp_path / "made", reads=0.5)
+    (tmp_path / "made").mkdir()
+    with pytest.raises(ValueError, match="made exists: choose another folder"):
+        make(tmp_path / "made")
+
+
+def test_a_damaged_stage_is_told(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(life, "fit_routers", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "made")
+    (tmp_path / "made.making" / "acquire.safetensors").write_bytes(b"\x00" * 30)
+    with pytest.raises(ValueError, match=r"acquire\.safetensors is damaged .* delete it"):
+        make(tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"reads": 1.5}, "reads 1.5 must lie in"),
+        ({"context": 7}, "context 7 holds nothing beyond the near tokens"),
+        ({"minutes": 0.0}, "minutes 0.0 must be above 0"),
+        ({"texts": ["short"]}, "too short"),
+        ({"settings": RetrofitSettings(sinks=2, window=5, kind="slots")}, "slots has no closed form"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_cannot_be_is_told(changes, told):
+    model = tiny_model("llama")
+    with pytest.raises(ValueError, match=told):
+        make(model=model, **changes)
+
+
+def test_a_tokenizer_of_another_model_is_refused():
+    class Larger(CharTokenizer):
+        def __call__(self, text, **options):
+            return {"input_ids": [1000 + number for number in super().__call__(text)["input_ids"]]}
+
+    with pytest.raises(ValueError, match="tokenizer of another model"):
+        life.retrofit(tiny_model("llama"), Larger(), documents(), context=48, settings=NEAR)
+
+
+def test_attention_that_is_not_understood_is_refused(monkeypatch):
+    model = tiny_model("llama")
+    monkeypatch.setattr("torchcram.pretrained.retrofit.block.score_scale", lambda module, family: 0.9)
+    with pytest.raises(ValueError, match="differs from the untouched one"):
+        make(model=model)
+    assert not is_retrofitted(model)
+
+
+def test_minutes_buy_windows():
+    windows = [torch.arange(5)] * 300
+
+    def plan(minutes, seconds=1.0):
+        return plan_for(minutes=minutes, seconds=seconds, fit=windows, select=windows, test=windows)
+
+    assert plan(0.01).fit == FEWEST
+    assert FEWEST < plan(2.0).fit < plan(4.0).fit < 300
+    assert plan(1e6).fit == 300
+    assert plan(4.0, seconds=2.0).fit < plan(4.0).fit
+    assert (plan(4.0).select, plan(4.0).route, plan(4.0).judged) == (SELECT, ROUTE, JUDGED)
+    with pytest.raises(ValueError, match="3 windows to fit on"):
+        plan_for(minutes=1.0, seconds=1.0, fit=windows[:3], select=windows, test=windows)
+
+
+def test_the_command_makes_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "torchcram.pretrained.loading.load_model", lambda name, dtype: (tiny_model("gpt2"), Tokenizer())
+    )
+    text = tmp_path / "texts"
+    text.mkdir()
+    for number, document in enumerate(documents()):
+        (text / f"{number}.txt").write_text(document)
+    told = CliRunner().invoke(
+        app,
+        [
+            *("retrofit", "some/model", str(text), "--out", str(tmp_path / "made"), "--reads", "0.5"),
+            *("--minutes", "0.05", "--context", "48", "--set", "window=5", "--set", "sinks=2", "--quiet"),
+        ],
+    )
+    assert told.exit_code == 0, told.output
+    assert told.stdout.strip() == str(tmp_path / "made")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "made")
+    assert retrofit_of(loaded).settings.window == 5
