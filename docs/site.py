@@ -23,6 +23,7 @@ PAGES = {
     "Transformers": "transformers.md",
     "Serving": "serving.md",
     "Analyze": "analyze.md",
+    "Retrofit": "retrofit.md",
     "Irregular series": "irregular_series.md",
     "Theory": "theory.md",
     "Results": "results.md",

@@ -213,6 +213,7 @@ ORDER = (
     "pretrained.retrofit.acquire",
     "pretrained.retrofit.router_fit",
     "pretrained.retrofit.judge",
+    "pretrained.retrofit.refit",
     "pretrained.retrofit.quantizer",
     "pretrained.retrofit.saving",
     "pretrained.retrofit.plan",

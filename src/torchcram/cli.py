@@ -387,9 +387,9 @@ def retrofit_command(
     from torchcram.pretrained.loading import load_model
     from torchcram.pretrained.retrofit.life import retrofit
     from torchcram.pretrained.retrofit.settings import RetrofitSettings
-    from torchcram.pretrained.texts import read_texts
+    from torchcram.pretrained.texts import load_texts
 
-    settings, documents = RetrofitSettings(), read_texts(texts)
+    settings, documents = RetrofitSettings(), load_texts(texts)
     for assignment in set_ or []:
         settings = settings.updated(*parse_assignment(assignment))
     loaded, tokenizer = load_model(model, dtype=dtype)

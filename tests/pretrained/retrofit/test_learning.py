@@ -8,13 +8,14 @@ from retrofitted import make_retrofitted
 from tiny_models import tiny_model
 from torchcram.pretrained.analysis.layerwise import Layerwise
 from torchcram.pretrained.retrofit.acquire import acquire, standard_of
-from torchcram.pretrained.retrofit.closed_form import narrowed, solutions
+from torchcram.pretrained.retrofit.closed_form import map_of, narrowed, solutions
 from torchcram.pretrained.retrofit.gradients import drawn, visit_gradients
 from torchcram.pretrained.retrofit.install import install, memories, reading
 from torchcram.pretrained.retrofit.judge import Setting, judge
 from torchcram.pretrained.retrofit.lessons import changing, lesson_of, listening
 from torchcram.pretrained.retrofit.moments import LEAST_WEIGHT, no_remote_moments
 from torchcram.pretrained.retrofit.parts import merge
+from torchcram.pretrained.retrofit.refit import ErrorMoments, refit
 from torchcram.pretrained.retrofit.router_fit import fit_routers, price_for
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.sites import find_sites
@@ -250,3 +251,28 @@ def test_overflow_is_told():
         model.model.layers[1].self_attn.v_proj.weight[0] = torch.inf
     with pytest.raises(ValueError, match=r"overflowed in layers \[1\]"):
         acquire(model, layerwise, fit=texts(5), select=texts(1), generator=generator())
+
+
+@pytest.mark.parametrize("kind", ["linear", "low_rank"])
+def test_a_refit_brings_the_model_nearer_or_changes_nothing(kind):
+    model, layerwise = fresh(kind=kind, rank=12)
+    acquire(model, layerwise, fit=texts(40), select=texts(6, seed=1), generator=generator())
+    before = {layer: map_of(memory.semantic).clone() for layer, memory in memories(model).items()}
+    found = refit(model, layerwise, fit=texts(40), select=texts(6, seed=1))
+    least = min(found, key=found.get)
+    none = {"none": Setting(reads="none")}
+    assert judge(model, texts(6, seed=1), none)["none"].divergence == pytest.approx(found[least], rel=1e-4)
+    if kind == "linear":
+        assert least != (0.0, 0.0)
+        assert found[least] < 0.98 * found[(0.0, 0.0)]
+    worse = refit(model, layerwise, fit=texts(40), select=texts(6, seed=1), steps=((1.0, -30.0),))
+    assert worse[(0.0, 0.0)] < worse[(1.0, -30.0)]
+    assert before.keys() == {0, 1}
+
+
+def test_a_refit_step_is_the_ridge_of_what_the_heads_lack():
+    """One layer, one head's worth of algebra: the step solves the normal equations it says it solves."""
+    sums = ErrorMoments(xx=torch.eye(4) * 2, xr=torch.arange(8.0).view(4, 2))
+    step = sums.step(0.5)
+    torch.testing.assert_close(step[:3], sums.xr[:3] / 3)
+    torch.testing.assert_close(step[3], sums.xr[3] / 2, rtol=1e-4, atol=1e-4)

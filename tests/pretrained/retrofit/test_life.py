@@ -61,7 +61,7 @@ def test_a_model_is_made_saved_and_loaded(tmp_path):
     assert torch.equal(remove(model)(ids).logits, untouched(ids).logits)
 
 
-@pytest.mark.parametrize("stage", ["acquire", "fit_routers", "price_for", "judge", "save_retrofit"])
+@pytest.mark.parametrize("stage", ["acquire", "refit", "fit_routers", "price_for", "judge", "save_retrofit"])
 def test_what_was_interrupted_goes_on_and_ends_the_same(stage, tmp_path, monkeypatch):
     whole = make(tmp_path / "whole")
 

@@ -14,7 +14,7 @@ from torchcram.pretrained.retrofit.moments import RemoteMoments
 from torchcram.pretrained.retrofit.semantic import LinearRemote, LowRankRemote, SemanticMemory
 
 # Strengths of the ridge, as shares of the mean weighted square of a standardised feature.
-STRENGTHS = (0.03, 0.1, 0.3, 1.0)
+STRENGTHS = (0.03, 0.3, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +34,40 @@ class Solutions:
     strengths: tuple[float, ...]
     basis: Float[Tensor, "features directions"]
 
-    def give(self, memory: SemanticMemory, number: int, *, gist: bool = True) -> None:
-        """Put one solution into a memory; a memory with a bottleneck gets the best of its rank.
+    @torch.no_grad()
+    def give(self, memory: SemanticMemory, number: int) -> None:
+        """Put one solution into a memory; a memory with a bottleneck gets the best of its rank."""
+        memory.gist_share.copy_(self.share)
+        memory.gist_slope.copy_(self.slope)
+        set_map(memory, self.weight[number])
 
-        Raises:
-            ValueError: for a kind that has no closed form.
-        """
-        weight = self.weight[number]
-        with torch.no_grad():
-            memory.gist_share.copy_(self.share)
-            memory.gist_slope.copy_(self.slope)
-            if isinstance(memory, LinearRemote):
-                memory.map.weight.copy_(weight[:-1].T)
-                memory.map.bias.copy_(weight[-1])
-            elif isinstance(memory, LowRankRemote):
-                down, up = narrowed(weight[:-1], memory.down.out_features)
-                memory.down.weight.copy_(down.T)
-                memory.up.weight.copy_(up.T)
-                memory.up.bias.copy_(weight[-1])
-            else:
-                raise ValueError("slots have no closed form: they are learned by distillation")
+
+@torch.no_grad()
+def map_of(memory: SemanticMemory) -> Float[Tensor, "inputs outputs"]:
+    """Return the map from standardised features, with the bias in the last row.
+
+    Raises:
+        ValueError: for a kind that has no closed form.
+    """
+    if isinstance(memory, LinearRemote):
+        return torch.cat((memory.map.weight.T, memory.map.bias[None]))
+    if isinstance(memory, LowRankRemote):
+        return torch.cat((memory.down.weight.T @ memory.up.weight.T, memory.up.bias[None]))
+    raise ValueError("semantic memory of kind slots has no closed form: choose kind linear or low_rank")
+
+
+@torch.no_grad()
+def set_map(memory: SemanticMemory, weight: Float[Tensor, "inputs outputs"]) -> None:
+    """Undo :func:`map_of`; a memory with a bottleneck gets the best of its rank."""
+    if isinstance(memory, LinearRemote):
+        memory.map.weight.copy_(weight[:-1].T)
+        memory.map.bias.copy_(weight[-1])
+        return
+    assert isinstance(memory, LowRankRemote), "only maps are fitted"
+    down, up = narrowed(weight[:-1], memory.down.out_features)
+    memory.down.weight.copy_(down.T)
+    memory.up.weight.copy_(up.T)
+    memory.up.bias.copy_(weight[-1])
 
 
 def solutions(

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float64
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import kl_div
 
+from torchcram.pretrained.analysis.layerwise import Calls, Layerwise
+from torchcram.pretrained.retrofit.gradients import LOGITS
 from torchcram.pretrained.retrofit.install import memories, reading
 from torchcram.pretrained.retrofit.memory import Answered, LayerMemory
+from torchcram.pretrained.sites import find_sites
 from torchcram.types import Reads
 
 
@@ -59,16 +62,19 @@ def judge(model: Any, windows: Sequence[Tensor], settings: Mapping[str, Setting]
         windows: tokens.
         settings: by name.
     """
+    layerwise = Layerwise(model, find_sites(model))
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in settings}
     counts = {name: torch.zeros(2, dtype=torch.float64) for name in settings}
     tokens = sum(len(ids) for ids in windows)
     for ids in windows:
+        calls = layerwise.embed(ids)
         with reading(model, "all"):
-            untouched = _log_probabilities(model, ids)
+            untouched = layerwise.run(calls.embedded, calls)
         for name, setting in settings.items():
             counted = _Counted(memories(model))
             with reading(model, setting.reads, price=setting.price), counted:
-                sums[name] += _compared(untouched, _log_probabilities(model, ids), ids)
+                now = layerwise.run(calls.embedded, calls)
+            sums[name] += compared(layerwise, calls, untouched, now)
             counts[name] += counted.reads
     predictions = tokens - len(windows)
     return {
@@ -83,24 +89,25 @@ def judge(model: Any, windows: Sequence[Tensor], settings: Mapping[str, Setting]
     }
 
 
-def _log_probabilities(model: Any, ids: Tensor) -> Float[Tensor, "tokens vocabulary"]:
-    return model(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1)
+def compared(layerwise: Layerwise, calls: Calls, untouched: Tensor, now: Tensor) -> Float64[Tensor, "3"]:
+    """Return the sums over tokens of divergence, change of the loss, and agreement, given the hidden states
+    of two models behind the last layer.
 
-
-def _compared(untouched: Tensor, now: Tensor, ids: Tensor) -> Float[Tensor, "3"]:
-    """Return the sums of divergence, change of the loss, and agreement."""
-    losses = [cross_entropy(each[:-1], ids[1:], reduction="sum") for each in (untouched, now)]
-    return (
-        torch.stack(
-            (
-                kl_div(now, untouched, reduction="sum", log_target=True),
-                losses[1] - losses[0],
-                (untouched.argmax(-1) == now.argmax(-1)).sum(),
-            )
+    The logits exist for a few tokens at a time.
+    """
+    ids, sums = calls.ids, torch.zeros(3, dtype=torch.float64)
+    for start in range(0, len(ids), LOGITS):
+        piece = slice(start, start + LOGITS)
+        part = Calls(ids=ids[piece], embedded=calls.embedded[:, piece], arguments=calls.arguments)
+        old, new = (
+            layerwise.logits(hidden[:, piece], part).float().log_softmax(-1) for hidden in (untouched, now)
         )
-        .double()
-        .cpu()
-    )
+        following = ids[start + 1 : start + LOGITS + 1, None]
+        losses = [-each[: len(following)].gather(1, following).sum() for each in (old, new)]
+        divergence = kl_div(new, old, reduction="sum", log_target=True)
+        same = (old.argmax(-1) == new.argmax(-1)).sum()
+        sums += torch.stack((divergence, losses[1] - losses[0], same)).double().cpu()
+    return sums
 
 
 class _Counted:

