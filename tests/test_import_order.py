@@ -217,6 +217,7 @@ ORDER = (
     "pretrained.retrofit.quantizer",
     "pretrained.retrofit.saving",
     "pretrained.retrofit.plan",
+    "pretrained.retrofit.making",
     "pretrained.retrofit.life",
     "series",
     "series.splits",

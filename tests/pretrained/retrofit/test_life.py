@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tiny_models import CharTokenizer, documents, tiny_model
 from torchcram.cli import app
-from torchcram.pretrained.retrofit import life
+from torchcram.pretrained.retrofit import life, making
 from torchcram.pretrained.retrofit.install import is_retrofitted, remove, retrofit_of
 from torchcram.pretrained.retrofit.plan import FEWEST, JUDGED, ROUTE, SELECT, plan_for
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
@@ -69,9 +69,11 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(stage, tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(life, stage, stop)
+        patch.setattr(making, stage, stop)
+        model = tiny_model("llama")
         with pytest.raises(KeyboardInterrupt):
-            make(tmp_path / "parts")
+            make(tmp_path / "parts", model=model)
+    assert not is_retrofitted(model)
     assert not (tmp_path / "parts").exists()
     # The plan of the beginning holds, however fast the machine is now.
     again = make(tmp_path / "parts", minutes=1000.0) if stage == "judge" else make(tmp_path / "parts")
@@ -84,7 +86,7 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(stage, tmp_path, monkeyp
 
 def test_a_folder_of_another_retrofit_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(life, "judge", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(making, "judge", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "made")
     with pytest.raises(ValueError, match=r"holds another retrofit \(reads differ\)"):
@@ -96,7 +98,7 @@ def test_a_folder_of_another_retrofit_is_refused(tmp_path, monkeypatch):
 
 def test_a_damaged_stage_is_told(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(life, "fit_routers", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(making, "fit_routers", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "made")
     (tmp_path / "made.making" / "acquire.safetensors").write_bytes(b"\x00" * 30)
@@ -119,6 +121,7 @@ def test_what_cannot_be_is_told(changes, told):
     model = tiny_model("llama")
     with pytest.raises(ValueError, match=told):
         make(model=model, **changes)
+    assert not is_retrofitted(model)
 
 
 def test_a_tokenizer_of_another_model_is_refused():

@@ -1,47 +1,24 @@
-"""The life of a retrofit: acquire, refit, fit the routers, find the price, judge, save; each stage is kept,
-so that an interrupted one goes on where it was.
-"""
+"""The life of a retrofit in one call: acquire, refit, fit the routers, find the price, judge, save."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
-from torchcram.pretrained.analysis.layerwise import Layerwise
-from torchcram.pretrained.retrofit.acquire import FIRST_WINDOWS, acquire
-from torchcram.pretrained.retrofit.install import (
-    attention_blocks,
-    install,
-    memories,
-    reading,
-    remove,
-    retrofit_of,
-)
-from torchcram.pretrained.retrofit.judge import Judgement, Setting, judge
-from torchcram.pretrained.retrofit.plan import Plan, plan_for, seconds_of
-from torchcram.pretrained.retrofit.refit import refit
-from torchcram.pretrained.retrofit.router_fit import ROUNDS, fit_routers, price_for
-from torchcram.pretrained.retrofit.saving import base_digest, load_memories, memory_state, save_retrofit
+from torchcram.pretrained.retrofit.install import attention_blocks, is_retrofitted, remove
+from torchcram.pretrained.retrofit.judge import Judgement
+from torchcram.pretrained.retrofit.making import Making
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
-from torchcram.pretrained.sites import at_rest, find_sites, vocabulary_size
-from torchcram.pretrained.texts import Corpus, make_corpus
-from torchcram.runs.files import read_json, write_json
+from torchcram.pretrained.sites import at_rest, vocabulary_size
+from torchcram.pretrained.texts import make_corpus
 from torchcram.strict import require_positive
 
 # Tokens of text that are cut into windows, at most.
 MOST_TOKENS = 400_000
-# The untouched model, run with its own attention and with ours, may differ by as much, in logits.
-SAME = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +68,7 @@ def retrofit(
 
     Raises:
         ValueError: for a model, tokenizer or text that does not fit, or a folder that holds something else.
+            After any failure the model is the untouched one.
     """
     require_positive(minutes=minutes, context=context)
     if not 0 <= reads <= 1:
@@ -101,227 +79,25 @@ def retrofit(
             f"context {context} holds nothing beyond the near tokens ({chosen.sinks} + {chosen.window}): use "
             "a longer context"
         )
+    if is_retrofitted(model):
+        raise ValueError("the model is retrofitted already: torchcram.remove(model) gives it back")
     attention_blocks(model)
     corpus = make_corpus(
         texts, tokenizer, tokens=MOST_TOKENS, context=context, vocabulary=vocabulary_size(model), seed=seed
     )
-    with at_rest(model), _frozen(model), AnalysisProgress(show=show_progress) as progress:
-        making = _Making(model, corpus, chosen, reads=reads, minutes=minutes, out=out, seed=seed)
-        judged = making.live(progress)
-    return Retrofitted(model=model, judged=judged, folder=making.finish(tokenizer, judged))
-
-
-class _Making:
-    """A retrofit in the making, and its folder."""
-
-    def __init__(
-        self,
-        model: Any,
-        corpus: Corpus,
-        settings: RetrofitSettings,
-        *,
-        reads: float,
-        minutes: float,
-        out: str | Path | None,
-        seed: int,
-    ):
-        self.model, self.reads, self.seed = model, reads, seed
-        self.out = None if out is None else Path(out)
-        self.base = {"name": str(model.config.name_or_path), "digest": base_digest(model)}
-        windows: Mapping[str, list[Tensor]] = {
-            split: [window.ids.to(model.device) for window in each] for split, each in corpus.windows.items()
-        }
-        self.fit, self.select, self.test = windows["fit"], windows["select"], windows["test"]
-        self.place = None if self.out is None else self.out.with_name(f"{self.out.name}.making")
-        identity = {
-            "base": self.base,
-            "text": corpus.digest,
-            "settings": settings.model_dump(mode="json"),
-            "reads": reads,
-            "seed": seed,
-        }
-        self.plan = self._planned(identity, minutes)
-        expected = _logits(model, self.fit[0])
-        install(model, settings).base = self.base
-        with reading(model, "all"):
-            found = _logits(model, self.fit[0])
-        _require_same(expected, found, model)
-        self.layerwise = Layerwise(model, find_sites(model))
-
-    def _planned(self, identity: dict[str, Any], minutes: float) -> Plan:
-        """Return the plan of the work that is resumed, or a new one."""
-        if self.out is not None and self.out.exists():
-            raise ValueError(f"{self.out} exists: choose another folder, or delete it")
-        if self.place is not None and (self.place / "plan.json").is_file():
-            before = read_json(self.place / "plan.json")
-            if before["identity"] != identity:
-                changed = sorted(key for key in identity if before["identity"].get(key) != identity[key])
-                raise ValueError(
-                    f"{self.place} holds another retrofit ({', '.join(changed)} differ): choose another "
-                    "folder with --out, or delete it"
-                )
-            return Plan.parse(before["plan"])
-        plan = plan_for(
-            minutes=minutes,
-            seconds=seconds_of(self.model, self.fit[0]),
-            fit=self.fit,
-            select=self.select,
-            test=self.test,
-        )
-        if self.place is not None:
-            self.place.mkdir(parents=True, exist_ok=True)
-            write_json(self.place / "plan.json", {"identity": identity, "plan": plan.model_dump()})
-        return plan
-
-    def live(self, progress: AnalysisProgress) -> dict[str, Judgement]:
-        """Go through the stages; return the judgement of the last."""
-        fit, select = self.fit[: self.plan.fit], self.select[: self.plan.select]
-        tokens = _tokens(fit) + _tokens(fit[:FIRST_WINDOWS]) + _tokens(select)
-        acquired = self._stage(
-            "acquire", progress, tokens, lambda advance: self._acquire(fit, select, advance, progress)
-        )
-        behind = fit[: self.plan.refit]
-        self._stage(
-            "refit",
-            progress,
-            _tokens(behind) + _tokens(select),
-            lambda advance: self._refit(behind, select, advance, progress),
-        )
-        routed = fit[: self.plan.route]
-        price = self._stage(
-            "route",
-            progress,
-            _tokens(routed) + ROUNDS * _tokens(select),
-            lambda advance: self._route(routed, select, acquired, advance),
-        )["price"]
-        retrofit_of(self.model).set_price(float(price))
-        progress.say(f"a read costs {float(price):.2e} nats")
-        judged = judge(
-            self.model,
-            self.test[: self.plan.judged],
-            {"routed": Setting(), "none": Setting(reads="none"), "all": Setting(reads="all")},
-        )
-        for name, found in judged.items():
-            progress.say(
-                f"reads {name}: {found.reads:.1%} of token x layer, divergence {found.divergence:.4f} nats, "
-                f"loss {found.loss_change:+.4f}, same next token {found.agreement:.1%}"
+    with _untouched_on_failure(model), at_rest(model), _frozen(model):
+        with AnalysisProgress(show=show_progress) as progress:
+            making = Making(
+                model,
+                corpus,
+                chosen,
+                reads=reads,
+                minutes=minutes,
+                out=None if out is None else Path(out),
+                seed=seed,
             )
-        return judged
-
-    def _acquire(
-        self,
-        fit: Sequence[Tensor],
-        select: Sequence[Tensor],
-        advance: Callable[[int], None],
-        progress: AnalysisProgress,
-    ) -> dict[str, Tensor]:
-        choices = acquire(
-            self.model, self.layerwise, fit=fit, select=select, generator=self._generator(1), advance=advance
-        )
-        near = sum(choice.near_harm for choice in choices.values())
-        left = sum(min(choice.harm.values()) for choice in choices.values())
-        progress.say(f"harm, summed over layers: {near:.4f} nats near alone, {left:.4f} with semantic memory")
-        return {f"basis.{layer}": choice.basis.contiguous() for layer, choice in choices.items()}
-
-    def _refit(
-        self,
-        windows: Sequence[Tensor],
-        select: Sequence[Tensor],
-        advance: Callable[[int], None],
-        progress: AnalysisProgress,
-    ) -> dict[str, Tensor]:
-        divergences = refit(self.model, self.layerwise, fit=windows, select=select, advance=advance)
-        before, after = divergences[(0.0, 0.0)], min(divergences.values())
-        progress.say(f"divergence without reads: {before:.4f} nats, {after:.4f} behind the refit")
-        return {}
-
-    def _route(
-        self,
-        windows: Sequence[Tensor],
-        select: Sequence[Tensor],
-        bases: Mapping[str, Tensor],
-        advance: Callable[[int], None],
-    ) -> dict[str, Tensor]:
-        fit_routers(
-            self.model,
-            self.layerwise,
-            windows,
-            {layer: bases[f"basis.{layer}"] for layer in memories(self.model)},
-            generator=self._generator(2),
-            advance=advance,
-        )
-        return {"price": torch.tensor(price_for(self.model, select, reads=self.reads, advance=advance))}
-
-    def _stage(
-        self,
-        name: str,
-        progress: AnalysisProgress,
-        tokens: int,
-        work: Callable[[Callable[[int], None]], dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        """Do a stage, or take up what it left: the memories, and what later stages need."""
-        file = None if self.place is None else self.place / f"{name}.safetensors"
-        if file is not None and file.is_file():
-            kept = _loaded(file)
-            further = {key: kept.pop(key) for key in list(kept) if key.startswith("further.")}
-            load_memories(self.model, kept)
-            progress.say(f"{name}: taken up from {file}")
-            return {key.removeprefix("further."): value for key, value in further.items()}
-        results = work(progress.stage(name, total=tokens))
-        if file is not None:
-            draft = file.with_suffix(".draft")
-            save_file(
-                memory_state(self.model) | {f"further.{key}": value for key, value in results.items()}, draft
-            )
-            draft.replace(file)
-        return results
-
-    def _generator(self, stage: int) -> torch.Generator:
-        """Each stage draws for itself, so that a resumed one draws the same."""
-        return torch.Generator().manual_seed(1000 * self.seed + stage)
-
-    def finish(self, tokenizer: Any, judged: Mapping[str, Judgement]) -> Path | None:
-        """Save the model, and clear away what it was made from."""
-        if self.out is None or self.place is None:
-            return None
-        save_retrofit(self.model, tokenizer, self.out)
-        write_json(
-            self.out / "judged.json",
-            {
-                "base": self.base,
-                "plan": self.plan.model_dump(),
-                "judged": {name: asdict(found) for name, found in judged.items()},
-            },
-        )
-        shutil.rmtree(self.place)
-        return self.out
-
-
-def _loaded(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged ({error}): delete it, and this stage is done again") from None
-
-
-def _tokens(windows: Sequence[Tensor]) -> int:
-    return sum(len(ids) for ids in windows)
-
-
-@torch.no_grad()
-def _logits(model: Any, ids: Tensor) -> Tensor:
-    return model(input_ids=ids[None], use_cache=False).logits[0, -1].float()
-
-
-def _require_same(expected: Tensor, found: Tensor, model: Any) -> None:
-    """The model that reads everything must be the untouched one."""
-    wrong = float((expected - found).abs().max())
-    if not wrong <= SAME * max(1.0, float(expected.abs().max())):
-        remove(model)
-        raise ValueError(
-            f"with all reads the retrofitted model differs from the untouched one (logits by {wrong:.3g}): "
-            "its attention computes something that is not understood, and it cannot be retrofitted"
-        )
+            judged = making.live(progress)
+        return Retrofitted(model=model, judged=judged, folder=making.finish(tokenizer, judged))
 
 
 @contextmanager
@@ -335,3 +111,14 @@ def _frozen(model: Any) -> Iterator[None]:
     finally:
         for parameter in asking:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def _untouched_on_failure(model: Any) -> Iterator[None]:
+    """Take half-made memories out again, also after Ctrl-C: what is kept to go on with lies on disk."""
+    try:
+        yield
+    except BaseException:
+        if is_retrofitted(model):
+            remove(model)
+        raise
