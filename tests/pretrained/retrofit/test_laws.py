@@ -6,6 +6,8 @@ import torch
 from retrofitted import SINKS, SUPPORTED, WINDOW, make_retrofitted
 from tiny_models import tiny_model
 from torchcram.pretrained.retrofit.install import memories, reading, remove
+from torchcram.pretrained.retrofit.parts import Part
+from torchcram.pretrained.retrofit.reference import near_reference, whole_reference
 from torchcram.types import Route
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-5}
@@ -130,3 +132,33 @@ def test_gradients_reach_the_memories_and_checkpointing_changes_nothing(ids):
     assert all(value is not None and value.abs().sum() > 0 for value in plain.values())
     for name, value in plain.items():
         torch.testing.assert_close(checkpointed[name], value)
+
+
+@torch.no_grad()
+def test_each_route_answers_with_its_own_memory(ids):
+    """Near alone, near and what semantic memory says, or everything: against the definitions."""
+    model = make_retrofitted()
+    told = []
+
+    def hear(memory):
+        return lambda module, args, answered: told.append((memory, args[0], answered))
+
+    handles = [memory.register_forward_hook(hear(memory)) for memory in memories(model).values()]
+    model(ids)
+    for handle in handles:
+        handle.remove()
+    for memory, asked, answered in told:
+        near = near_reference(asked.query, asked.entries, memory.reach)
+        whole = whole_reference(asked.query, asked.entries, memory.reach).value
+        evidence, _ = memory.evidence(asked)
+        said = memory.semantic(evidence)
+        far = Part(value=said.value.transpose(1, 2), log_mass=said.log_mass.transpose(1, 2))
+        weights = torch.stack((near.log_mass, far.log_mass), -1).softmax(-1)[..., None, :]
+        both = (torch.stack((near.value, far.value), -1) * weights).sum(-1)
+        by_route = {Route.WORKING: near.value, Route.SEMANTIC: both, Route.EPISODIC: whole}
+        for route, heads in by_route.items():
+            chosen = answered.decision.route == int(route)
+            assert chosen.any()
+            torch.testing.assert_close(
+                answered.heads.transpose(1, 2)[chosen], heads.transpose(1, 2)[chosen], rtol=1e-4, atol=1e-5
+            )

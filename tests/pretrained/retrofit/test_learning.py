@@ -188,6 +188,7 @@ def test_routers_find_the_reads_that_are_worth_most():
     choices = acquire(model, layerwise, fit=texts(40), select=texts(10, seed=1), generator=generator())
     bases = {layer: choice.basis for layer, choice in choices.items()}
     fit_routers(model, layerwise, texts(24, seed=3), bases, generator=generator())
+    _check_expectations(model, layerwise, texts(24, seed=3))
     price = price_for(model, texts(10, seed=1), reads=0.25)
     test = texts(20, seed=2)
     judged = judge(
@@ -201,6 +202,27 @@ def test_routers_find_the_reads_that_are_worth_most():
     # Reading at random would take away as large a share of the divergence as of the reads.
     skipped = 1 - judged["routed"].reads / judged["all"].reads
     assert judged["routed"].divergence < 0.9 * skipped * judged["none"].divergence
+
+
+def _check_expectations(model, layerwise, windows):
+    """Need and what is left of it are, in the mean, what was measured."""
+    sums = {layer: torch.zeros(4) for layer in memories(model)}
+
+    def visit(layer, asked, gradient):
+        memory, lesson = memories(model)[layer], lesson_of(memories(model)[layer], asked, gradient)
+        log_need, logit = memory.router(lesson.evidence)
+        left = lesson.harm(memory.semantic(lesson.evidence))
+        expected = log_need.exp(), (log_need + torch.nn.functional.logsigmoid(-logit)).exp()
+        sums[layer] += torch.stack([each.sum() for each in (lesson.harm(None), left, *expected)])
+
+    drawing = generator()
+    with torch.no_grad(), reading(model, "all"):
+        for ids in windows:
+            visit_gradients(layerwise, memories(model), ids, visit, generator=drawing)
+    for need, left, expected_need, expected_left in sums.values():
+        assert 0.5 < expected_need / need < 2
+        assert 0.5 < expected_left / left < 2
+        assert left < 0.7 * need
 
 
 def test_all_and_nothing_have_a_price():

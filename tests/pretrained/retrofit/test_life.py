@@ -148,9 +148,9 @@ def test_minutes_buy_windows():
         return plan_for(minutes=minutes, seconds=seconds, fit=windows, select=windows, test=windows)
 
     assert plan(0.01).fit == FEWEST
-    assert FEWEST < plan(2.0).fit < plan(4.0).fit < 300
+    assert FEWEST < plan(4.0).fit < plan(6.0).fit < 300
     assert plan(1e6).fit == 300
-    assert plan(4.0, seconds=2.0).fit < plan(4.0).fit
+    assert plan(6.0, seconds=1.4).fit < plan(6.0).fit
     assert (plan(4.0).select, plan(4.0).route, plan(4.0).judged) == (SELECT, ROUTE, JUDGED)
     with pytest.raises(ValueError, match="3 windows to fit on"):
         plan_for(minutes=1.0, seconds=1.0, fit=windows[:3], select=windows, test=windows)
