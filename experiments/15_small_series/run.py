@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from data import NAMES, SEEDS, SmallSet, read
-from methods import METHODS
+from methods import METHODS, Estimator
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 COLUMNS = ("set", "method", "seed", "accuracy", "auroc", "log_loss", "fit_seconds", "read_rate", "steps")
@@ -25,7 +25,7 @@ def row_of(one: SmallSet, method: str, seed: int) -> dict[str, float | None]:
     seconds = time.process_time() - begin
     chance = model.predict_proba(one.test).astype(float)
     chance /= chance.sum(1, keepdims=True)
-    inner = getattr(model, "model", None)
+    inner = model.model if isinstance(model, Estimator) else None
     return {
         "accuracy": accuracy_score(one.test_label, chance.argmax(1)),
         "auroc": roc_auc_score(one.test_label, chance[:, 1]) if chance.shape[1] == 2 else None,

@@ -15,6 +15,7 @@ from torchcram.series.arguments import SeriesArguments
         ("batch_size", 0),
         ("batch_size", -3),
         ("patience", -1),
+        ("members", 0),
         ("max_steps", 0),
         ("max_steps", -1),
         ("max_steps", 10.5),

@@ -10,11 +10,11 @@ from torchcram.series.duration import FitProgress
 RECORD = {"any_layer_read_rate": 0.0, "losses": {}}
 
 
-def told(monkeypatch, *, seconds: float, steps: int) -> list[str]:
+def told(monkeypatch, *, seconds: float, steps: int, fits: int = 1) -> list[str]:
     """Return the warnings of a fit each of whose steps takes so many seconds."""
     clock = count()
     monkeypatch.setattr("time.monotonic", lambda: seconds * next(clock))
-    progress = FitProgress(steps=steps, show=False, advice="do less")
+    progress = FitProgress(steps=steps, fits=fits, show=False, advice="do less")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for step in range(1, min(steps, 20) + 1):
@@ -25,6 +25,8 @@ def told(monkeypatch, *, seconds: float, steps: int) -> list[str]:
 def test_an_hour_is_told_before_it_is_lost(monkeypatch):
     # Of the clock's ticks, two are asked for five steps.
     assert told(monkeypatch, seconds=45.0, steps=400) == ["this fit may take 60 minutes: do less"]
+    assert told(monkeypatch, seconds=15.0, steps=400, fits=3) == ["this fit may take 60 minutes: do less"]
+    assert told(monkeypatch, seconds=45.0, steps=400, fits=0) == []
     assert told(monkeypatch, seconds=450.0, steps=400) == ["this fit may take 10.0 hours: do less"]
 
 

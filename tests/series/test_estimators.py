@@ -28,6 +28,7 @@ TINY = {
     "mixer_options": {"slots": 8, "state_size": 4, "heads": 2},
     "max_steps": 6,
     "batch_size": 8,
+    "members": 1,
     "random_state": 0,
 }
 
@@ -99,7 +100,7 @@ def test_side_heads_are_taught_and_the_first_alone_is_predicted(mixer, history):
     options = None if mixer == "grud" else TINY["mixer_options"]
     how = {**TINY, "max_steps": 2, "mixer": mixer, "mixer_options": options, "history": history}
     model = CRAMClassifier(**how, forecast=2.0, replicate=0.5).fit(SERIES, LABEL)
-    assert [(head.name, head.weight, head.size) for head in model.fitted_.model.specs] == [
+    assert [(head.name, head.weight, head.size) for head in model.fitted_[0].model.specs] == [
         ("target", 1.0, 2),
         ("forecast", 2.0, 3),
         ("target_at_each_step", 0.5, 2),
@@ -118,8 +119,8 @@ def test_a_pickle_holds_weights_as_safetensors_and_predicts_the_same(classifier,
     for model in (classifier, regressor):
         again = pickle.loads(pickle.dumps(model))
         np.testing.assert_array_equal(again.predict(SERIES), model.predict(SERIES))
-    assert isinstance(classifier.fitted_.__getstate__()["model"], bytes)
-    assert b"torch" not in classifier.fitted_.__getstate__()["model"]
+    assert isinstance(classifier.fitted_[0].__getstate__()["model"], bytes)
+    assert b"torch" not in classifier.fitted_[0].__getstate__()["model"]
     assert clone(pickle.loads(pickle.dumps(CRAMClassifier(d_model=4)))).d_model == 4
 
 
@@ -154,7 +155,7 @@ def test_series_with_a_history_and_encoders_of_whole_series_are_fitted_pickled_a
     ).fit(SERIES, LABEL)
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict_proba(SERIES), model.predict_proba(SERIES))
-    assert model.fitted_.encoder.statistics.mean.shape == (15 if history else 3,)
+    assert model.fitted_[0].encoder.statistics.mean.shape == (15 if history else 3,)
     assert 0.0 <= model.read_rate_ <= (mixer == "cram")
     nothing = (np.empty(0), np.empty((3, 0)))
     assert np.isfinite(model.predict_proba([nothing, shuffled(SERIES[0])])).all()
@@ -295,7 +296,8 @@ def test_the_price_of_a_read_is_the_bound_to_which_it_climbs(price, start):
         controller = (
             estimator(**{**TINY, "max_steps": 2}, read_price=price)
             .fit(SERIES, target)
-            .fitted_.config.controller
+            .fitted_[0]
+            .config.controller
         )
         assert (controller.price_start, controller.price_most) == (start, price)
 
@@ -362,7 +364,7 @@ def _held_when_fitted(monkeypatch, **how) -> tuple[list[int], list[int]]:
     place = {len(time) * 1e3 + time[0]: row for row, (time, _) in enumerate(SERIES)}
     rows = []
 
-    def fit_series(arguments, train, held, head, *, seed):
+    def fit_series(arguments, train, held, head, *, seed, number):
         for part in (train, held):
             rows.append([place[len(one.time) * 1e3 + one.time[0]] for one in part.panel.series])
         raise InterruptedError
@@ -421,3 +423,25 @@ def test_dates_are_brought_to_one_unit(classifier):
     np.testing.assert_allclose(model.predict_proba(zoned), chance, atol=1e-6)
     with pytest.raises(ValueError, match="the time stamps are numbers, those of training were dates"):
         model.predict(SERIES)
+
+
+def test_members_are_models_of_their_own_whose_mean_predicts():
+    model = CRAMClassifier(**{**TINY, "members": 3}).fit(SERIES, LABEL)
+    assert len(model.fitted_) == 3
+    outputs = torch.stack([fitted.outputs(fitted.encoded(model._read(SERIES))) for fitted in model.fitted_])
+    assert (outputs[0] != outputs[1]).any()
+    np.testing.assert_allclose(model.predict_proba(SERIES), outputs.softmax(-1).mean(0).numpy())
+    assert [found.routes.shape[0] for found in model.explain(SERIES[:2])] == [6, 6]
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(SERIES), model.predict_proba(SERIES))
+    regressor = CRAMRegressor(**{**TINY, "members": 2}).fit(SERIES, np.arange(24.0))
+    outputs = torch.stack(
+        [fitted.outputs(fitted.encoded(regressor._read(SERIES))) for fitted in regressor.fitted_]
+    )
+    mean = outputs.mean(0).numpy()[:, 0] * regressor.target_std_ + regressor.target_mean_
+    np.testing.assert_allclose(regressor.predict(SERIES), mean)
+
+
+def test_a_prediction_does_not_depend_on_the_other_series(classifier):
+    alone = np.concatenate([classifier.predict_proba([one]) for one in SERIES])
+    np.testing.assert_allclose(alone, classifier.predict_proba(SERIES), atol=1e-12)

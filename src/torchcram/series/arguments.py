@@ -36,6 +36,7 @@ class SeriesArguments(StrictConfig):
     early_stopping: StrictBool
     validation_share: Real = Field(gt=0.0, lt=1.0)
     patience: Whole = Field(ge=1)
+    members: Whole = Field(ge=1)
     verbose: StrictBool
 
     @model_validator(mode="after")

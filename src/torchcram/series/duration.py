@@ -18,15 +18,16 @@ class FitProgress(TrainingProgress):
     """Training progress that warns once if all steps would take long.
 
     Args:
-        steps: most steps of the fit.
+        steps: most steps of a fit.
+        fits: how many of them are to come, this one included; 0 to tell nothing.
         show: whether to show progress; the warning comes anyway.
         advice: what the reader may do about it.
         long: seconds from which on a fit is called long.
     """
 
-    def __init__(self, *, steps: int, show: bool, advice: str, long: float = LONG):
+    def __init__(self, *, steps: int, show: bool, advice: str, fits: int = 1, long: float = LONG):
         super().__init__(steps=steps, show=show)
-        self.steps, self.advice, self.long = steps, advice, long
+        self.steps, self.fits, self.advice, self.long = steps, fits, advice, long
         self.begin = time.monotonic()
 
     def trained(self, step: int, record: dict[str, Any] | None, phase: str) -> None:
@@ -34,9 +35,9 @@ class FitProgress(TrainingProgress):
         super().trained(step, record, phase)
         if step == 1:
             self.begin = time.monotonic()
-        if step == 1 + TIMED:
-            seconds = (time.monotonic() - self.begin) / TIMED * self.steps
-            self.say(f"at most {self.steps} steps take about {_readable(seconds)}")
+        if step == 1 + TIMED and self.fits:
+            seconds = (time.monotonic() - self.begin) / TIMED * self.steps * self.fits
+            self.say(f"{self.fits} x {self.steps} steps, at most, take about {_readable(seconds)}")
             if seconds >= self.long:
                 warnings.warn(f"this fit may take {_readable(seconds)}: {self.advice}", stacklevel=5)
 

@@ -7,6 +7,7 @@ on what is trained on. What is inside is the same model, trainer and controller 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from torchcram.series.learning import Labelled, fit_series
 from torchcram.series.panel import Panel, read_panel
 from torchcram.series.splits import held_out
 from torchcram.series.targets import aligned, classes_of, codes_of, numbers_of
+from torchcram.series.times import TimeScale
 from torchcram.strict import optional
 from torchcram.types import Head
 
@@ -41,13 +43,26 @@ validation, class_weights, metrics = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """One of the models whose mean predicts.
+
+    Attributes:
+        fitted: what predicts.
+        read_rate: share of the steps that it reads, on the series held out.
+    """
+
+    fitted: FittedSeries
+    read_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RouteMap:
     """Which memory answered each step of one series.
 
     Attributes:
         time: of each step, in the series' own unit; of dates and durations, seconds from its first stamp.
-        routes: :class:`torchcram.types.Route` of each step, in each layer.
-        read: whether the step read in any layer.
+        routes: :class:`torchcram.types.Route` of each step, in each layer of each member.
+        read: whether the step read in any of them.
     """
 
     time: Float64[np.ndarray, " steps"]
@@ -61,7 +76,7 @@ class _SeriesEstimator(BaseEstimator):
     A fit changes the estimator at its very end: one that fails leaves it as it was.
     """
 
-    def _fitted(
+    def _members(
         self,
         known: Labelled,
         validation_data: Labelled | None,
@@ -69,37 +84,56 @@ class _SeriesEstimator(BaseEstimator):
         *,
         strata: Int[np.ndarray, " series"],
         groups: np.ndarray | None,
-    ) -> FittedSeries:
+    ) -> list[Member]:
+        """Train the members, each with series of its own held out."""
         arguments = SeriesArguments.of(self.get_params(deep=False))
         known.panel.require_observations()
         generator = validation.check_random_state(self.random_state)
-        train, held = known, validation_data
-        if held is None and arguments.early_stopping:
-            trained, kept = held_out(strata, groups, share=arguments.validation_share, generator=generator)
-            train, held = known.rows(trained), known.rows(kept) if len(kept) else None
-        fitted = fit_series(arguments, train, held, head, seed=int(generator.randint(2**31 - 1)))
-        self._last_reads = fitted.read_rate((held or train).panel)
-        return fitted
+        members: list[Member] = []
+        for number in range(arguments.members):
+            train, held = known, validation_data
+            if held is None and arguments.early_stopping:
+                trained, kept = held_out(
+                    strata, groups, share=arguments.validation_share, generator=generator
+                )
+                train, held = known.rows(trained), known.rows(kept) if len(kept) else None
+            seed = int(generator.randint(2**31 - 1))
+            fitted = fit_series(arguments, train, held, head, seed=seed, number=number)
+            members.append(Member(fitted=fitted, read_rate=fitted.read_rate((held or train).panel)))
+        return members
 
-    def _keep(self, fitted: FittedSeries, panel: Panel) -> None:
-        self.fitted_, self.n_iter_, self.read_rate_ = fitted, fitted.steps, self._last_reads
+    def _keep(self, members: Sequence[Member], panel: Panel) -> None:
+        self.fitted_ = tuple(member.fitted for member in members)
+        self.read_rate_ = float(np.mean([member.read_rate for member in members]))
+        self.n_iter_ = sum(member.fitted.steps for member in members)
         self.channels_, self.n_features_in_ = panel.channels, len(panel.channels)
+        self.time_scale_ = TimeScale.of(panel.series, panel.clock)
 
     def _read(self, X: Any) -> Panel:  # noqa: N803
+        """Read series as those of training were; warn if their unit of time is likely another."""
+        panel = self._panel(X)
+        self.time_scale_.check(panel.series, panel.clock)
+        return panel
+
+    def _panel(self, X: Any) -> Panel:  # noqa: N803
         validation.check_is_fitted(self)
         return read_panel(X, channels=self.channels_)
 
-    def _outputs(self, panel: Panel) -> Tensor:
-        """Return the head's output for each series."""
-        return self.fitted_.outputs(self.fitted_.encoded(panel))
+    def _outputs(self, panel: Panel) -> Float64[Tensor, "members series outputs"]:
+        """Return the head's output for each series, of each member."""
+        return torch.stack([fitted.outputs(fitted.encoded(panel)) for fitted in self.fitted_])
 
     def explain(self, X: Any) -> list[RouteMap]:  # noqa: N803
         """Return the route map of each series. A series without observations has none: its map is empty."""
         panel = self._read(X)
-        maps = self.fitted_.routes(self.fitted_.encoded(panel))
+        members = zip(*(fitted.routes(fitted.encoded(panel)) for fitted in self.fitted_), strict=True)
         return [
-            RouteMap(time=one.time, routes=routes[:, : len(one.time)], read=read[: len(one.time)])
-            for one, (routes, read) in zip(panel.series, maps, strict=True)
+            RouteMap(
+                time=one.time,
+                routes=np.concatenate([routes[:, : len(one.time)] for routes, _ in maps]),
+                read=np.any([read[: len(one.time)] for _, read in maps], axis=0),
+            )
+            for one, maps in zip(panel.series, members, strict=True)
         ]
 
     def __sklearn_tags__(self) -> Any:
@@ -128,6 +162,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         early_stopping: hold out ``validation_share`` of the series, stop after ``patience`` of the 40
             judgements without a gain, keep the best model.
         validation_share, patience: see there.
+        members: models that are trained, each with series of its own held out, and whose mean predicts.
         class_weight: None, ``"balanced"``, or a weight for each class. Probabilities are multiplied by it
             after training: it moves the decision and costs no ranking quality.
         random_state: a number, a ``RandomState`` or None.
@@ -137,9 +172,9 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         classes_: in the order of the columns of ``predict_proba``.
         class_weight_: of each of them.
         read_rate_: share of the steps that read the key-value memory in any layer, on the series held out
-            (all of them if none was).
-        n_iter_, channels_, n_features_in_: steps taken; names and number of the channels.
-        fitted_: what predicts: see :class:`torchcram.series.fitted.FittedSeries`.
+            (all of them if none was), mean over the members.
+        n_iter_, channels_, n_features_in_: steps of all members; names and number of the channels.
+        fitted_: the members: see :class:`torchcram.series.fitted.FittedSeries`.
     """
 
     def __init__(
@@ -161,6 +196,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         early_stopping: bool = True,
         validation_share: float = 0.15,
         patience: int = 8,
+        members: int = 3,
         class_weight: str | dict[Any, float] | None = None,
         random_state: Any = None,
         verbose: bool = False,
@@ -169,7 +205,8 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         self.history, self.hide, self.forecast, self.replicate = history, hide, forecast, replicate
         self.read_price, self.max_steps, self.batch_size = read_price, max_steps, batch_size
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.early_stopping, self.validation_share, self.patience = early_stopping, validation_share, patience
+        self.early_stopping, self.validation_share = early_stopping, validation_share
+        self.patience, self.members = patience, members
         self.class_weight, self.random_state, self.verbose = class_weight, random_state, verbose
 
     def fit(
@@ -208,15 +245,15 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
             held = Labelled(panel=judged, target=torch.from_numpy(codes_of(known, classes, judged)))
         head = Head(name=TARGET, kind="classification", size=len(classes), per="sequence", pooled=True)
         labelled = Labelled(panel=panel, target=torch.from_numpy(code.astype(np.int64)))
-        fitted = self._fitted(labelled, held, head, strata=code, groups=_groups(groups, panel, X))
+        members = self._members(labelled, held, head, strata=code, groups=_groups(groups, panel, X))
         self.classes_, self.class_weight_ = classes, weight
-        self._keep(fitted, panel)
+        self._keep(members, panel)
         return self
 
     def predict_proba(self, X: Any) -> Float64[np.ndarray, "series classes"]:  # noqa: N803
         """Return the probability of each class, multiplied by the class's weight and normalised."""
         panel = self._read(X)
-        chance = self._outputs(panel).double().softmax(-1).numpy() * self.class_weight_
+        chance = self._outputs(panel).softmax(-1).mean(0).numpy() * self.class_weight_
         return chance / chance.sum(-1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
@@ -226,7 +263,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """Return the accuracy; ``y`` is looked up as :meth:`fit` does."""
-        label = classes_of(y, self._read(X), X)
+        label = classes_of(y, self._panel(X), X)
         return float(metrics.accuracy_score(label, self.predict(X), sample_weight=sample_weight))
 
 
@@ -255,6 +292,7 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         early_stopping: bool = True,
         validation_share: float = 0.15,
         patience: int = 8,
+        members: int = 3,
         random_state: Any = None,
         verbose: bool = False,
     ):
@@ -262,7 +300,8 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         self.history, self.hide, self.forecast, self.replicate = history, hide, forecast, replicate
         self.read_price, self.max_steps, self.batch_size = read_price, max_steps, batch_size
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.early_stopping, self.validation_share, self.patience = early_stopping, validation_share, patience
+        self.early_stopping, self.validation_share = early_stopping, validation_share
+        self.patience, self.members = patience, members
         self.random_state, self.verbose = random_state, verbose
 
     def fit(
@@ -290,20 +329,25 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         head = Head(name=TARGET, kind="regression", size=columns.shape[1], per="sequence", pooled=True)
         labelled = Labelled(panel=panel, target=_standardised(columns, mean, std))
         strata = np.zeros(len(target), dtype=np.int64)
-        fitted = self._fitted(labelled, held, head, strata=strata, groups=_groups(groups, panel, X))
+        members = self._members(labelled, held, head, strata=strata, groups=_groups(groups, panel, X))
         self.single_, self.target_mean_, self.target_std_ = target.ndim == 1, mean, std
-        self._keep(fitted, panel)
+        self._keep(members, panel)
         return self
 
     def predict(self, X: Any) -> Float64[np.ndarray, "..."]:  # noqa: N803
         """Return the number, or numbers, of each series."""
         panel = self._read(X)
-        numbers = self._outputs(panel).double().numpy() * self.target_std_ + self.target_mean_
+        numbers = self._outputs(panel).mean(0).numpy() * self.target_std_ + self.target_mean_
         return numbers[:, 0] if self.single_ else numbers
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """Return R2; ``y`` is looked up as :meth:`fit` does."""
-        target = numbers_of(y, self._read(X), X)
+        target = numbers_of(y, self._panel(X), X)
         return float(metrics.r2_score(target, self.predict(X), sample_weight=sample_weight))
 
 

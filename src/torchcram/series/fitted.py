@@ -22,7 +22,6 @@ from torchcram.series.encoding import PanelEncoder
 from torchcram.series.panel import Panel
 from torchcram.series.side_heads import Lessons
 from torchcram.series.task import EncodedSeries, SeriesTask, collate
-from torchcram.series.times import TimeScale
 from torchcram.training.build import build_model
 from torchcram.training.run_config import RunConfig
 from torchcram.training.stopping import Judgement
@@ -30,7 +29,7 @@ from torchcram.types import BlockOutput, Head, RoutingControl
 
 TARGET = "target"
 # Steps of a batch, padding included: bounds the memory that long series take.
-MOST_TOKENS = 32_768
+MOST_TOKENS = 24_576
 # Batches that are drawn at once and sorted by length.
 POOL = 8
 
@@ -40,16 +39,15 @@ class FittedSeries:
     """A trained model with what turns series into its inputs.
 
     Attributes:
-        encoder, scale: fitted on the training series.
+        encoder: fitted on the training series.
         head: of the target.
         lessons: weights of the side heads that taught the model.
         config, control: of the training, and what the model may read.
-        model: the weights.
+        model: the weights, in double precision.
         steps: that training took.
     """
 
     encoder: PanelEncoder
-    scale: TimeScale
     head: Head
     lessons: Lessons
     config: RunConfig = field(default_factory=RunConfig)
@@ -72,17 +70,16 @@ class FittedSeries:
         )
 
     def encoded(self, panel: Panel) -> list[EncodedSeries]:
-        """Return what the model sees of the series; warn if their unit of time is likely another."""
-        self.scale.check(panel.series, panel.clock)
+        """Return what the model sees of the series."""
         return [self.encoder.encode(series) for series in panel.series]
 
     @torch.no_grad()
     def outputs(self, encoded: Sequence[EncodedSeries]) -> Float[Tensor, "series outputs"]:
         """Return the head's output for each series."""
         assert self.model is not None
-        outputs = torch.empty(len(encoded), self.head.size)
+        outputs = torch.empty(len(encoded), self.head.size, dtype=torch.float64)
         for rows in batches(encoded):
-            batch = collate([encoded[row] for row in rows])
+            batch = collate([encoded[row] for row in rows]).double()
             outputs[rows] = self.model(batch, control=self.control).outputs[TARGET]
         return outputs
 
@@ -92,7 +89,8 @@ class FittedSeries:
         assert self.model is not None
         maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for rows in batches(encoded):
-            blocks = self.model(collate([encoded[row] for row in rows]), control=self.control).blocks
+            batch = collate([encoded[row] for row in rows]).double()
+            blocks = self.model(batch, control=self.control).blocks
             decisions = [block.decision for block in blocks if block.decision is not None]
             routes = torch.stack([decision.route for decision in decisions], 1).numpy()
             read = any_layer(decisions).numpy()
@@ -103,8 +101,12 @@ class FittedSeries:
 
     def read_rate(self, panel: Panel) -> float:
         """Return the share of the steps of some series that read in any layer."""
-        maps = self.routes([self.encoder.encode(series) for series in panel.series])
+        maps = self.routes(self.encoded(panel))
         return float(np.concatenate([read for _, read in maps]).mean())
+
+    def keep(self, model: SequenceModel) -> None:
+        """Keep a model in double precision: what it says of a series depends on no other in the batch."""
+        self.model = model.to("cpu").double().eval()
 
     def __getstate__(self) -> dict[str, Any]:
         assert self.model is not None
@@ -114,8 +116,8 @@ class FittedSeries:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update({**state, "model": None})
         untrained = build_model(self.config, self.task([self.encoder.nothing], self._any_target()))
-        untrained.load_state_dict(load_bytes(state["model"]))
-        self.model = untrained.eval()
+        untrained.double().load_state_dict(load_bytes(state["model"]))
+        self.keep(untrained)
 
     def _any_target(self) -> Tensor:
         if self.head.kind == "classification":

@@ -20,7 +20,6 @@ from torchcram.series.panel import Panel
 from torchcram.series.reading import ReadingTrainer
 from torchcram.series.side_heads import Lessons
 from torchcram.series.task import SeriesTask
-from torchcram.series.times import TimeScale
 from torchcram.training.distributed import make_accelerator
 from torchcram.training.run_config import RunConfig
 from torchcram.training.stopping import learn
@@ -36,7 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ssm": {"state_size": 16},
     "seqboat": {"state_size": 16},
 }
-ADVICE = "choose fewer max_steps, a smaller batch_size, d_model or layers, or thinner series"
+ADVICE = "choose fewer members or max_steps, a smaller batch_size, d_model or layers, or thinner series"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class Labelled:
 
 
 def fit_series(
-    arguments: SeriesArguments, train: Labelled, held: Labelled | None, head: Head, *, seed: int
+    arguments: SeriesArguments, train: Labelled, held: Labelled | None, head: Head, *, seed: int, number: int
 ) -> FittedSeries:
     """Train a model.
 
@@ -62,11 +61,11 @@ def fit_series(
         held: what early stopping judges by; None takes all steps.
         head: of the target.
         seed: of weights and draws.
+        number: of the member that is trained; the first tells how long all may take.
     """
     carried = arguments.history and arguments.mixer not in ENCODERS
     fitted = FittedSeries(
         encoder=PanelEncoder.fit(train.panel.series, history=arguments.history, carried=carried),
-        scale=TimeScale.of(train.panel.series, train.panel.clock),
         head=head,
         lessons=Lessons(forecast=arguments.forecast, replicate=arguments.replicate),
     )
@@ -74,7 +73,8 @@ def fit_series(
     judged = None if held is None else fitted.task(fitted.encoded(held.panel), held.target)
     fitted.config = run_config(arguments, task, seed=seed)
     trainer = ReadingTrainer(fitted.config, task, make_accelerator())
-    with FitProgress(steps=arguments.max_steps, show=arguments.verbose, advice=ADVICE) as progress:
+    steps, fits = arguments.max_steps, 0 if number else arguments.members
+    with FitProgress(steps=steps, fits=fits, show=arguments.verbose, advice=ADVICE) as progress:
         control = learn(
             trainer,
             judge=None
@@ -86,7 +86,8 @@ def fit_series(
             price=arguments.read_price,
             average=round(AVERAGED * arguments.max_steps),
         )
-    fitted.model, fitted.control, fitted.steps = trainer.plain.to("cpu").eval(), control, trainer.step
+    fitted.control, fitted.steps = control, trainer.step
+    fitted.keep(trainer.plain)
     return fitted
 
 

@@ -33,6 +33,7 @@ def aligned(y: Any, panel: Panel, X: Any, *, name: str = "y") -> Shaped[np.ndarr
         raise ValueError(f"this requires {name} to be passed, but the target {name} is None")
     if hasattr(X, "columns") and hasattr(y, "index") and hasattr(y, "loc"):
         y = _looked_up(y, panel, name)
+    y = np.asarray(y) if hasattr(y, "__array__") and not isinstance(y, np.ndarray) else y
     if not hasattr(y, "__len__") or isinstance(y, str | bytes | dict | set):
         raise ValueError(
             f"{name} is of type {type(y).__name__}: a list or an array of one entry a series is needed"
