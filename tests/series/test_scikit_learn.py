@@ -24,7 +24,7 @@ EXPECTED = {
 # What fails here alone.
 HERE = {
     "check_regressors_train": "needs a trained model: see below",
-    "check_do_not_raise_errors_in_init_or_set_param": "annotations are enforced while tests run",
+    "check_do_not_raise_errors_in_init_or_set_params": "annotations are enforced while tests run",
 }
 HOW = {"members": 1, "random_state": 0}
 

@@ -48,6 +48,15 @@ def test_a_model_that_reads_less_may_lose_as_much_as_its_reads_cost():
     assert stopping.waited == 0
 
 
+def test_a_tiny_gain_is_kept_and_ends_no_waiting():
+    stopping = EarlyStopping(patience=2)
+    assert judged(stopping, [0.0100, 0.0096, 0.0092]) == 2
+    assert stopping.exhausted
+    # Many of them add up to one.
+    assert judged(stopping := EarlyStopping(patience=2), [0.0100, 0.0094, 0.0088, 0.0082]) == 3
+    assert not stopping.exhausted
+
+
 def test_one_model_under_several_controls_is_one_judgement():
     stopping = EarlyStopping(patience=2)
     for _ in range(2):

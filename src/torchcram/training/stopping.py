@@ -24,6 +24,8 @@ from torchcram.training.trainer import Trainer
 from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import RoutingControl
 
+# A score that falls by less, in units of the loss, is no reason to go on.
+GAIN = 1e-3
 # A routed model whose held-out loss is by such a share above the best one with all reads has lost quality.
 LOST = 0.05
 
@@ -48,25 +50,27 @@ class EarlyStopping:
     """The best model so far, by held-out loss and by what its reads cost.
 
     Args:
-        patience: judgements without a gain before training should stop.
+        patience: judgements without a gain before training should stop; less than :data:`GAIN` is none.
         price: what a read at every step may cost, in units of the loss.
     """
 
     def __init__(self, *, patience: int, price: float = 0.0):
         self.patience, self.price = patience, price
-        self.best, self.waited = math.inf, 0
+        self.best, self.gained, self.waited = math.inf, math.inf, 0
         self.kept: dict[str, Tensor] = {}
         self.judgement, self.control = Judgement(loss=math.inf), RoutingControl(reads="all")
 
     def judge(self, model: nn.Module, judged: Sequence[tuple[RoutingControl, Judgement]]) -> None:
         """Take note of a model, judged under each control that it may be kept with."""
-        self.waited += 1
         for control, judgement in judged:
             score = judgement.loss + self.price * judgement.reads
             if score < self.best:
-                self.best, self.waited = score, 0
+                self.best = score
                 self.kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
                 self.judgement, self.control = judgement, control
+        gain = self.best < self.gained - GAIN
+        self.waited = 0 if gain else self.waited + 1
+        self.gained = self.best if gain else self.gained
 
     @property
     def exhausted(self) -> bool:
