@@ -108,6 +108,28 @@ def test_a_gguf_file_is_a_model_with_its_tokenizer(tmp_path):
     assert len(tokenizer("ABC", add_special_tokens=False)["input_ids"]) >= 1
 
 
+@pytest.mark.parametrize("left", [0, 3, 10, 30, 200, 12_000, 25_000, -5])
+def test_a_gguf_file_that_is_cut_off_is_refused(tmp_path, left):
+    """Its reader raises another error in every part of the file."""
+    file = tmp_path / "tiny.gguf"
+    write_gguf(file)
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(
+        ValueError, match=r"cannot load '.*tiny\.gguf': the file is cut off or damaged"
+    ) as caught:
+        load_model(str(file))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_whose_files_are_cut_off_is_refused(tmp_path, name):
+    tiny_model("gpt2").save_pretrained(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"the folder holds no complete model of Transformers"):
+        load_model(str(tmp_path))
+
+
 def test_a_missing_gguf_file_is_refused():
     with pytest.raises(ValueError, match=r"there is no GGUF file nowhere\.gguf"):
         load_model("nowhere.gguf")

@@ -4,15 +4,19 @@ it is loaded.
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from safetensors import SafetensorError
 
 from torchcram.strict import optional, require_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What the readers of configurations, weights, tokenizers and GGUF files raise where these are cut off.
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, EOFError, struct.error, SafetensorError)
 # Room for statistics and activations, over the weights.
 ROOM = 1.5
 
@@ -33,19 +37,20 @@ def load_model(name: str, *, dtype: str = "float32") -> tuple[Any, Any]:
     place, options = _place(name)
     try:
         parameters = _parameters(transformers.AutoConfig.from_pretrained(place, **options))
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise _unloadable(name, error) from None
     require_memory(name, parameters, precision)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=precision, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise _unloadable(name, error) from None
     return model.eval(), tokenizer
 
 
 def _unloadable(name: str, error: Exception) -> ValueError:
-    return ValueError(f"cannot load {name!r}: {_hint(name)} ({str(error).splitlines()[0]})")
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    return ValueError(f"cannot load {name!r}: {_hint(name)} ({said})")
 
 
 def _place(name: str) -> tuple[str, dict[str, str]]:
@@ -59,6 +64,8 @@ def _place(name: str) -> tuple[str, dict[str, str]]:
 
 
 def _hint(name: str) -> str:
+    if Path(name).suffix == ".gguf":
+        return "the file is cut off or damaged, or its architecture is unknown to Transformers"
     if Path(name).exists():
         return "the folder holds no complete model of Transformers (config.json, weights, tokenizer)"
     return (

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from torchcram.runs.failure import ending_in_one_line
 from torchcram.runs.source import source_hash
 from torchcram.training.loop import acquire, train
 from torchcram.training.presets import from_yaml
@@ -52,13 +53,7 @@ def main() -> None:
     """Work, and say in one line what went wrong."""
     # Ray blocks Ctrl-C in its workers, and what they start inherits that.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    try:
-        work(sys.argv[1:])
-    except (ValueError, FloatingPointError, OSError) as error:
-        sys.stderr.write(f"error: {'; '.join(str(error).splitlines())}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    ending_in_one_line(lambda: work(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -89,6 +89,30 @@ def _seal(content: Mapping[str, Any]) -> str:
     return sha256(json.dumps(finite(dict(content)), sort_keys=True).encode()).hexdigest()
 
 
+def require_writable(file: Path | None) -> None:
+    """Raise ValueError where a file that is written at the end cannot be written; None needs no place."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise ValueError(f"cannot write {file}: it is a folder; name a file")
+    if not file.parent.is_dir():
+        raise ValueError(f"cannot write {file}: there is no folder {file.parent}")
+    _require_permission(file, file if file.exists() else file.parent)
+
+
+def require_place(folder: Path) -> None:
+    """Raise ValueError where a folder is no folder, or neither is there nor can be made."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"cannot write into {folder}: {there} is no folder")
+    _require_permission(folder, there)
+
+
+def _require_permission(wanted: Path, there: Path) -> None:
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"cannot write {wanted}: no permission to write {there}")
+
+
 def draft_of(file: Path) -> Path:
     """Return where a file or folder is written before it takes its place."""
     return file.with_name(f".{file.name}.draft")

@@ -5,14 +5,15 @@ safetensors checks where tensors lie, not what is in them: a flipped bit would l
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from torchcram.runs.files import MEND
@@ -42,16 +43,23 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         ValueError: if the file is missing, or anything in it has changed; the message names it.
     """
     try:
-        with safe_open(file, framework="pt") as handle:
-            seal = (handle.metadata() or {}).get(SEAL)
-        tensors = load_file(file)
+        # Not by the file's name, which safetensors wants to be UTF-8.
+        content = file.read_bytes()
+        tensors = load(content)
     except FileNotFoundError:
         raise ValueError(f"{file} is missing: {MEND}") from None
     except SafetensorError as error:
         raise ValueError(f"{file} is truncated or no safetensors file ({error}): {MEND}") from None
-    if seal != checksum(tensors):
+    if _seal(content) != checksum(tensors):
         raise ValueError(f"{file} is damaged, or of another version (its checksum does not fit): {MEND}")
     return tensors
+
+
+def _seal(content: bytes) -> str | None:
+    """Return the checksum in a header: its length in eight bytes, then JSON."""
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return metadata.get(SEAL)
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

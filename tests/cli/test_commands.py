@@ -1,57 +1,17 @@
 """The command line: quick to answer, one line for what went wrong, nothing written before it is sure."""
 
 import json
-import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
-from torchcram.cli import app, main, parse_assignment
-
-TINY = {
-    "name": "tiny",
-    "task": {"kind": "srcd", "length": 40, "patterns": 6, "key_size": 4, "values": 4},
-    "model": {"d_model": 16, "options": {"slots": 32, "state_size": 8}},
-    "controller": {"acquire_steps": 3},
-    "training": {"steps": 6, "tokens_per_step": 320, "evaluate_every": 3, "checkpoint_every": 2},
-    "evaluation": {"queries": 20, "sequences_midway": 4, "calibration_sequences": 0},
-}
-
-
-@pytest.fixture(autouse=True)
-def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
-
-
-def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run the command line in this process; return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["torchcram", *arguments])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-def shell(*arguments: str, **options: object) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "torchcram", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        **options,
-    )
+from command_line import run, shell
+from torchcram.cli import app
+from torchcram.cli.options import parse_assignment
 
 
 @pytest.mark.parametrize(
@@ -331,6 +291,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed():
     assert result.stderr.splitlines()[-1].startswith("error: cannot write the checkpoint run/checkpoint: ")
     assert "Traceback" not in result.stderr
     assert sorted(file.name for file in Path("run").iterdir()) == [
+        ".lock",
         "config.json",
         "environment.json",
         "metrics.jsonl",
