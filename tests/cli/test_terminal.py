@@ -26,17 +26,22 @@ def test_the_questions_of_bench_are_told():
     assert [name for name in QUESTIONS if name not in result.output] == []
 
 
-def test_a_folder_whose_name_is_no_text_on_a_terminal_that_knows_ascii_alone(monkeypatch):
-    """What cannot be printed is written by its code; nothing fails after the work."""
-    said = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict", write_through=True)
-    monkeypatch.setattr(sys, "stdout", said)
-    place = os.fsdecode(b"run-\xff\xe9")
-    assert run("train", "tiny.yaml", "--out", place, "--quiet", monkeypatch=monkeypatch) == 0
-    assert run("train", "tiny.yaml", "--out", place, "--quiet", "--resume", monkeypatch=monkeypatch) == 0
+def test_a_folder_whose_name_is_no_text_fails_nothing_after_the_work(monkeypatch):
+    """On a terminal that knows ASCII alone, and on one that knows all text."""
+    place, said = os.fsdecode(b"run-\xff\xe9"), {}
+
+    def ended(*arguments: str, encoding: str) -> bool:
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict", write_through=True)
+        monkeypatch.setattr(sys, "stdout", stream)
+        status = run(*arguments, monkeypatch=monkeypatch)
+        said[arguments[0]] = stream.buffer.getvalue().decode(encoding)
+        return status == 0
+
+    assert ended("train", "tiny.yaml", "--out", place, "--quiet", encoding="ascii")
     asked = ["--queries", "10", "--json", f"{place}/x.json"]
-    assert run("evaluate", place, *asked, monkeypatch=monkeypatch) == 0
-    assert run("report", place, monkeypatch=monkeypatch) == 0
-    text = said.buffer.getvalue().decode("ascii")
-    assert r"run-\udcff\udce9/summary.json" in text
-    assert text.splitlines()[-1] == r"run-\udcff\udce9/report.html"
+    assert ended("evaluate", place, *asked, encoding="ascii")
+    assert ended("report", place, encoding="utf-8")
+    assert "summary.json" in said["train"].splitlines()[-1]
+    assert said["report"] == "run-\\udcff\\udce9/report.html\n"
     assert json.loads(Path(place, "summary.json").read_text())["run_dir"] == place
+    assert "run-\\udcff\\udce9" in Path(place, "report.html").read_text()

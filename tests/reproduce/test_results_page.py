@@ -119,5 +119,5 @@ def test_the_main_experiment_has_its_own_table(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", '{"status": "splendid", "scales": {}}', '{"status": "not"}'])
 def test_a_damaged_status_is_an_error_that_names_the_file(tmp_path, text):
     (write(tmp_path, "07_recurrence") / "status.json").write_text(text)
-    with pytest.raises(ValueError, match=r"07_recurrence/status\.json is damaged: restore it, or delete it"):
+    with pytest.raises(ValueError, match=r"07_recurrence/status\.json is damaged.*: restore it"):
         results_page(tmp_path)

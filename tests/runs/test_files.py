@@ -2,10 +2,20 @@
 
 import errno
 import math
+from pathlib import Path
 
 import pytest
 
-from torchcram.runs.files import read_json, write_json, write_text
+from torchcram.runs.files import (
+    read_json,
+    read_json_list,
+    read_sealed,
+    require_place,
+    require_writable,
+    write_json,
+    write_sealed,
+    write_text,
+)
 
 
 def full_disk(*arguments: object, **options: object) -> None:
@@ -47,5 +57,45 @@ def test_text_is_utf_8_in_any_locale(tmp_path, monkeypatch):
 )
 def test_a_damaged_file_is_named(tmp_path, content, message):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"a\.json {message}.*: restore it from a copy, or delete the run"):
+    with pytest.raises(ValueError, match=rf"a\.json {message}.*: restore it from a copy, or delete it"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_list_of_objects_is_read_and_nothing_else(tmp_path):
+    file = tmp_path / "a.json"
+    write_json(file, [{"a": 1}, {}])
+    assert read_json_list(file) == [{"a": 1}, {}]
+    for content in ("{}", "[1]", "[{}", "null"):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"a\.json is damaged"):
+            read_json_list(file)
+
+
+def test_a_sealed_file_is_what_was_written_or_refused(tmp_path):
+    file = tmp_path / "state.json"
+    content = {"step": 4, "seconds": 1.5, "controller": {"price": None, "losses": [0.1, 0.2]}}
+    write_sealed(file, content)
+    assert read_sealed(file) == content
+    text = file.read_text()
+    for changed in (text.replace("4", "5", 1), text.replace('"step": 4,', ""), text.replace("0.1", "0.11")):
+        assert changed != text
+        file.write_text(changed)
+        with pytest.raises(ValueError, match=r"state\.json is damaged, or of another version"):
+            read_sealed(file)
+
+
+def test_places_are_looked_at_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for fine in (None, tmp_path / "new.json", tmp_path / "file"):
+        require_writable(fine)
+    for fine in (tmp_path, tmp_path / "new" / "deep"):
+        require_place(fine)
+    with pytest.raises(ValueError, match="there is no folder"):
+        require_writable(tmp_path / "no" / "such.json")
+    with pytest.raises(ValueError, match="it is a folder; name a file"):
+        require_writable(tmp_path)
+    with pytest.raises(ValueError, match="is no folder"):
+        require_place(tmp_path / "file" / "deep")
+    monkeypatch.chdir(tmp_path)
+    require_place(Path("runs"))
+    require_writable(Path("x.json"))

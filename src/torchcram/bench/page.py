@@ -4,7 +4,6 @@ measured, and a figure of ratios and limits.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from torchcram.report.markdown import markdown_table
 from torchcram.report.style import BLUE, INK, MUTED, VERMILION, WIDTH, png, styled
 from torchcram.report.wording import count, factor, percent
+from torchcram.runs.files import read_json_list
 
 HEAD = ("question", "tokens", "reads", "ours, ms", "peer, ms", "times faster", "limit", "peer")
 READING = (
@@ -33,10 +33,11 @@ def write_bench_page(file: Path) -> Path:
     """Write ``*.md`` and ``*.png`` beside the measurements of ``torchcram bench``; return the page.
 
     Raises:
+        ValueError: if a file of measurements is damaged.
         OSError: if the files cannot be read or written.
     """
-    records: Sequence[Record] = json.loads(file.read_text())
-    machines: Sequence[Record] = json.loads(file.with_suffix(".machine.json").read_text())
+    records: Sequence[Record] = read_json_list(file)
+    machines: Sequence[Record] = read_json_list(file.with_suffix(".machine.json"))
     picture = file.with_suffix(".png")
     picture.write_bytes(png(bench_figure(records)))
     origins = "\n".join(
@@ -54,7 +55,7 @@ def write_bench_page(file: Path) -> Path:
         "Measured:",
         origins,
     ]
-    page.write_text("\n\n".join(part for part in parts if part) + "\n")
+    page.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
     return page
 
 
@@ -93,11 +94,7 @@ def _not_on_a_gpu(records: Sequence[Record], *, folder: Path) -> str:
     """Name the questions that some file of the folder has measured, but none on a GPU."""
     asked = [
         *records,
-        *(
-            record
-            for file in sorted(folder.glob("*.machine.json"))
-            for record in json.loads(file.read_text())
-        ),
+        *(record for file in sorted(folder.glob("*.machine.json")) for record in read_json_list(file)),
     ]
     there = {record["question"] for record in asked if not record["device"].startswith("cpu")}
     lacking = [

@@ -15,6 +15,7 @@ from torchcram.report.records import RunRecord, load_record
 from torchcram.report.story import story, tiles, unfinished_message
 from torchcram.report.tables import summary_rows
 from torchcram.report.wording import GLOSSARY
+from torchcram.runs.files import write_text
 
 SECTIONS = (
     Section(
@@ -94,7 +95,7 @@ def write_report(run_dir: Path) -> Path:
     record = load_record(run_dir)
     shown = draw_sections(SECTIONS, record, folder=record.directory)
     path = record.directory / REPORT
-    path.write_text(_page(record, shown), encoding="utf-8")
+    write_text(path, _page(record, shown))
     return path
 
 

@@ -63,7 +63,7 @@ def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Pat
     page = between(
         readme_of(claim, experiments), marks=MARKS, content="\n\n".join(part for part in parts if part)
     )
-    (folder / RESULTS).write_text(csv_text(rows))
+    (folder / RESULTS).write_text(csv_text(rows), encoding="utf-8")
     (folder / STATUS).write_text(json.dumps(status, indent=1) + "\n")
     if drawn is not None:
         (folder / figure_file(scale)).write_bytes(png(drawn))

@@ -10,15 +10,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from torchcram.report.page import between
 from torchcram.reproduce.claim import Claim, Row
 from torchcram.reproduce.claim_page import write_claim
 from torchcram.reproduce.claims import claims_named
 from torchcram.reproduce.effort import core_hours, steps_done, steps_of
 from torchcram.reproduce.plan import Job, PlannedRun, jobs_to_do, plan
 from torchcram.reproduce.ray_executor import ray_cluster
-from torchcram.reproduce.readme import README
+from torchcram.reproduce.readme import MARKS, README, readme_of
 from torchcram.reproduce.records import Key, key_of, recorded
-from torchcram.reproduce.results_page import write_overview
+from torchcram.reproduce.results_page import overview, write_overview
 from torchcram.reproduce.sweep import cores, launch, sweep
 from torchcram.reproduce.sweep_progress import SweepProgress
 from torchcram.runs.source import source_hash
@@ -117,7 +118,8 @@ def look_up(
         experiments: folder of the claims' results.
 
     Raises:
-        ValueError: for what is not known, with the nearest, and for a damaged results file.
+        ValueError: for what is not known, with the nearest, and for pages and results that are damaged and
+            could not be written after the training.
     """
     named, source = claims_named(name), source_hash()
     require_choice("scale", scale, PRESETS)
@@ -125,6 +127,7 @@ def look_up(
     if not claims:
         scales = ", ".join(named[0].scales)
         raise ValueError(f"claim {name!r} is trained at scale {scales} alone, not at {scale}")
+    _rehearse_pages(claims, experiments)
     methods = sorted({method.name for claim in claims for method in claim.methods})
     wanted = {require_choice("method", method, methods) for method in only or methods}
     planned = plan(claims, scale=scale, seeds=seeds, runs=runs, source=source, also=only)
@@ -138,3 +141,10 @@ def look_up(
         source=source,
         experiments=experiments,
     )
+
+
+def _rehearse_pages(claims: Sequence[Claim], experiments: Path) -> None:
+    """Raise ValueError where a README lacks its marks, or a status is damaged."""
+    for claim in claims:
+        between(readme_of(claim, experiments), marks=MARKS, content="")
+    overview(experiments)

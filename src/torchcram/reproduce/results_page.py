@@ -7,7 +7,6 @@ judge nothing. A claim without a status has not been measured, and they say so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -20,6 +19,7 @@ from torchcram.reproduce.claim_page import STATUS, WORDS, figure_file, spread_wo
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.readme import README, Words, words_of
 from torchcram.reproduce.results import RESULTS, load_rows
+from torchcram.runs.files import RESTORE, read_json
 
 MAIN = "01_srcd_main"
 OVERVIEW = "<!-- claims: written by torchcram reproduce -->", "<!-- /claims -->"
@@ -83,9 +83,9 @@ def write_overview(readme: Path, experiments: Path) -> None:
     Raises:
         ValueError: if a status is damaged.
     """
-    text = readme.read_text() if readme.exists() else ""
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     if all(mark in text for mark in OVERVIEW):
-        readme.write_text(between(text, marks=OVERVIEW, content=overview(experiments)))
+        readme.write_text(between(text, marks=OVERVIEW, content=overview(experiments)), encoding="utf-8")
 
 
 def _records(experiments: Path) -> dict[str, dict[str, Any] | None]:
@@ -119,15 +119,10 @@ def _outcome(scale: str, measured: Mapping[str, Any]) -> str:
 def _status(file: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
-    try:
-        record = dict(json.loads(file.read_text()))
-        return record if {"status", "scales"} <= set(record) and record["status"] in WORDS else _damaged(file)
-    except (ValueError, TypeError):
-        return _damaged(file)
-
-
-def _damaged(file: Path) -> dict[str, Any]:
-    raise ValueError(f"{file} is damaged: restore it, or delete it")
+    record = read_json(file)
+    if "scales" not in record or record.get("status") not in WORDS:
+        raise ValueError(f"{file} is damaged: {RESTORE}")
+    return record
 
 
 def _word(record: Mapping[str, Any] | None) -> str:

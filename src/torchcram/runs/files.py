@@ -16,7 +16,8 @@ from typing import Any
 
 # The key of the checksum of a sealed file.
 SEAL = "sha256"
-# What to do about a file that cannot be read; every such error ends with it.
+# What to do about a file that cannot be read: one alone, and one that a run cannot go on without.
+RESTORE = "restore it from a copy, or delete it"
 MEND = "restore it from a copy, or delete the run and start again"
 
 
@@ -28,7 +29,8 @@ def write_text(file: Path, text: str) -> None:
     """
     draft = draft_of(file)
     try:
-        with draft.open("w", encoding="utf-8") as handle:
+        # A name that is no text, as of a folder, is written by its code.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
@@ -47,20 +49,37 @@ def write_json(file: Path, content: Any) -> None:
     write_text(file, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
+def read_json(file: Path, *, mend: str = RESTORE) -> dict[str, Any]:
+    """Return the object that a JSON file holds; ``mend`` is what to do if it is damaged.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or holds something else than an object.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}): {MEND}") from None
+    content = _parsed(file, mend=mend)
     if not isinstance(content, dict):
-        raise ValueError(f"{file} is damaged (it holds a {type(content).__name__}, not an object): {MEND}")
+        raise ValueError(f"{file} is damaged (it holds a {type(content).__name__}, not an object): {mend}")
     return content
+
+
+def read_json_list(file: Path) -> list[dict[str, Any]]:
+    """Return the objects in the list that a JSON file holds.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds something else.
+    """
+    content = _parsed(file, mend=RESTORE)
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        raise ValueError(f"{file} is damaged (it holds no list of objects): {RESTORE}")
+    return content
+
+
+def _parsed(file: Path, *, mend: str) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): {mend}") from None
 
 
 def write_sealed(file: Path, content: Mapping[str, Any]) -> None:
@@ -79,7 +98,7 @@ def read_sealed(file: Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if anything in it has changed.
     """
-    content = read_json(file)
+    content = read_json(file, mend=MEND)
     if content.pop(SEAL, None) != _seal(content):
         raise ValueError(f"{file} is damaged, or of another version (its checksum does not fit): {MEND}")
     return content

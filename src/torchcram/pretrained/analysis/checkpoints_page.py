@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torchcram.pretrained.analysis.story import nats
 from torchcram.report.page import embedded, render_file
 from torchcram.report.style import BLUE, MUTED, VERMILION, WIDTH, percent_labels, png, styled
 from torchcram.report.wording import percent
+from torchcram.runs.files import read_json_list, write_text
 
 PAGE, FIGURE = "series.html", "series.png"
 
@@ -109,7 +109,7 @@ def write_series_page(folder: Path) -> Path:
     """
     if not (folder / SERIES).is_file():
         raise ValueError(f"{folder} holds no series of analyses: it has no {SERIES}")
-    records = json.loads((folder / SERIES).read_text())
+    records = read_json_list(folder / SERIES)
     image = png(series_figure({"training": records}))
     (folder / FIGURE).write_bytes(image)
     rows = [_row(record) for record in records]
@@ -122,7 +122,7 @@ def write_series_page(folder: Path) -> Path:
         rows=rows,
     )
     path = folder / PAGE
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 
