@@ -5,6 +5,8 @@ its own and from nowhere else.
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,11 +115,19 @@ ORDER = (
     "models.sequence",
     "models.encoder",
     "models.configuration_cram",
+    "models.outputs",
     "models.cache",
+    "models.offloading",
+    "models.decoder_layer",
+    "models.pretrained_model",
+    "models.rows",
+    "models.keywords",
+    "models.cram_model",
+    "models.generation",
     "calibration",
     "models.read_budget",
-    "models.rows",
     "models.modeling_cram",
+    "models.auto_classes",
     "models.consolidation_callback",
     # what is learned
     "tasks",
@@ -385,6 +395,9 @@ def test_the_package_itself_imports_nothing_heavy_at_once():
         for line in eager
         if line.split()[1].split(".")[0] in {"torch", "torchcram", "accelerate", "matplotlib", "scipy"}
     ] == ["from torchcram.after_import import after_import"]
+    loaded = "import sys, torchcram; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", FILES)

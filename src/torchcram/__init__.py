@@ -29,7 +29,7 @@ _PUBLIC = {
     "Learning": "torchcram.types",
     "Step": "torchcram.types",
     "SequenceModel": "torchcram.models.sequence",
-    "CRAMConfig": "torchcram.models.configuration_cram",
+    "CRAMConfig": "torchcram.models.modeling_cram",
     "CRAMModel": "torchcram.models.modeling_cram",
     "CRAMForCausalLM": "torchcram.models.modeling_cram",
     "ConsolidationCallback": "torchcram.models.consolidation_callback",
@@ -108,9 +108,8 @@ if TYPE_CHECKING:
     from torchcram.memory.block import CRAMBlock
     from torchcram.memory.consolidator import Consolidator, LossWeights
     from torchcram.memory.phases import ConsolidationRules
-    from torchcram.models.configuration_cram import CRAMConfig
     from torchcram.models.consolidation_callback import ConsolidationCallback
-    from torchcram.models.modeling_cram import CRAMForCausalLM, CRAMModel
+    from torchcram.models.modeling_cram import CRAMConfig, CRAMForCausalLM, CRAMModel
     from torchcram.models.sequence import SequenceModel
     from torchcram.pretrained.analysis.analyze import analyze
     from torchcram.pretrained.analysis.settings import AnalysisConfig
@@ -141,11 +140,18 @@ if TYPE_CHECKING:
     )
 
 
+def _enter(tables: Any) -> None:
+    """Let the Auto classes, pipelines and Trainer know our own models."""
+    import_module("torchcram.models.auto_classes").enter(tables)
+
+
 def _announce(auto: Any) -> None:
     """Let ``AutoModelForCausalLM.from_pretrained`` know retrofitted models."""
     import_module("torchcram.pretrained.retrofit.quantizer").register(auto)
 
 
+after_import("transformers.models.auto.configuration_auto", _enter)
+after_import("transformers.models.auto.modeling_auto", _enter)
 after_import("transformers.quantizers.auto", _announce)
 
 

@@ -39,6 +39,10 @@ def cram() -> CRAMForCausalLM:
     return language_model()
 
 
+def isolated(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
 # padding and packing
 
 
@@ -70,7 +74,8 @@ def test_packed_sequences_do_not_see_each_other(model):
     real = tokens(1, 9)
     parts = [real[:, :4], real[:, 4:5], real[:, 5:]]
     positions = torch.cat([torch.arange(part.shape[1]) for part in parts])[None]
-    packed = model(real, position_ids=positions, use_cache=False, output_routing=True)
+    packed = model(real, position_ids=positions, output_routing=True)
+    assert packed.past_key_values is None
     torch.testing.assert_close(packed.logits, torch.cat([model(part).logits for part in parts], 1), **EXACT)
     assert packed.routes[0].shape == (1, 9)
 
@@ -228,6 +233,17 @@ def test_two_halves_of_a_batch_add_up_to_the_whole():
     torch.testing.assert_close(halves, whole, **EXACT)
 
 
+@pytest.mark.parametrize("items", [None, 0, torch.tensor(0)], ids=["none", "number", "tensor"])
+def test_a_step_without_labels_leaves_the_weights_finite(items):
+    """As in every model of Transformers the loss is no number then, and there is no gradient."""
+    model = CRAMForCausalLM(tiny_config()).train()
+    optimizer = torch.optim.AdamW(model.parameters())
+    labels = torch.full((1, 9), -100)
+    model(tokens(1), labels=labels, num_items_in_batch=items).loss.backward()
+    optimizer.step()
+    assert all(weight.isfinite().all() for weight in model.parameters())
+
+
 def test_training_without_a_leader_reads_everything():
     model = language_model().train()
     assert model(tokens(), labels=tokens(), output_routing=True).read_rates.tolist() == [1, 1]
@@ -306,6 +322,85 @@ def test_dense_routing_computes_the_same(mixer, options, monkeypatch):
     assert torch.equal(torch.stack(dense.routes), torch.stack(sparse.routes))
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])},
+        {"attention_mask": torch.tensor([[0] * 4 + [1] * 5, [1] * 9])},
+        {},
+    ],
+    ids=["packed", "padded", "plain"],
+)
+def test_a_compiled_model_computes_the_same(how):
+    """In a process of its own, as below. What depends on the data stays outside of the graph."""
+    result = isolated(COMPILED.replace("HOW", repr(how).replace("tensor", "torch.tensor")))
+    assert result.returncode == 0, result.stderr
+
+
+COMPILED = """
+import torch, transformers
+from torchcram import CRAMConfig, CRAMForCausalLM
+from torchcram.models.cache import read_meter
+transformers.logging.set_verbosity_error()
+sizes = {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 1, "mixer_options": {"slots": 8}}
+model = CRAMForCausalLM(CRAMConfig(**sizes, max_position_embeddings=9)).eval()
+compiled, ids = torch.compile(model, backend="eager"), torch.randint(23, (2, 9))
+with torch.no_grad():
+    ours, theirs = model(ids, **HOW), compiled(ids, **HOW)
+    torch.testing.assert_close(theirs.logits, ours.logits)
+    assert (ours.past_key_values is None) == (theirs.past_key_values is None)
+    if theirs.past_key_values is not None:
+        held = [read_meter(output.past_key_values).tokens for output in (ours, theirs)]
+        assert torch.equal(*held)
+    try:
+        compiled(torch.randint(23, (2, 10)))
+    except ValueError as error:
+        assert "a sequence of 10 tokens is longer than max_position_embeddings 9" in str(error)
+    else:
+        raise AssertionError("too long a sequence was not refused")
+"""
+
+# What fixed shapes cannot hold is refused when the graph runs, however it was captured.
+REFUSED = """
+import torch
+from torchcram import CRAMConfig, CRAMForCausalLM
+sizes = {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 1, "mixer_options": {"slots": 8}}
+model = CRAMForCausalLM(CRAMConfig(**sizes, routing="dense", max_position_embeddings=7)).eval()
+ids, mask = torch.randint(23, (1, 9)), torch.tensor([[0] * 4 + [1] * 5])
+positions = torch.tensor([[0, 0, 0, 0, 0, 1, 2, 3, 4]])
+rest = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
+bad = {
+    "longer than max_position_embeddings 7": {"attention_mask": torch.ones_like(mask)},
+    "cannot hold packed sequences": {"position_ids": torch.tensor([[0, 0, 0, 0, 0, 1, 2, 0, 1]])},
+    "attention_mask is zero everywhere": {"attention_mask": torch.zeros_like(mask)},
+}
+with torch.no_grad():
+    for run in (
+        torch.compile(model, backend="eager", fullgraph=True),
+        torch.export.export(model, (ids,), rest).module(),
+    ):
+        torch.testing.assert_close(run(ids, **rest).logits, model(ids, **rest).logits)
+        for message, change in bad.items():
+            try:
+                run(ids, **(rest | change))
+            except RuntimeError as error:
+                assert message in str(error), (message, error)
+            else:
+                raise AssertionError(message)
+    try:
+        torch.compile(model, backend="eager")(ids, use_cache=False)
+    except Exception as error:
+        assert "longer than max_position_embeddings 7" in str(error), error
+    else:
+        raise AssertionError("too long a sequence was not refused")
+"""
+
+
+def test_a_graph_of_fixed_shapes_refuses_what_it_cannot_hold():
+    result = isolated(REFUSED)
+    assert result.returncode == 0, result.stderr
+
+
 EXPORT = """
 import torch
 from torchcram import CRAMConfig, CRAMForCausalLM
@@ -334,12 +429,7 @@ torch.testing.assert_close(exported, expected)
 )
 def test_with_dense_routing_it_compiles_whole_and_exports(backend):
     """In a process of its own: the checks of shapes that run here cannot be traced."""
-    result = subprocess.run(
-        [sys.executable, "-c", EXPORT.replace("BACKEND", repr(backend))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = isolated(EXPORT.replace("BACKEND", repr(backend)))
     assert result.returncode == 0, result.stderr
 
 
@@ -456,8 +546,8 @@ def test_caches_that_do_not_fit_are_refused(cram):
         with pytest.raises(ValueError, match=message):
             cram(ids, past_key_values=cache, **options)
     moved = filled(cram)
-    moved.layers[0]._change(lambda tensor: tensor.to("meta"))
-    with pytest.raises(ValueError, match="the cache is on meta, the model on cpu"):
+    moved.layers[1]._change(lambda tensor: tensor.to("meta"))
+    with pytest.raises(ValueError, match="the cache of layer 1 is on meta, the layer on cpu"):
         cram(tokens(), past_key_values=moved)
 
 

@@ -3,6 +3,7 @@ restored when they end."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache
@@ -112,6 +113,27 @@ def test_budgets_are_refused_where_they_could_not_be_kept(mixer, message):
         language_model(mixer).set_read_budget(0.1)
 
 
-def test_a_truth_value_is_no_budget(cram):
-    with pytest.raises(ValueError, match="read_budget True is neither a ratio"):
-        cram.set_read_budget(True)
+@pytest.mark.parametrize(
+    ("given", "budget"),
+    [
+        (np.int64(1), ReadBudget(tokens=1)),
+        (np.uint8(7), ReadBudget(tokens=7)),
+        (np.float32(0.5), ReadBudget(ratio=0.5)),
+        (1.0, ReadBudget(ratio=1.0)),
+    ],
+)
+def test_numbers_of_numpy_are_numbers(cram, given, budget):
+    cram.set_read_budget(given)
+    assert cram.read_budget == budget
+    rates = cram(tokens(), output_routing=True).read_rates
+    assert torch.equal(cram(tokens(), read_budget=given, output_routing=True).read_rates, rates)
+
+
+@pytest.mark.parametrize(
+    "given", [True, np.bool_(True), torch.tensor(3), np.array([1, 2]), float("nan"), np.inf]
+)
+def test_what_is_no_number_is_no_budget(cram, given):
+    with pytest.raises(ValueError, match=r"read_budget .* is neither a ratio"):
+        cram.set_read_budget(given)
+    with pytest.raises(ValueError, match=r"read_budget .* is neither a ratio"):
+        cram(tokens(), read_budget=given)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchcram.models.rows import lay_out
+from torchcram.models.rows import Rows, arrange_fixed, lay_out
 
 masks = st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=4).filter(
     lambda rows: any(map(any, rows))
@@ -14,7 +14,7 @@ masks = st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, ma
 @given(masks, st.booleans())
 def test_padding_is_moved_behind_and_back(mask, fixed):
     real = torch.tensor(mask)
-    rows = lay_out(*real.shape, real, fixed=fixed)
+    rows = arrange_fixed(*real.shape, real, None, None, longest=None) if fixed else lay_out(*real.shape, real)
     values = torch.arange(real.numel()).view(real.shape) + 1
     laid = rows.gathered(values)
     assert rows.lengths.tolist() == real.sum(1).tolist()
@@ -46,3 +46,11 @@ def test_a_batch_without_holes_is_left_alone():
     assert (rows.index, rows.mask) == (None, None)
     assert rows.gathered(ids) is ids
     assert rows.put_back(ids) is ids
+
+
+def test_the_latest_values_are_those_of_the_last_tokens():
+    values = torch.arange(12.0).view(3, 4)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
+    ragged = Rows(batch=3, time=4, index=mask.long(), mask=mask)
+    assert ragged.latest(values[..., None], torch.full((3, 1), 99.0)).tolist() == [[3.0], [4.0], [99.0]]
+    assert Rows(batch=3, time=4).latest(values, None).tolist() == [3.0, 7.0, 11.0]

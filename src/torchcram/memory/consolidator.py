@@ -311,7 +311,8 @@ def named_losses(blocks: Iterable[BlockOutput]) -> dict[str, Float[Tensor, ""]]:
     losses: dict[str, Tensor] = {}
     for output in blocks:
         for name, value in output.losses.items():
-            losses[name] = losses[name] + value if name in losses else value
+            # Blocks may be on several devices.
+            losses[name] = losses[name].to(value.device) + value if name in losses else value
     return losses
 
 

@@ -34,6 +34,8 @@ class CRAMCacheLayer(CacheLayerMixin):
         state: the layer's memories, or None before the first token.
         columns: tokens so far, padding included.
         owner: signature of the configuration that filled it.
+        last: ``[rows, width]`` what the layer said of each sequence's last token; None but in a model's last
+            layer. A prompt that the cache holds to its end is continued from it.
     """
 
     _layer_type = "cram"
@@ -46,22 +48,17 @@ class CRAMCacheLayer(CacheLayerMixin):
         self.state: MemoryState | None = None
         self.columns = 0
         self.owner: str | None = None
+        self.last: Tensor | None = None
 
-    def begin(self, mixer: SequenceMixer, batch_size: int, *, owner: str) -> None:
-        """Fill an empty layer with a mixer's first state."""
-        born = mixer.init_state(batch_size)
-        device = next(cast(torch.nn.Module, mixer).parameters()).device
-        memory = (
-            None
-            if born.episodic is None
-            else _with_room(born.episodic, FIRST_ROOM if self.max_cache_len is None else self.max_cache_len)
-        )
-        spent = torch.zeros(batch_size, 2, dtype=torch.long, device=device)
-        self.state, self.owner, self.is_initialized = replace(born, episodic=memory, spent=spent), owner, True
+    @property
+    def room(self) -> int:
+        """Entries for which a cache that begins makes room."""
+        return FIRST_ROOM if self.max_cache_len is None else self.max_cache_len
 
-    def advance(self, state: MemoryState, columns: int) -> None:
+    def advance(self, state: MemoryState, columns: int, *, owner: str) -> None:
         """Take over the state after so many more tokens."""
         self.state, self.columns = state, self.columns + columns
+        self.owner, self.is_initialized = owner, True
 
     @property
     def batch_size(self) -> int:
@@ -88,7 +85,7 @@ class CRAMCacheLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget everything."""
-        self.state, self.columns, self.is_initialized = None, 0, False
+        self.state, self.columns, self.last, self.is_initialized = None, 0, None, False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let each row go on from the row that a beam search chose for it."""
@@ -122,7 +119,7 @@ class CRAMCacheLayer(CacheLayerMixin):
             )
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> NoReturn:
-        """Not used: see :meth:`begin`."""
+        """Not used: see :func:`first_state`."""
         raise ValueError(
             "a CRAM cache layer is filled by a CRAM model, not by keys and values alone: pass the "
             "cache to a CRAMForCausalLM"
@@ -133,8 +130,7 @@ class CRAMCacheLayer(CacheLayerMixin):
         self.lazy_initialization(key_states, value_states)
 
     def _change(self, change: Callable[[Tensor], Tensor]) -> None:
-        if self.state is not None:
-            self.state = _mapped(self.state, change)
+        self.state, self.last = _mapped(self.state, change), _mapped(self.last, change)
 
 
 # Transformers tells static layers by their base class; nothing of it is used.
@@ -194,7 +190,6 @@ def check_cache(
     layers: int,
     batch_size: int,
     columns: int,
-    device: torch.device,
     dtype: torch.dtype,
 ) -> list[CRAMCacheLayer]:
     """Return the layers of a cache, if a model can go on with it.
@@ -205,7 +200,6 @@ def check_cache(
         layers: its depth.
         batch_size: sequences to come.
         columns: tokens of each to come.
-        device: of the model.
         dtype: of the model.
 
     Raises:
@@ -224,7 +218,7 @@ def check_cache(
                 f"{layer.max_cache_len}"
             )
         if layer.state is not None:
-            _check_state(layer, layer.state, owner, batch_size, device, dtype)
+            _check_state(layer, layer.state, owner, batch_size, dtype)
     return found
 
 
@@ -233,7 +227,6 @@ def _check_state(
     state: MemoryState,
     owner: str,
     batch_size: int,
-    device: torch.device,
     dtype: torch.dtype,
 ) -> None:
     if layer.owner != owner:
@@ -246,15 +239,21 @@ def _check_state(
             f"the cache holds {layer.batch_size} sequences, the batch {batch_size}: use "
             "batch_repeat_interleave or batch_select_indices"
         )
-    assert state.spent is not None
-    if state.spent.device != device:
-        raise ValueError(
-            f"the cache is on {state.spent.device}, the model on {device}: start with a new cache"
-        )
     if state.episodic is not None and state.episodic.keys.dtype != dtype:
         raise ValueError(
             f"the cache is in {state.episodic.keys.dtype}, the model in {dtype}: start with a new cache"
         )
+
+
+def first_state(mixer: SequenceMixer, rows: int, *, room: int) -> MemoryState:
+    """Return the state that a cache carries into the first token of so many sequences: a mixer's own, with
+    room for entries, and a count.
+    """
+    born = mixer.init_state(rows)
+    memory = None if born.episodic is None else _with_room(born.episodic, room)
+    device = next(cast(torch.nn.Module, mixer).parameters()).device
+    spent = torch.zeros(rows, 2, dtype=torch.long, device=device)
+    return replace(born, episodic=memory, spent=spent)
 
 
 def _with_room(memory: KeyValueState, room: int) -> KeyValueState:

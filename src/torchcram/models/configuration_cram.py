@@ -4,17 +4,22 @@ Any mixer of :data:`torchcram.mixers.MIXERS` can be the layer: ``mixer="transfor
 through the same model file.
 """
 
+import difflib
 import json
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig
+from transformers.utils import logging
 
 from torchcram.memory.consolidator import LossWeights
 from torchcram.mixers import build_mixer
 from torchcram.strict import nearest_hint, require_choice, require_positive
+
+logger = logging.get_logger("transformers.torchcram")
 
 # What PreTrainedConfig itself takes beyond its fields.
 INHERITED = {
@@ -28,6 +33,7 @@ INHERITED = {
         "model_type",
         "output_attentions",
         "per_layer_config",
+        "quantization_config",
     ),
     *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
     *("experts_implementation", "_experts_implementation", "_experts_implementation_internal"),
@@ -86,9 +92,8 @@ class CRAMConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        names = {field.name for field in fields(self)}
-        for key in set(kwargs) - INHERITED - set(GenerationConfig._get_default_generation_params()):
-            raise ValueError(f"unknown key {key!r} in CRAMConfig: {nearest_hint(key, names)}")
+        for key in _foreign(type(self), kwargs):
+            raise ValueError(f"unknown key {key!r} in CRAMConfig: {_hint(type(self), key)}")
         self.mixer_options = dict(self.mixer_options or {})
         self._check()
         super().__post_init__(**kwargs)
@@ -108,6 +113,27 @@ class CRAMConfig(PreTrainedConfig):
     def loss_weights(self) -> LossWeights:
         """Return the factors of the layers' losses in training."""
         return LossWeights(**{name: getattr(self, f"{name}_weight") for name in LossWeights.model_fields})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the configuration that was saved as ``config_dict``, with the fields in ``kwargs`` changed.
+
+        Tools set attributes of their own on a configuration, which are saved with it. They are kept as
+        attributes, and named in a warning, since one of them may be a misspelt field.
+        """
+        foreign = _foreign(cls, config_dict)
+        chosen = {name: value for name, value in kwargs.items() if name in _names(cls)}
+        own = {name: value for name, value in config_dict.items() if name not in foreign} | chosen
+        loaded = super().from_dict(own, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        for name in foreign:
+            near = _hint(cls, name) if difflib.get_close_matches(name, _names(cls)) else "no field is like it"
+            logger.warning(
+                f"{name!r} in the saved configuration is no field of CRAMConfig: it is kept as an attribute "
+                f"({near})"
+            )
+            setattr(config, name, config_dict[name])
+        return loaded
 
     def build_layer(self, layer: int) -> torch.nn.Module:
         """Return the mixer of one layer.
@@ -130,3 +156,17 @@ class CRAMConfig(PreTrainedConfig):
         return json.dumps(
             [self.mixer, self.hidden_size, self.num_hidden_layers, self.mixer_options], sort_keys=True
         )
+
+
+def _names(kind: type[CRAMConfig]) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+def _foreign(kind: type[CRAMConfig], keys: Iterable[str]) -> list[str]:
+    """Return the keys that neither we nor Transformers know."""
+    generation = GenerationConfig._get_default_generation_params()
+    return [key for key in keys if key not in _names(kind) | INHERITED and key not in generation]
+
+
+def _hint(kind: type[CRAMConfig], key: str) -> str:
+    return nearest_hint(key, _names(kind))

@@ -21,7 +21,8 @@ from transformers.trainer_callback import ExportableState
 from torchcram.accounting import any_layer
 from torchcram.memory.consolidator import Consolidator
 from torchcram.memory.phases import ConsolidationRules
-from torchcram.models.modeling_cram import CRAMCausalLMOutput, CRAMForCausalLM
+from torchcram.models.modeling_cram import CRAMForCausalLM
+from torchcram.models.outputs import CRAMCausalLMOutput
 from torchcram.ops.collective import world_sum
 from torchcram.types import BlockOutput, RoutingControl
 

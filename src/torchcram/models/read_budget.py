@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
+from numbers import Integral, Real
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -20,7 +22,8 @@ from torchcram.memory.block import CRAMBlock
 from torchcram.memory.residual import ResidualBlock
 from torchcram.types import ReadBudget, Route, RoutingControl
 
-Budget = float | int | ReadBudget | None
+# A number may be NumPy's.
+Budget = SupportsFloat | ReadBudget | None
 
 
 def as_budget(budget: Budget) -> ReadBudget | None:
@@ -31,11 +34,14 @@ def as_budget(budget: Budget) -> ReadBudget | None:
     """
     if budget is None or isinstance(budget, ReadBudget):
         return budget
-    if isinstance(budget, bool):
+    # NumPy's integers are Integral, its floats Real, its truth values neither. Checkers of types know less.
+    number: Any = budget
+    if isinstance(number, bool) or not isinstance(number, Real) or not isfinite(number):
         raise ValueError(
-            f"read_budget {budget} is neither a ratio (a float in [0, 1]) nor a number of tokens (an integer)"
+            f"read_budget {budget!r} is neither a ratio (a float in [0, 1]) nor a number of tokens "
+            "(an integer)"
         )
-    return ReadBudget(tokens=budget) if isinstance(budget, int) else ReadBudget(ratio=float(budget))
+    return ReadBudget(tokens=int(number)) if isinstance(number, Integral) else ReadBudget(ratio=float(number))
 
 
 class Restoration:
@@ -128,6 +134,13 @@ class BudgetedReads:
             control_within(wanted, RoutingControl(), self.risk_curve)
         self.read_budget = wanted
         return Restoration(lambda: setattr(self, "read_budget", former))
+
+    def _within(self, budget: Budget, control: RoutingControl) -> RoutingControl:
+        """Return a control that keeps the budget of one call; without one, the model's own."""
+        if budget is None:
+            return control_within(self.read_budget, control, self.risk_curve)
+        check_budget(self.model.mixers)
+        return control_within(as_budget(budget), control, self.risk_curve)
 
     @torch.no_grad()
     def calibrate_reads(

@@ -19,11 +19,14 @@ from torch import Tensor
 from torchcram.ops.routed_attention.packing import pack
 
 
-def present_mask(
-    attention_mask: Any, batch: int, time: int, past: int, *, device: torch.device
-) -> Bool[Tensor, "batch time"] | None:
+def present_mask(attention_mask: Any, tokens: Tensor, *, past: int) -> Bool[Tensor, "batch time"] | None:
     """Return which of the present tokens are real, from a mask over all tokens so far or over the present
     ones.
+
+    Args:
+        attention_mask: what the caller passed.
+        tokens: ``[batch, time, ...]``, the present ones.
+        past: how many there were before.
 
     Raises:
         ValueError: if it is no mask of two dimensions, of another size, or elsewhere than the tokens.
@@ -40,17 +43,18 @@ def present_mask(
             f"attention_mask is {shape}: give [batch, tokens], 1 on tokens and 0 on padding; "
             "packed sequences are told by position_ids"
         )
-    if attention_mask.shape[0] != batch or attention_mask.shape[1] not in (time, past + time):
+    (batch, time), (rows, columns) = tokens.shape[:2], attention_mask.shape
+    if rows != batch or not (columns == time or columns == past + time):
         raise ValueError(
             f"attention_mask is {tuple(attention_mask.shape)}: {batch} sequences of {past} + "
             f"{time} tokens need ({batch}, {past + time})"
         )
-    if attention_mask.device != device:
+    if attention_mask.device != tokens.device:
         raise ValueError(
-            f"attention_mask is on {attention_mask.device}, the tokens are on {device}: move it "
-            f"with .to({str(device)!r})"
+            f"attention_mask is on {attention_mask.device}, the tokens are on {tokens.device}: move it "
+            f"with .to({str(tokens.device)!r})"
         )
-    return attention_mask[:, -time:].bool()
+    return attention_mask[:, columns - time :].bool()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,11 @@ class Rows:
         """How many tokens each row has, on the CPU."""
         return torch.full((self.batch,), self.time) if self.mask is None else self.mask.sum(1).cpu()
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no token at all."""
+        return self.time == 0 or (self.index is not None and self.index.shape[1] == 0)
+
     def gathered(self, values: Shaped[Tensor, "batch time *rest"]) -> Shaped[Tensor, "rows steps *rest"]:
         """Lay values of the batch out in rows; on padding stands what stood somewhere."""
         return values if self.index is None else values.flatten(0, 1)[self.index]
@@ -85,19 +94,33 @@ class Rows:
         """Put values of rows back where their tokens stand; ``blank`` goes where no token is."""
         if self.index is None or self.mask is None:
             return values
+        index, mask = self.index.to(values.device), self.mask.to(values.device)
         flat = values.new_full((self.batch * self.time + 1, *values.shape[2:]), blank)
         # Padding goes to a place of its own, which is dropped: no shape depends on how much of it there is.
-        flat[torch.where(self.mask, self.index, self.batch * self.time)] = values
+        flat[torch.where(mask, index, self.batch * self.time)] = values
         return flat[:-1].unflatten(0, (self.batch, self.time))
 
+    def latest(
+        self, values: Shaped[Tensor, "rows steps *rest"], former: Shaped[Tensor, "rows *rest"] | None
+    ) -> Shaped[Tensor, "rows *rest"]:
+        """Return the values of each row's last token; of a row without tokens the former ones."""
+        if self.mask is None:
+            return values[:, -1]
+        lengths = self.mask.to(values.device).sum(1)
+        latest = values[torch.arange(len(values), device=values.device), (lengths - 1).clamp_min(0)]
+        return latest if former is None else torch.where((lengths > 0)[:, None], latest, former)
 
-def lay_out(
+
+# How sequences lie depends on the data: a compiled model leaves its graph for it.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def arrange(
     batch: int,
     time: int,
     mask: Bool[Tensor, "batch time"] | None,
-    positions: Int[Tensor, "batch time"] | None = None,
+    position_ids: Int[Tensor, "any time"] | None,
+    before: Int[Tensor, " batch"] | None,
     *,
-    fixed: bool = False,
+    longest: int | None,
 ) -> Rows:
     """Return the layout of a batch.
 
@@ -105,12 +128,82 @@ def lay_out(
         batch: its sequences.
         time: their tokens, padding included.
         mask: which tokens are real; None if all are.
-        positions: position of each token in its sequence: where it does not follow its forerunner's, another
-            sequence begins.
-        fixed: whether no shape may depend on the data; then every row of the batch is one sequence.
+        position_ids: position of each token in its sequence: where it does not follow its forerunner's,
+            another sequence begins.
+        before: how many tokens of each sequence a cache holds; None without a cache.
+        longest: most tokens that a sequence may have, or None.
+
+    Raises:
+        ValueError: if there is no token, a sequence is too long, or positions do not go on where the cache
+            stops.
     """
-    if fixed:
-        return Rows(batch=batch, time=time) if mask is None else _flush_left(mask, *_packed_to(mask))
+    if time == 0 or (mask is not None and not bool(mask.any())):
+        if before is None:
+            raise ValueError("attention_mask is zero everywhere: there is no token to work on")
+        none = before.new_zeros(batch, 0)
+        return Rows(batch=batch, time=time, index=none, mask=none.bool())
+    rows = lay_out(batch, time, mask, None if position_ids is None else position_ids.expand(batch, -1))
+    if before is not None:
+        check_continuation(rows, before.cpu(), position_ids)
+    tokens = int((rows.lengths + (0 if before is None else before.cpu())).max())
+    if longest is not None and tokens > longest:
+        raise ValueError(f"a sequence of {tokens} tokens is longer than max_position_embeddings {longest}")
+    return rows
+
+
+def arrange_fixed(
+    batch: int,
+    time: int,
+    mask: Bool[Tensor, "batch time"] | None,
+    position_ids: Int[Tensor, "any time"] | None,
+    before: Int[Tensor, " batch"] | None,
+    *,
+    longest: int | None,
+) -> Rows:
+    """Return the layout of a batch for a graph in which no shape may depend on the data: every row of the
+    batch is one sequence.
+
+    Arguments as for :func:`arrange`. What it refuses, the graph refuses when it runs (RuntimeError); packed
+    sequences, too.
+    """
+    rows = Rows(batch=batch, time=time) if mask is None else _flush_left(mask, *_packed_to(mask))
+    lengths = time if mask is None else mask.sum(1)
+    if mask is not None:
+        _assert_all(mask.any(), "attention_mask is zero everywhere: there is no token to work on")
+    if longest is not None:
+        _assert_all(
+            lengths + (0 if before is None else before) <= longest,
+            f"a sequence is longer than max_position_embeddings {longest}",
+        )
+    if position_ids is not None:
+        positions = rows.gathered(position_ids.expand(batch, -1))
+        real = torch.ones_like(positions, dtype=torch.bool) if rows.mask is None else rows.mask
+        _assert_all(
+            ~_begins(positions, real)[:, 1:],
+            "a graph of fixed shapes cannot hold packed sequences: pass one sequence a row",
+        )
+        if before is not None:
+            _assert_all(
+                (positions[:, 0] == before) | ~real[:, 0], "position_ids do not go on where the cache stops"
+            )
+    return rows
+
+
+def _assert_all(holds: Tensor | bool, message: str) -> None:
+    """Check now what is known now, and the rest when the graph runs."""
+    if isinstance(holds, Tensor):
+        torch._assert_async(holds.all(), message)
+    elif not holds:
+        raise ValueError(message)
+
+
+def lay_out(
+    batch: int,
+    time: int,
+    mask: Bool[Tensor, "batch time"] | None,
+    positions: Int[Tensor, "batch time"] | None = None,
+) -> Rows:
+    """Return the layout of a batch; arguments as for :func:`arrange`."""
     mask = None if mask is None or bool(mask.all()) else mask
     if positions is not None:
         real = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask
