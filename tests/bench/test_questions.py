@@ -34,7 +34,7 @@ FIELDS = {
 def short(monkeypatch):
     """Sequences of 64 steps wherever a question would take its own lengths, and language models of a toy's
     size."""
-    monkeypatch.setattr(Setting, "lengths", lambda self, *wanted: iter([64]))
+    monkeypatch.setattr(Setting, "lengths", lambda self, question: [64])
     for name, size in {"WIDTH": 16, "DEPTH": 2, "HEADS": 2, "VOCABULARY": 20}.items():
         monkeypatch.setattr(generating, name, size)
 

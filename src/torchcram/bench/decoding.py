@@ -26,7 +26,7 @@ def decode(setting: Setting) -> Iterator[Measurement]:
     First the attention alone, then whole blocks: working memory, router, writing, feed-forward network. Bytes
     fall with the reads: a token that does not read touches no entry, one that does touches them all.
     """
-    for length in setting.lengths(8192):
+    for length in setting.lengths("decode"):
         memory, state = _filled(setting, length)
         draws = torch.rand(64, 8, 1, generator=setting.generator)
         calls = [

@@ -25,7 +25,7 @@ def generate(setting: Setting) -> Iterator[Measurement]:
     """``generate`` of 500 tokens after 2,048, width 512, 8 layers, vocabulary 32,000, against a dense
     Llama of equal width and depth.
     """
-    for length in setting.lengths(2048):
+    for length in setting.lengths("generate"):
         for batch in (1, 8):
             prompt = torch.randint(VOCABULARY, (batch, length), generator=setting.generator).to(
                 setting.device

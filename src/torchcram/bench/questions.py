@@ -28,14 +28,14 @@ READ_RATES = (0.016, 0.1, 0.5)
 
 def routed_attention_forward(setting: Setting) -> Iterator[Measurement]:
     """Attention of some queries against attention of all: 8 heads of 64."""
-    for length in setting.lengths(2048, 8192, 32768):
+    for length in setting.lengths("routed-attention"):
         for read_rate in READ_RATES:
             yield _attention(setting, length, read_rate, backward=False)
 
 
 def routed_attention_backward(setting: Setting) -> Iterator[Measurement]:
     """The same with gradients of queries, keys and values."""
-    for length in setting.lengths(2048, 8192):
+    for length in setting.lengths("routed-attention-backward"):
         for read_rate in READ_RATES:
             yield _attention(setting, length, read_rate, backward=True)
 
@@ -77,7 +77,7 @@ def scan_forward_backward(setting: Setting) -> Iterator[Measurement]:
     The limit of the recurrence is its least memory traffic: decays, inputs and states, then decays, states
     and three kinds of gradients pass once.
     """
-    for length in setting.lengths(2048):
+    for length in setting.lengths("scan"):
         decay = torch.rand(8, length, 256, generator=setting.generator).to(setting.device).requires_grad_()
         inputs, initial, above = (
             setting.randn(8, length, 256).requires_grad_(),

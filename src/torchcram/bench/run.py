@@ -45,10 +45,12 @@ def ask(
         The records of the file; without one, those of this call.
 
     Raises:
-        ValueError: for an unknown question or a damaged file, before anything is measured.
+        ValueError: for an unknown question, a longest sequence that leaves nothing of one, or a damaged file,
+            before anything is measured.
         OSError: if the file cannot be written, before anything is measured.
     """
     chosen = [require_choice("question", name, QUESTIONS) for name in questions] or list(QUESTIONS)
+    setting.require_lengths(questions)
     measurements, machines = _loaded(file), _loaded(machine_file(file))
     _keep(measurements, machines, file)
     for name in chosen:

@@ -24,7 +24,7 @@ def train_step(setting: Setting) -> Iterator[Measurement]:
     """A training step at the floor of SRCD against the same step with every read: two layers of width 64,
     4,096 tokens.
     """
-    for length in setting.lengths(2048, 8192):
+    for length in setting.lengths("train-step"):
         model = SequenceModel([Head(name="next", kind="regression", size=36)], input_size=36).to(
             setting.device
         )
