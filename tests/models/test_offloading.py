@@ -8,7 +8,7 @@ import accelerate
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from lived import live
@@ -16,7 +16,7 @@ from tiny_language_models import PAD, VOCABULARY, WIDTH, tiny_config, tokens
 from torchcram.baselines.static import StaticBlock
 from torchcram.models.modeling_cram import CRAMForCausalLM
 from torchcram.models.offloading import at_hand
-from torchcram.types import BlockOutput, MemoryState, Route, RoutingDecision
+from torchcram.types import BlockOutput, MemoryState, Route, RoutingDecision, Step
 
 CPU = torch.device("cpu")
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": PAD}
@@ -95,12 +95,13 @@ class Sum(StaticBlock):
     def init_state(self, batch_size: int) -> MemoryState:
         return MemoryState(working=self.scale.new_zeros(batch_size, WIDTH))
 
-    def forward(self, hidden_states, gap, state=None, *, control, noise, mask, horizon, token) -> BlockOutput:
+    def forward(self, hidden_states: Tensor, step: Step, state: MemoryState | None = None) -> BlockOutput:
+        gap = step.gap
         state = self.init_state(len(gap)) if state is None else state
-        sums = state.working[:, None] + (self.scale * (hidden_states + token) * gap[..., None]).cumsum(1)
+        sums = state.working[:, None] + (self.scale * (hidden_states + step.token) * gap[..., None]).cumsum(1)
         read = torch.full_like(gap, int(Route.EPISODIC), dtype=torch.long)
         decision = RoutingDecision(
-            route=read if mask is None else read * mask,
+            route=read if step.mask is None else read * step.mask,
             probabilities=gap[..., None].expand(-1, -1, 3),
             familiarity=gap,
             explored=read > 9,
