@@ -228,6 +228,7 @@ ORDER = (
     "pretrained.retrofit.quantizer",
     "pretrained.retrofit.saving",
     "pretrained.retrofit.plan",
+    "pretrained.retrofit.card",
     "pretrained.retrofit.making",
     "pretrained.retrofit.life",
     "series",

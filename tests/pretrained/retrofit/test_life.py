@@ -55,6 +55,8 @@ def test_a_model_is_made_saved_and_loaded(tmp_path):
     ids = torch.arange(3, 43)[None]
     assert torch.equal(loaded(ids).logits, model(ids).logits)
     assert retrofit_of(loaded).settings.price == retrofit_of(model).control.price > 0
+    card = (made.folder / "README.md").read_text()
+    assert f"| nothing is read | 0.0% | {made.judged['none'].divergence:.4f} |" in card
     told = json.loads((made.folder / "judged.json").read_text())
     assert told["judged"]["none"]["divergence"] == made.judged["none"].divergence
     assert all(parameter.requires_grad for parameter in model.parameters())

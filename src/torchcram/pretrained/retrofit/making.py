@@ -4,6 +4,7 @@ goes on where it was.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from torch import Tensor
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
 from torchcram.pretrained.analysis.layerwise import Layerwise
 from torchcram.pretrained.retrofit.acquire import FIRST_WINDOWS, acquire
+from torchcram.pretrained.retrofit.card import model_card
 from torchcram.pretrained.retrofit.install import (
     install,
     memories,
@@ -224,15 +226,16 @@ class Making:
         """Save the model, and clear away what it was made from."""
         if self.out is None or self.place is None:
             return None
-        save_retrofit(self.model, tokenizer, self.out)
-        write_json(
-            self.out / "judged.json",
-            {
-                "base": self.base,
-                "plan": self.plan.model_dump(),
-                "judged": {name: asdict(found) for name, found in judged.items()},
-            },
+        figures = {name: asdict(found) for name, found in judged.items()}
+        told = {"base": self.base, "plan": self.plan.model_dump(), "judged": figures}
+        card = model_card(
+            self.base,
+            retrofit_of(self.model).settings,
+            judged,
+            context=max(len(ids) for ids in self.test),
         )
+        further = {"README.md": card, "judged.json": json.dumps(told, indent=1) + "\n"}
+        save_retrofit(self.model, tokenizer, self.out, further=further)
         shutil.rmtree(self.place)
         return self.out
 

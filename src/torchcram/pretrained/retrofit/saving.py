@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from torchcram.pretrained.retrofit.block import NAME
 from torchcram.pretrained.retrofit.install import install, is_retrofitted, remove, retrofit_of
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
-from torchcram.runs.files import read_json, write_json
+from torchcram.runs.files import read_json, write_json, write_text
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "retrofit.json"
 
@@ -41,7 +42,9 @@ def memory_state(model: Any) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if _ours(name)}
 
 
-def save_retrofit(model: Any, tokenizer: Any, folder: str | Path) -> Path:
+def save_retrofit(
+    model: Any, tokenizer: Any, folder: str | Path, *, further: Mapping[str, str] | None = None
+) -> Path:
     """Write a folder that ``AutoModelForCausalLM.from_pretrained`` loads after ``import torchcram``.
 
     All of it or nothing: it is written beside its place and then renamed.
@@ -50,6 +53,7 @@ def save_retrofit(model: Any, tokenizer: Any, folder: str | Path) -> Path:
         model: retrofitted.
         tokenizer: saved with it; None for none.
         folder: must not be there yet.
+        further: text files to put beside, by name.
 
     Raises:
         ValueError: if the folder is there, or the model is not retrofitted.
@@ -71,6 +75,8 @@ def save_retrofit(model: Any, tokenizer: Any, folder: str | Path) -> Path:
         model.save_pretrained(draft)
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
+        for name, text in (further or {}).items():
+            write_text(draft / name, text)
         draft.replace(place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
