@@ -139,7 +139,7 @@ def write_layers(file: Path, choices: dict[int, Any]) -> None:
 
 
 def stage(file: Path, model: Any, work: Callable[[], dict[str, Tensor]], making: Making) -> dict[str, Tensor]:
-    """Do a stage, or take up what an earlier call of this script left: memories, and what later stages need."""
+    """Do a stage, or take up what an earlier call left: memories, and what later stages need."""
     if file.is_file():
         kept = load_file(file)
         further = {key: kept.pop(key) for key in list(kept) if key.startswith("further.")}
