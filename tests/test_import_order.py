@@ -56,6 +56,7 @@ ORDER = (
     "runs.lock",
     "runs.metrics",
     "runs.run_dir",
+    "runs.trackers",
     # the drawing kit that all products share
     "report",
     "report.wording",

@@ -28,6 +28,14 @@ def train_command(
     start: Annotated[
         Path | None, typer.Option(help="Folder of the finished run that start_from names.")
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="NAME",
+            help="Tell a tracker the metrics: tensorboard, wandb, mlflow, trackio, ... May be repeated.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train a model, evaluate it on fresh sequences, and print the summary."""
@@ -42,7 +50,7 @@ def train_command(
     chosen = changed(resolve(config), set_)
     if seed is not None:
         chosen = chosen.updated("seed", seed)
-    run = train(chosen, out=out, resume=resume, start=start, show_progress=not quiet)
+    run = train(chosen, out=out, resume=resume, start=start, trackers=track or (), show_progress=not quiet)
     if PartialState().is_main_process:
         print_summary(run.summary, Console())
         typer.echo(f"{run.path / 'summary.json'}")

@@ -8,6 +8,8 @@ the batch each compute what one process computes.
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -20,14 +22,23 @@ from torchcram.training.run_config import RunConfig
 from torchcram.types import Batch
 
 
-def make_accelerator() -> Accelerator:
+def make_accelerator(*, trackers: Sequence[str] = (), folder: Path | None = None) -> Accelerator:
     """Return the accelerator for this process: CPU, one GPU, DDP or FSDP2, as ``accelerate launch`` says.
 
     Precision is the trainer's affair: accelerate's own would stay with the model, and with every later run of
     the same process.
+
+    Args:
+        trackers: names of accelerate's trackers.
+        folder: where those write that have no place of their own.
     """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision="no", kwargs_handlers=[unused])
+    return Accelerator(
+        mixed_precision="no",
+        kwargs_handlers=[unused],
+        log_with=list(trackers) or None,
+        project_dir=None if folder is None else str(folder),
+    )
 
 
 def leave_group() -> None:

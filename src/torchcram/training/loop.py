@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from torchcram.models.sequence import SequenceModel
 from torchcram.runs.clock import Clock
 from torchcram.runs.interruption import Interruption, interruptible
 from torchcram.runs.run_dir import ACQUISITION, CHECKPOINT, MODEL, SUMMARY, RunDir
+from torchcram.runs.trackers import TRACKERS, require_trackers, track, tracked
 from torchcram.strict import require_choice
 from torchcram.tasks.base import Task
 from torchcram.tasks.built_in import TASKS, built_in_task
@@ -51,6 +52,7 @@ def train(
     task: Task | None = None,
     resume: bool = False,
     start: Path | str | None = None,
+    trackers: Sequence[str] = (),
     show_progress: bool = True,
 ) -> Run:
     """Train, evaluate and summarise.
@@ -63,17 +65,20 @@ def train(
             yet).
         start: folder of an acquisition that the run shares, see :func:`acquire`; the run equals one without
             it bit for bit. For a configuration with ``start_from``: folder of the finished run that it names.
+        trackers: names of accelerate's trackers, which are told the metrics, e.g. ``"tensorboard"``.
         show_progress: live progress on the terminal.
 
     Raises:
         ValueError: for impossible configurations and folders, and where another process is at the folder,
             before anything is written; for a damaged checkpoint or metrics.
+        ImportError: for a tracker that is not installed.
         FloatingPointError: if the loss is not finite; the last checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP, once the step is complete and saved.
     """
-    clock, learned, accelerator = Clock(), build_task(config, task), make_accelerator()
-    trainer = Trainer(config, learned, accelerator)
     path = Path(out) if out is not None else Path("runs") / f"{config.name}-seed{config.seed}"
+    require_trackers(trackers)
+    clock, accelerator = Clock(), make_accelerator(trackers=trackers, folder=path / TRACKERS)
+    trainer = Trainer(config, build_task(config, task), accelerator)
     if (
         config.start_from is not None
         and find_checkpoint(path / CHECKPOINT) is None
@@ -144,14 +149,19 @@ def _complete(
     fresh = not _take_up(trainer, run, clock)
     if fresh and acquisition is not None:
         clock.seconds_before = trainer.start_from(acquisition, run)
-    with TrainingProgress(
-        steps=trainer.config.training.steps, done=trainer.step, show=show_progress and run.writes
-    ) as progress:
+    with (
+        tracked(trainer.accelerator, run, trainer.config, step=trainer.step),
+        TrainingProgress(
+            steps=trainer.config.training.steps, done=trainer.step, show=show_progress and run.writes
+        ) as progress,
+    ):
         try:
             if fresh and acquisition is not None:
                 _pause(trainer, run, clock, progress)
             _learn(trainer, run, clock, progress)
             finish(trainer, run, clock, progress)
+            if run.writes:
+                track(trainer.accelerator, {"kind": "final", "step": trainer.step, **run.read_json(SUMMARY)})
         except KeyboardInterrupt:
             progress.say(f"interrupted after {trainer.step} steps; nothing is lost: continue with --resume")
             raise
@@ -198,7 +208,9 @@ def _step(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgres
     last = trainer.step == rules.steps
     logged = step % rules.log_every == 0 or last
     if logged:
-        run.append_metrics({"kind": "train", "step": step, **record, "seconds": clock.seconds()})
+        line = {"kind": "train", "step": step, **record, "seconds": clock.seconds()}
+        run.append_metrics(line)
+        track(trainer.accelerator, line)
     progress.trained(trainer.step, record if logged else None, record["phase"])
 
 
@@ -208,6 +220,7 @@ def _pause(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgre
     if rules.evaluate_every and trainer.step % rules.evaluate_every == 0:
         midway = {"kind": "eval", "step": step, **evaluate_midway(trainer)}
         run.append_metrics(midway)
+        track(trainer.accelerator, midway)
         progress.evaluated(midway)
     if rules.evaluate_every and (trainer.step % rules.evaluate_every == 0 or trainer.step == rules.steps):
         run.append_metrics({"kind": "exposures", "step": step, **trainer.exposures.record()})
