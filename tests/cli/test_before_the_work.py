@@ -45,6 +45,8 @@ def test_the_work_would_begin(monkeypatch):
         (["tasks", "srcd", "--out", "no/such/x.png"], "no/such/x.png: there is no folder no/such"),
         (["tasks", "srcd"], "there is a srcd.png already: say --out srcd.png to draw over it"),
         (["analyze", "model", "text", "--out", "srcd.png/x"], "cannot write into srcd.png/x"),
+        (["analyze", "model", "text", "--out", "."], ". exists and is no analysis"),
+        (["retrofit", "model", "text", "--out", "srcd.png/x"], "cannot write into srcd.png/x"),
         (["reproduce", "all", "--out", "srcd.png"], "cannot write into srcd.png"),
         (["reproduce", "all", "--runs", "srcd.png/runs"], "cannot write into srcd.png/runs"),
         (["calibrate", "run", "--tolerance", "0"], "--tolerance 0.0 must lie strictly between 0 and 1"),

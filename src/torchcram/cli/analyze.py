@@ -51,12 +51,15 @@ def analyze_command(
     """
     from torchcram.pretrained.analysis.page import write_analysis_page
     from torchcram.pretrained.analysis.settings import AnalysisConfig
+    from torchcram.pretrained.store import require_analysis_or_nothing
     from torchcram.pretrained.texts import load_texts
     from torchcram.runs.files import require_place
 
     settings = changed(AnalysisConfig.parse({"tokens": tokens, "context": context, "seed": seed}), set_)
     name = Path(model).name.removesuffix(".gguf")
     place = out or Path("runs") / f"analyze-{name}"
+    if checkpoints is None:
+        require_analysis_or_nothing(place)
     require_place(place)
     documents = load_texts(texts)
     if checkpoints is not None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from torchcram.pretrained.plain import T, from_plain, to_plain
+from torchcram.runs.files import require_place
 from torchcram.runs.run_dir import RunDir
 
 SETTINGS, STAGES = "analysis.json", "stages"
@@ -43,10 +44,7 @@ class Store:
                     "folder with --out, or delete it"
                 )
             return
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(
-                f"{path} exists and is no analysis (it has no {SETTINGS}): choose another folder with --out"
-            )
+        require_analysis_or_nothing(path)
         (path / STAGES).mkdir(parents=True, exist_ok=True)
         self.files.write_json(SETTINGS, plain)
 
@@ -110,3 +108,14 @@ class Store:
         return ValueError(
             f"{self._file(stage)} is damaged ({why}): delete it, and this stage is computed again"
         )
+
+
+def require_analysis_or_nothing(path: Path) -> None:
+    """Raise ValueError where a path is something else than the folder of an analysis, or of one to come."""
+    if (path / SETTINGS).exists():
+        return
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(
+            f"{path} exists and is no analysis (it has no {SETTINGS}): choose another folder with --out"
+        )
+    require_place(path)

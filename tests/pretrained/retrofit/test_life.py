@@ -98,6 +98,23 @@ def test_a_folder_of_another_retrofit_is_refused(tmp_path, monkeypatch):
         make(tmp_path / "made")
 
 
+def test_two_processes_never_make_the_same_model(tmp_path, monkeypatch):
+    refused = []
+
+    def meanwhile(*args, **kwargs):
+        with pytest.raises(
+            ValueError, match=r"another process is at .*made\.making: wait until it has ended"
+        ):
+            make(tmp_path / "made")
+        refused.append(True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(making, "acquire", meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "made")
+    assert refused == [True]
+
+
 def test_a_damaged_stage_is_told(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(making, "fit_routers", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torchcram.pretrained.retrofit.making import Making
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.sites import at_rest, vocabulary_size
 from torchcram.pretrained.texts import make_corpus
+from torchcram.runs.lock import alone
 from torchcram.strict import require_positive
 
 # Tokens of text that are cut into windows, at most.
@@ -67,7 +68,8 @@ def retrofit(
         The model, and how it was judged.
 
     Raises:
-        ValueError: for a model, tokenizer or text that does not fit, or a folder that holds something else.
+        ValueError: for a model, tokenizer or text that does not fit, or a folder that holds something else
+            or that another process is at.
             After any failure the model is the untouched one.
     """
     require_positive(minutes=minutes, context=context)
@@ -96,8 +98,10 @@ def retrofit(
                 out=None if out is None else Path(out),
                 seed=seed,
             )
-            judged = making.live(progress)
-        return Retrofitted(model=model, judged=judged, folder=making.finish(tokenizer, judged))
+            with nullcontext() if making.place is None else alone(making.place):
+                judged = making.live(progress)
+                folder = making.finish(tokenizer, judged)
+        return Retrofitted(model=model, judged=judged, folder=folder)
 
 
 @contextmanager

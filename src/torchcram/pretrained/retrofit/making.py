@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
@@ -35,6 +33,7 @@ from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.sites import find_sites
 from torchcram.pretrained.texts import Corpus
 from torchcram.runs.files import read_json, write_json
+from torchcram.runs.tensor_file import read_tensors, write_tensors
 
 # The untouched model, run with its own attention and with ours, may differ by as much, in logits.
 SAME = 1e-3
@@ -212,9 +211,8 @@ class Making:
         results = work(progress.stage(name, total=tokens))
         if file is not None:
             draft = file.with_suffix(".draft")
-            save_file(
-                memory_state(self.model) | {f"further.{key}": value for key, value in results.items()}, draft
-            )
+            further = {f"further.{key}": value for key, value in results.items()}
+            write_tensors(draft, memory_state(self.model) | further)
             draft.replace(file)
         return results
 
@@ -242,8 +240,8 @@ class Making:
 
 def _loaded(file: Path) -> dict[str, Tensor]:
     try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
+        return read_tensors(file)
+    except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}): delete it, and this stage is done again") from None
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from torchcram.pretrained.retrofit.block import NAME
 from torchcram.pretrained.retrofit.install import install, is_retrofitted, remove, retrofit_of
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.runs.files import read_json, write_json, write_text
+from torchcram.runs.tensor_file import read_tensors, write_tensors
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "retrofit.json"
 
@@ -92,7 +91,7 @@ def save_adapter(model: Any, folder: str | Path) -> Path:
     retrofit, place = retrofit_of(model), Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     draft = place / f".{WEIGHTS}.draft"
-    save_file(memory_state(model), draft)
+    write_tensors(draft, memory_state(model))
     draft.replace(place / WEIGHTS)
     base = retrofit.base or {"name": str(model.config.name_or_path), "digest": base_digest(model)}
     write_json(place / DESCRIPTION, {"settings": retrofit.settings.model_dump(mode="json"), "base": base})
@@ -120,8 +119,8 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
         )
     install(model, settings).base = base
     try:
-        load_memories(model, load_file(place / WEIGHTS))
-    except (SafetensorError, OSError, ValueError) as error:
+        load_memories(model, read_tensors(place / WEIGHTS))
+    except ValueError as error:
         remove(model)
         raise ValueError(f"{place / WEIGHTS} is damaged ({error})") from None
     return model
