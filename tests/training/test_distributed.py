@@ -130,8 +130,8 @@ def test_weights_and_semantic_slots_are_equal(both):
         torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("part", ["records", "controller", "exposures", "counts"])
-def test_losses_rates_controller_and_counts_are_equal(both, part):
+@pytest.mark.parametrize("part", ["records", "consolidator", "exposures", "counts"])
+def test_losses_rates_phases_and_counts_are_equal(both, part):
     two, one = (flat(run[part]) for run in both)
     assert set(two) == set(one)
     real = {key for key, value in one.items() if isinstance(value, float)}
