@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lived import assert_same, live, tensors
-from torchcram.calibration import risk_curve
+from torchcram.calibration.curve import risk_curve
 from torchcram.mixers import MIXERS
 from torchcram.models.sequence import SequenceModel
 from torchcram.tasks.base import Floors
@@ -26,6 +26,7 @@ from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.evaluate import Tally, route_map
 from torchcram.training.exposures import ExposureCounter
 from torchcram.training.ledger import Ledger, familiarity_record
+from torchcram.training.thresholds import sequence_judge
 from torchcram.types import Batch, Head, Learning, RoutingControl
 
 TIME, LAYERS, PATTERNS = 7, 2, 5
@@ -168,7 +169,15 @@ def test_no_statistic_counts_padding(mixer, steps, more, seed):
         floors = Floors(needs_read=batch.slices["novel"])
         tally.add(output, batch, floors)
         exposures.count(batch, output, routed=True)
-        curve = risk_curve(model, [batch], shifts=(1.0, 0.0, -1.0))
+        judge = sequence_judge(
+            model,
+            batch,
+            HEADS[0],
+            skippable=batch.group("recurring"),
+            most_cautious=14.0,
+            reference="cautious",
+        )
+        curve = risk_curve(judge, units=batch.size, shifts=(14.0, 1.0, 0.0, -1.0))
         parts = {
             "rates": rates,
             "costs": ledger.counts,
@@ -179,6 +188,7 @@ def test_no_statistic_counts_padding(mixer, steps, more, seed):
             "patterns": exposures.state_dict(),
             "risk": curve.losses.tolist(),
             "skipped": curve.skipped.tolist(),
+            "reads": curve.reads.tolist(),
             "map": route_map(model, batch, control=RoutingControl(), floors=floors),
         }
         found.append({name: torch.tensor(flat(part)) for name, part in parts.items()})

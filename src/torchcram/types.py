@@ -439,6 +439,10 @@ class Batch:
         """Return the sequences ``start`` to ``stop - 1``."""
         return self._mapped(lambda tensor: tensor[start:stop])
 
+    def chosen(self, rows: Int[Tensor, " rows"]) -> Batch:
+        """Return the sequences with these indices."""
+        return self._mapped(lambda tensor: tensor[rows.to(tensor.device)])
+
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
         return self._mapped(lambda tensor: tensor.to(device))

@@ -139,7 +139,29 @@ def test_train_evaluate_report_from_start_to_end(monkeypatch, capsys):
     ]
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     (study,) = json.loads(capsys.readouterr().out)
-    assert (study["risk_tolerance"], study["splits"]) == (0.2, 4)
+    assert (study["risk_tolerance"], study["splits"], study["reference"]) == (0.2, 4, "cautious")
+    assert study["certified"] in (True, False)
+    assert study["reads_over_floor"] > 0
+    assert {"mean_risk", "standard_error", "mean_skipped", "holds"} <= set(study)
+    for wrong, message in (
+        (["--tolerance", "0"], "--tolerance 0.0 must lie strictly between 0 and 1"),
+        (["--tolerance", "nan"], "--tolerance nan must lie strictly between 0 and 1"),
+        (["--tolerance", "2"], "--tolerance 2.0 must lie strictly between 0 and 1"),
+        (["--tolerance", "0.01"], "8 calibration sequences cannot certify a risk of 0.01: at least 99 are"),
+        (["--bound", "meen"], "risk_bound: Input should be 'mean' or 'betting' (got 'meen')"),
+        (["--reference", "dense"], "risk_reference: Input should be 'cautious' or 'labels' (got 'dense')"),
+        (["--bound", "betting", "--confidence", "1"], "risk_confidence: Input should be less than 1"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("torchcram.training.thresholds.fresh_risk_curve", None)
+            assert run("calibrate", "run", "--sequences", "8", *wrong, monkeypatch=patch) == 2
+        assert message in capsys.readouterr().err
+    arguments = ["calibrate", "run", "--test-sequences", "8", "--splits", "2", "--sequences", "10"]
+    options = ["--reference", "labels", "--bound", "betting", "--confidence", "0.5", "--tolerance", "0.9"]
+    assert run(*arguments, *options, "--json", "study.json", monkeypatch=monkeypatch) == 0
+    (study,) = json.loads(Path("study.json").read_text())
+    assert json.loads(capsys.readouterr().out) == [study]
+    assert (study["reference"], study["bound"], study["confidence"]) == ("labels", "betting", 0.5)
 
     assert run("report", "run", monkeypatch=monkeypatch) == 0
     page = Path(capsys.readouterr().out.split()[-1])

@@ -83,20 +83,24 @@ def test_a_risk_tolerance_needs_a_calibration_and_then_moves_the_thresholds(cram
     ids, mask = left_padded(tokens(4, 12), [12, 12, 9, 5])
     cram.train()
     curve = cram.calibrate_reads(
-        [{"input_ids": ids, "attention_mask": mask}, tokens(8, 12, seed=4)], shifts=(8.0, 0.0, -8.0)
+        [{"input_ids": ids, "attention_mask": mask}, tokens(8, 12, seed=4)], largest_tolerance=1.0
     )
     assert cram.training
     cram.eval()
-    assert curve.losses.shape == (12, 3)
+    assert curve.losses.shape == (12, len(curve.shifts))
+    assert not curve.losses[:, 0].any()
     assert (curve.losses.diff(dim=1) >= 0).all()
     assert (curve.skipped[:, 0] <= curve.skipped[:, -1]).all()
+    assert torch.allclose(curve.reads, 1 - curve.skipped)
     rates = []
     for tolerance in (0.1, 0.99):
         with cram.set_read_budget(ReadBudget(risk_tolerance=tolerance)):
             rates.append(cram(tokens(4, 12, seed=9), output_routing=True).read_rates.mean())
     assert rates[1] < rates[0] <= 1
-    worst = replace(curve, losses=torch.ones_like(curve.losses))
-    assert control_within(ReadBudget(risk_tolerance=0.3), RoutingControl(), worst).reads == "all"
+    # Even where all else changes every prediction, the most cautious threshold changes none.
+    losses = torch.ones_like(curve.losses).index_fill(1, torch.tensor([0]), 0.0)
+    within = control_within(ReadBudget(risk_tolerance=0.3), RoutingControl(), replace(curve, losses=losses))
+    assert (within.reads, within.threshold_shift) == ("routed", curve.shifts[0])
     with pytest.raises(ValueError, match=r"12 calibration sequences cannot certify a risk of 0\.01"):
         cram.set_read_budget(ReadBudget(risk_tolerance=0.01))
 
@@ -137,3 +141,36 @@ def test_what_is_no_number_is_no_budget(cram, given):
         cram.set_read_budget(given)
     with pytest.raises(ValueError, match=r"read_budget .* is neither a ratio"):
         cram(tokens(), read_budget=given)
+
+
+def test_a_risk_tolerance_is_kept_on_the_documents_themselves(cram):
+    """Predictions differ from those of the most cautious threshold no more often than is told."""
+    documents = tokens(30, 12, seed=4)
+    curve = cram.calibrate_reads([documents[:16], documents[16:]], largest_tolerance=0.9)
+    silent = cram.model(documents, control=RoutingControl(threshold_shift=curve.shifts[0]))
+    before = cram.lm_head(silent.last_hidden_state).argmax(-1)
+    for tolerance in (0.05, 0.2, 0.6):
+        with cram.set_read_budget(ReadBudget(risk_tolerance=tolerance)):
+            changed = cram(documents).logits.argmax(-1) != before
+        assert changed.double().mean() <= tolerance
+
+
+def test_thresholds_beyond_the_largest_tolerance_are_not_measured(cram):
+    whole = cram.calibrate_reads([tokens(8, 12)], largest_tolerance=1.0)
+    short = cram.calibrate_reads([tokens(8, 12)], largest_tolerance=0.1)
+    assert len(short.shifts) < len(whole.shifts)
+    assert short.losses[:, -1].mean() > 0.1 >= short.losses[:, -2].mean()
+    assert torch.equal(short.losses, whole.losses[:, : len(short.shifts)])
+    with pytest.raises(ValueError, match=r"largest_tolerance 0 must lie in \(0, 1\]"):
+        cram.calibrate_reads([tokens()], largest_tolerance=0)
+
+
+def test_a_model_without_a_threshold_cannot_be_calibrated():
+    with pytest.raises(ValueError, match="no layer of this model predicts familiarity, so there is no"):
+        language_model("cram_no_consolidation").calibrate_reads([tokens()])
+
+
+def test_what_are_no_documents_is_refused(cram):
+    with pytest.raises(ValueError, match="there are no documents to calibrate on"):
+        cram.calibrate_reads([])
+    assert cram.risk_curve is None

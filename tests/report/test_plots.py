@@ -70,6 +70,21 @@ def test_calibration_shows_risk_skipped_share_and_what_was_chosen(run_dir: Path)
     assert "chosen: 98.69%" in words(right)
 
 
+def test_cautious_thresholds_that_change_nothing_are_left_out_of_the_curve(run_dir: Path):
+    file = run_dir / "calibration.json"
+    calibration = json.loads(file.read_text())
+    (highest, *same), shift = sorted(calibration["curve"])[-1], calibration["threshold_shift"]
+    calibration["curve"] += [[highest + 3, *same], [highest + 6, *same]]
+    file.write_text(json.dumps(calibration))
+    left, _ = calibration_figure(load_record(run_dir)).axes
+    assert left.lines[1].get_xydata()[-1, 0] == highest
+    # But the chosen one is never left out.
+    file.write_text(json.dumps(calibration | {"threshold_shift": highest + 6}))
+    assert shift != highest + 6
+    left, _ = calibration_figure(load_record(run_dir)).axes
+    assert left.lines[1].get_xydata()[-1, 0] == highest + 6
+
+
 @pytest.mark.parametrize(
     ("draw", "kind", "field"),
     [

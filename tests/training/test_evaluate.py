@@ -15,11 +15,9 @@ from torchcram.training.build import build_model
 from torchcram.training.distributed import local_batch, make_accelerator
 from torchcram.training.evaluate import (
     Tally,
-    calibrate,
     enough_scored,
     evaluate,
     evaluation_batch,
-    fresh_risk_curve,
     route_map,
 )
 from torchcram.types import Batch, Head, RoutingControl
@@ -185,18 +183,3 @@ def test_the_route_map_shows_one_sequence(model, task):
     assert found["time"] == pytest.approx(batch.gap[0].cumsum(0).tolist(), rel=1e-5)
     plain = Batch(inputs=batch.inputs, gap=batch.gap)
     assert route_map(model, plain, control=RoutingControl())["query"] == [False] * 40
-
-
-def test_a_risk_curve_is_measured_on_as_many_sequences_as_asked_for(model, task):
-    curve = fresh_risk_curve(model, task, sequences=10, seed=1, step=0, batch_size=4)
-    assert curve.losses.shape[0] == 10
-    whole = fresh_risk_curve(model.double(), task, sequences=10, seed=1, step=0, batch_size=4)
-    assert whole.losses.shape == curve.losses.shape
-
-
-def test_calibration_needs_enough_sequences(model, task):
-    with pytest.raises(
-        ValueError, match=r"8 calibration sequences cannot certify a risk of 0\.1: at least 9 are needed"
-    ):
-        calibrate(model, task, sequences=8, risk_tolerance=0.1, seed=1, step=0)
-    assert calibrate(model, task, sequences=9, risk_tolerance=0.1, seed=1, step=0).sequences == 9

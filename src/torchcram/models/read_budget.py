@@ -17,10 +17,13 @@ from typing import Any, SupportsFloat
 import torch
 from torch import Tensor
 
-from torchcram.calibration import SHIFTS, RiskCurve, choose_shift, curve_of
+from torchcram.calibration.choice import choose_shift
+from torchcram.calibration.curve import RiskCurve, joined, risk_curve, shift_grid
+from torchcram.calibration.rule import Rule
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.residual import ResidualBlock
-from torchcram.types import ReadBudget, Route, RoutingControl
+from torchcram.models.documents import Documents, Predictions, document_judge, read_documents
+from torchcram.types import ReadBudget, RoutingControl
 
 # A number may be NumPy's.
 Budget = SupportsFloat | ReadBudget | None
@@ -79,11 +82,8 @@ def control_within(
             f"risk_tolerance {budget.risk_tolerance} needs a calibration: call "
             "model.calibrate_reads(batches of token ids) first"
         )
-    chosen = choose_shift(curve, risk_tolerance=budget.risk_tolerance)
-    if (chosen.sequences * chosen.empirical_risk + 1) / (chosen.sequences + 1) > budget.risk_tolerance:
-        # No threshold keeps the tolerance, for what needs no retrieval differs already. Reading everything
-        # keeps any.
-        return replace(control, reads="all")
+    # The most cautious shift changes nothing, so that something is always certified.
+    chosen = choose_shift(curve, Rule(risk_tolerance=budget.risk_tolerance))
     return replace(control, threshold_shift=chosen.threshold_shift)
 
 
@@ -144,62 +144,70 @@ class BudgetedReads:
 
     @torch.no_grad()
     def calibrate_reads(
-        self, batches: Sequence[Tensor | Mapping[str, Tensor]], *, shifts: Sequence[float] = SHIFTS
+        self, batches: Sequence[Tensor | Mapping[str, Tensor]], *, largest_tolerance: float = 0.2
     ) -> RiskCurve:
         """Measure what fewer reads change, so that a budget can be a risk tolerance.
 
-        Kept until the next calibration; not saved.
+        Kept until the next calibration; not saved. It takes some ten to thirty passes over the documents.
 
-        Loss of a document: the share of its likeliest next tokens that differ from those with dense reads.
-        The guarantee is for exchangeable documents and a frozen model: calibrate again after training. At
-        least ``1 / risk_tolerance - 1`` documents are needed.
+        Loss of a document: the share of its likeliest next tokens that differ from those with a read for
+        every token in need. The guarantee is in expectation, for exchangeable documents and a frozen model:
+        calibrate again after training. At least ``1 / risk_tolerance - 1`` documents are needed.
 
         Args:
             batches: token ids, or mappings with ``input_ids`` and perhaps ``attention_mask``; one row a
                 document, none of them trained on.
-            shifts: thresholds to try.
+            largest_tolerance: risk up to which thresholds are measured, in (0, 1]; a larger tolerance is
+                kept, too, but skips no more.
 
         Raises:
-            ValueError: if no layer predicts familiarity.
+            ValueError: if no layer predicts familiarity, or for what are no documents.
         """
         check_budget(self.model.mixers)
-        mode, given = self.model.training, [_tokens_and_mask(batch) for batch in batches]
+        if not 0 < largest_tolerance <= 1:
+            raise ValueError(f"largest_tolerance {largest_tolerance} must lie in (0, 1]")
+        shifts, documents = shift_grid(_thresholds(self.model.mixers)), read_documents(batches)
+        mode = self.model.training
         self.model.eval()
         try:
-            dense = [
-                self._predictions(tokens, mask, RoutingControl(reads="all"))[0] for tokens, mask in given
+            parts = [
+                (len(part.tokens), document_judge(part, self._predictions, most_cautious=shifts[0]))
+                for part in documents
             ]
-
-            def judge(shift: float) -> tuple[Tensor, Tensor]:
-                parts = [
-                    _judged(
-                        answers, *self._predictions(*pair, RoutingControl(threshold_shift=shift)), pair[1]
-                    )
-                    for pair, answers in zip(given, dense, strict=True)
-                ]
-                return torch.cat([loss for loss, _ in parts]), torch.cat([skipped for _, skipped in parts])
-
-            self.risk_curve = curve_of(judge, shifts=shifts)
+            self.risk_curve = risk_curve(
+                joined(parts),
+                units=sum(count for count, _ in parts),
+                shifts=shifts,
+                fails=lambda losses: float(losses.double().mean()) > largest_tolerance,
+            )
         finally:
             self.model.train(mode)
         return self.risk_curve
 
-    def _predictions(self, tokens: Tensor, mask: Tensor, control: RoutingControl) -> tuple[Tensor, Tensor]:
-        """Return the likeliest next tokens, and which tokens read in some layer."""
+    def _predictions(self, documents: Documents, control: RoutingControl) -> Predictions:
         output = self.model(
-            tokens, attention_mask=mask, control=control, use_cache=False, output_routing=True
+            documents.tokens,
+            attention_mask=documents.real,
+            control=control,
+            use_cache=False,
+            output_routing=True,
         )
-        return self.lm_head(output.last_hidden_state).argmax(-1), (
-            torch.stack(output.routes) == Route.EPISODIC
-        ).any(0)
+        return Predictions(
+            tokens=self.lm_head(output.last_hidden_state).argmax(-1).cpu(),
+            routes=torch.stack(list(output.routes), 1).to(torch.uint8).cpu(),
+        )
 
 
-def _tokens_and_mask(batch: Tensor | Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    tokens = batch if isinstance(batch, Tensor) else batch["input_ids"]
-    mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
-    return tokens, torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
-
-
-def _judged(dense: Tensor, answers: Tensor, read: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each document's share of changed answers, and of tokens that skip their read."""
-    return ((answers != dense) & real).sum(1) / real.sum(1), (~read & real).sum(1) / real.sum(1)
+def _thresholds(mixers: Sequence[ResidualBlock]) -> list[float]:
+    """Return the thresholds of the layers that predict familiarity, in logits."""
+    thresholds = [
+        float(mixer.router.threshold_logit)
+        for mixer in mixers
+        if isinstance(mixer, CRAMBlock) and mixer.familiarity is not None
+    ]
+    if not thresholds:
+        raise ValueError(
+            "no layer of this model predicts familiarity, so there is no threshold to calibrate: "
+            "mixer 'cram' has one"
+        )
+    return thresholds

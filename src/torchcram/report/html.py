@@ -74,10 +74,10 @@ SECTIONS = (
     Section(
         name="calibration",
         heading="What is guaranteed?",
-        caption="One shift moves all familiarity thresholds together. The calibration picked the lowest "
-        "one whose risk stays below the tolerance (dashed); risk is the share of outputs that "
-        "differ from those with all reads. The guarantee holds for a frozen model on data like "
-        "the calibration data.",
+        caption="One shift moves all familiarity thresholds together. Calibration chose the lowest one "
+        "whose risk it could certify to stay below the tolerance (dashed). Risk is the share of "
+        "answers that differ from those with a read for every token in need (or, if the run says so, "
+        "that are wrong). The guarantee holds for a frozen model, on data like the calibration data.",
         draw=plots.calibration_figure,
     ),
 )

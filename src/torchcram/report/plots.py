@@ -153,8 +153,8 @@ def calibration_figure(record: RunRecord) -> Figure | None:
     calibration = record.calibration
     if calibration is None or not calibration.get("curve"):
         return None
-    shift, risk, skipped = np.array(sorted(calibration["curve"]), dtype=float).T
     chosen, tolerance = calibration["threshold_shift"], calibration["risk_tolerance"]
+    shift, risk, skipped = np.array(_where_it_matters(calibration["curve"], chosen), dtype=float).T
     figure = Figure(figsize=(WIDTH, 3.4))
     left, right = figure.subplots(1, 2)
     risk_then, skipped_then = (float(np.interp(chosen, shift, values)) for values in (risk, skipped))
@@ -188,6 +188,16 @@ def calibration_figure(record: RunRecord) -> Figure | None:
         offset=(-9, -18),
     )
     return figure
+
+
+def _where_it_matters(curve: list[list[float]], chosen: float) -> list[list[float]]:
+    """Return the points of a curve by rising shift, without cautious ones that change nothing, unless one of
+    them was chosen.
+    """
+    points = sorted(curve)
+    while len(points) > 2 and points[-1][1:] == points[-2][1:] and points[-1][0] != chosen:
+        points.pop()
+    return points
 
 
 def _against_shift(

@@ -6,9 +6,9 @@ No sentence is written about a figure that the run does not have.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
+from torchcram.report.certificate import certificate
 from torchcram.report.fits import detect_transition
 from torchcram.report.records import RunRecord, series
 from torchcram.report.wording import count, duration, factor, percent, times
@@ -21,7 +21,7 @@ def story(record: RunRecord) -> list[str]:
         _answers(record),
         _transition(record),
         _causes(record),
-        _threshold(record),
+        certificate(record.calibration or {}),
         _cost(record),
         _run(record),
     ]
@@ -128,45 +128,6 @@ def _causes(record: RunRecord) -> str:
         f"Two things make up the reduction: most steps need no retrieval at all ({factor(need)}), "
         f"and queries for recurring patterns are answered from parameters ({factor(consolidation)})."
     )
-
-
-def _threshold(record: RunRecord) -> str:
-    """Say so where calibration could certify no threshold that skips more than the most cautious one, and
-    what would help.
-    """
-    calibration = record.calibration or {}
-    curve = sorted(calibration.get("curve") or [], reverse=True)
-    if not curve or calibration["threshold_shift"] != curve[0][0]:
-        return ""
-    tolerance, sequences, (_, least, skipped) = (
-        calibration["risk_tolerance"],
-        calibration["sequences"],
-        curve[0],
-    )
-    certified = (sequences * least + 1) / (sequences + 1) <= tolerance
-    which = (
-        "no threshold but the most cautious one"
-        if certified
-        else "no threshold, not even the most cautious one"
-    )
-    return (
-        f"{count(sequences)} calibration sequences could certify {which}, at a risk of "
-        f"{percent(tolerance)}: it was taken, and skips {percent(skipped)} of the reads that could be "
-        f"skipped. {_what_would_help(tolerance, [risk for _, risk, _ in curve])}"
-    )
-
-
-def _what_would_help(tolerance: float, risks: list[float]) -> str:
-    """Tell the risk of the second most cautious threshold, and the least number of sequences that
-    certifies it.
-    """
-    if len(risks) == 1:
-        return f"It alone changes {percent(risks[0])} of the answers."
-    told = f"The next one changes {percent(risks[1])} of the answers"
-    if risks[1] >= tolerance:
-        return f"{told}."
-    needed = math.ceil((1 - tolerance) / (tolerance - risks[1]) - 1e-9)
-    return f"{told}, which takes {count(needed)} sequences (evaluation.calibration_sequences) to certify."
 
 
 def _cost(record: RunRecord) -> str:

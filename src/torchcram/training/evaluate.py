@@ -20,10 +20,9 @@ from torchcram.accounting import (
     keys_scanned,
     mixing_shares,
 )
-from torchcram.calibration import Calibration, RiskCurve, choose_shift, has_threshold, risk_curve
 from torchcram.models.checks import check_targets
 from torchcram.models.sequence import ModelOutput, SequenceModel, scored
-from torchcram.tasks.base import Floors, Task, calibrated_head, floors_of, generator_of
+from torchcram.tasks.base import Floors, Task, floors_of, generator_of
 from torchcram.types import Batch, Route, RoutingControl
 
 # What the route reports call the steps at which an oracle must read.
@@ -240,64 +239,6 @@ def evaluate(
         seen += sequences
     model.train(training)
     return tally.record() | {"sequences": seen, "evaluated_queries": tally.scored}
-
-
-def calibrate(
-    model: SequenceModel,
-    task: Task,
-    *,
-    sequences: int,
-    risk_tolerance: float,
-    seed: int,
-    step: int,
-    batch_size: int = 16,
-) -> Calibration:
-    """Choose the threshold shift on fresh sequences; see :mod:`torchcram.calibration`."""
-    curve = fresh_risk_curve(
-        model, task, sequences=sequences, seed=seed, step=step, batch_size=batch_size, most=risk_tolerance
-    )
-    return choose_shift(curve, risk_tolerance=risk_tolerance)
-
-
-def fresh_risk_curve(
-    model: SequenceModel,
-    task: Task,
-    *,
-    sequences: int,
-    seed: int,
-    step: int,
-    batch_size: int = 16,
-    most: float | None = None,
-) -> RiskCurve:
-    """Return the risk curve on fresh sequences, apart from those of :func:`evaluate`.
-
-    Raises:
-        ValueError: if the model predicts no familiarity.
-    """
-    if not has_threshold(model):
-        raise ValueError(
-            "no layer of this model predicts familiarity, so there is no threshold to calibrate: "
-            "mixer 'cram' has one"
-        )
-    model.eval()
-    sizes = ((first, min(batch_size, sequences - first)) for first in range(0, sequences, batch_size))
-    batches = (
-        evaluation_batch(task, sequences=size, seed=seed, index=2**30 + first, step=step)
-        for first, size in sizes
-    )
-    head = calibrated_head(task)
-    if head is None:
-        raise ValueError(
-            f"{type(task).__name__} does not say whose answers calibration should watch: name a class "
-            "head in its member calibrated_head"
-        )
-    return risk_curve(
-        model,
-        [suited(batch, model) for batch in batches],
-        answer=head.name,
-        skippable=getattr(task, "skippable", None),
-        most=most,
-    )
 
 
 @torch.no_grad()

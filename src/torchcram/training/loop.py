@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 
 from accelerate import Accelerator
 
+from torchcram.calibration.splits import SplitStudy
 from torchcram.models.sequence import SequenceModel
 from torchcram.runs.clock import Clock
 from torchcram.runs.interruption import Interruption, interruptible
@@ -29,6 +30,7 @@ from torchcram.training.distributed import make_accelerator
 from torchcram.training.evaluate import enough_scored, evaluate
 from torchcram.training.run_config import RunConfig
 from torchcram.training.summary import evaluate_midway, finish
+from torchcram.training.thresholds import study_guarantee
 from torchcram.training.trainer import Trainer
 from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import Reads, RoutingControl
@@ -285,4 +287,52 @@ def evaluate_run(
         seed=seed,
         step=run.config.training.steps,
         enough=enough_scored(queries),
+    )
+
+
+def study_run(
+    run: Run,
+    *,
+    tolerances: Sequence[float] = (),
+    sequences: int | None = None,
+    test_sequences: int = 400,
+    splits: int = 200,
+    reference: str | None = None,
+    bound: str | None = None,
+    confidence: float | None = None,
+    seed: int = 1,
+) -> list[SplitStudy]:
+    """Test the guarantee of a finished run's calibration over random splits of fresh sequences.
+
+    Args:
+        run: from :func:`train` or :func:`load_run`.
+        tolerances: of the risk; the run's own if none is given.
+        sequences: to calibrate on; None for as many as the run did, or 200 where it did on none.
+        test_sequences: to test on.
+        splits: how often.
+        reference: what answers are compared with; None for the run's own, like the next two.
+        bound: ``"mean"`` or ``"betting"``.
+        confidence: of the bound ``"betting"``.
+        seed: of the sequences and of the splits.
+
+    Raises:
+        ValueError: before any work, for impossible tolerances and too few sequences; for a model without a
+            threshold.
+    """
+    changes = {"risk_reference": reference, "risk_bound": bound, "risk_confidence": confidence}
+    own = run.config.evaluation.model_copy(update={"calibration_sequences": 0})
+    for field, value in changes.items():
+        own = own if value is None else own.updated(field, value)
+    rules = [own.updated("risk_tolerance", value).rule for value in tolerances or [own.risk_tolerance]]
+    return study_guarantee(
+        run.model,
+        run.task,
+        rules,
+        sequences=sequences or run.config.evaluation.calibration_sequences or 200,
+        test_sequences=test_sequences,
+        splits=splits,
+        seed=seed,
+        step=run.config.training.steps,
+        reference=own.risk_reference,
+        batch_size=max(1, 8192 // run.config.task.length),
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from torchcram.calibration import check_sequences
+from torchcram.calibration.rule import Bound, Rule
 from torchcram.memory.consolidator import LossWeights
 from torchcram.memory.phases import ConsolidationRules
 from torchcram.strict import LATER, StrictConfig
@@ -107,7 +107,12 @@ class EvaluationConfig(StrictConfig):
         sequences_midway: sequences of each evaluation during training.
         calibration_sequences: sequences on which the familiarity threshold is set at the end (disjoint from
             training and evaluation); 0 keeps the router's own threshold.
-        risk_tolerance: bound on the expected share of answers that differ from the dense-read model's.
+        risk_tolerance: bound on the share of answers that skipping changes.
+        risk_reference: what answers are compared with: ``"cautious"``, the same model with a read for every
+            token in need, or ``"labels"``.
+        risk_bound: ``"mean"`` bounds the risk in expectation, ``"betting"`` with ``risk_confidence``: see
+            :mod:`torchcram.calibration.rule`.
+        risk_confidence: probability with which ``"betting"`` holds.
         seed: seed of the evaluation sequences, apart from training's.
     """
 
@@ -115,12 +120,22 @@ class EvaluationConfig(StrictConfig):
     sequences_midway: int = Field(32, ge=1)
     calibration_sequences: int = Field(400, ge=0)
     risk_tolerance: float = Field(0.005, gt=0.0, lt=1.0)
+    risk_reference: Literal["cautious", "labels"] = Field("cautious", json_schema_extra=LATER)
+    risk_bound: Bound = Field("mean", json_schema_extra=LATER)
+    risk_confidence: float = Field(0.9, gt=0.0, lt=1.0, json_schema_extra=LATER)
     seed: int = Field(10_007, ge=0)
+
+    @property
+    def rule(self) -> Rule:
+        """What calibration is to certify."""
+        return Rule(
+            risk_tolerance=self.risk_tolerance, bound=self.risk_bound, confidence=self.risk_confidence
+        )
 
     @model_validator(mode="after")
     def _certifiable(self) -> EvaluationConfig:
         if self.calibration_sequences:
-            check_sequences(self.calibration_sequences, risk_tolerance=self.risk_tolerance)
+            self.rule.check_units(self.calibration_sequences)
         return self
 
 

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from torchcram.accounting import reduction, transition_step
-from torchcram.calibration import apply_shift, has_threshold
 from torchcram.runs.clock import Clock
 from torchcram.runs.run_dir import CALIBRATION, MODEL, ROUTE_MAP, SUMMARY, RunDir
 from torchcram.tasks.base import Task, calibrated_head, floors_of
 from torchcram.training.checkpoint import save_weights
-from torchcram.training.evaluate import calibrate, enough_scored, evaluate, evaluation_batch, route_map
+from torchcram.training.evaluate import enough_scored, evaluate, evaluation_batch, route_map
+from torchcram.training.thresholds import apply_shift, calibrate, thresholds_of
 from torchcram.training.trainer import Trainer
 from torchcram.training.training_progress import TrainingProgress
 from torchcram.types import RoutingControl
@@ -43,7 +43,7 @@ def finish(trainer: Trainer, run: RunDir, clock: Clock, progress: TrainingProgre
 
     Every process evaluates everything; the main one writes.
     """
-    if calibrated_head(trainer.task) and has_threshold(trainer.plain) and trainer.learns_routes:
+    if calibrated_head(trainer.task) and thresholds_of(trainer.plain) and trainer.learns_routes:
         _calibrate(trainer, run, progress)
     if run.writes:
         save_weights(run.path / MODEL, trainer.plain)
@@ -85,17 +85,18 @@ def _calibrate(trainer: Trainer, run: RunDir, progress: TrainingProgress) -> Non
     if rules.calibration_sequences == 0:
         return
     progress.say("calibrating the familiarity threshold")
-    found = calibrate(
+    calibration = calibrate(
         trainer.plain,
         trainer.task,
+        rules.rule,
         sequences=rules.calibration_sequences,
-        risk_tolerance=rules.risk_tolerance,
+        reference=rules.risk_reference,
         seed=rules.seed,
         step=trainer.step,
         batch_size=_batch_size(trainer),
     )
-    apply_shift(trainer.plain, found.threshold_shift)
-    run.write_json(CALIBRATION, asdict(found))
+    apply_shift(trainer.plain, calibration.threshold_shift)
+    run.write_json(CALIBRATION, asdict(calibration))
 
 
 def summarise(

@@ -1,0 +1,1 @@
+"""Conformal calibration of a threshold: rules, risk curves, choices, studies. Knows no model."""
