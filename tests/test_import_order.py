@@ -136,6 +136,7 @@ ORDER = (
     "models.read_budget",
     "models.modeling_cram",
     "models.auto_classes",
+    "models.trainer_checks",
     "models.consolidation_callback",
     # what is learned
     "tasks",

@@ -210,18 +210,46 @@ def test_a_checkpointed_pass_takes_the_same_routes_again():
         torch.testing.assert_close(gradient, theirs[name], **EXACT)
 
 
-def test_the_loss_is_the_sum_of_its_named_parts():
-    model = language_model(consolidation_weight=0.5).train()
-    model.lead(leader_of(model))
-    output = model(tokens(3), labels=tokens(3))
+def test_the_losss_value_is_the_tasks_and_its_gradient_that_of_all_parts():
+    """What a trainer logs is the language model's loss; what it descends is the weighed sum."""
     weights = {"task": 1.0, "consolidation": 0.5, "familiarity": 1.0, "surprise": 0.1, "price": 0.1}
-    assert set(output.losses) == set(weights)
-    torch.testing.assert_close(
-        output.loss, sum(weights[name] * value for name, value in output.losses.items())
-    )
-    model.eval()
-    judged = model(tokens(3), labels=tokens(3))
-    assert torch.equal(judged.loss, judged.losses["task"])
+    gradients = []
+    for summed in (False, True):
+        model = language_model(consolidation_weight=0.5).train().requires_grad_()
+        model.lead(leader_of(model))
+        output = model(tokens(3), labels=tokens(3))
+        assert set(output.losses) == set(weights)
+        assert torch.equal(output.loss, output.losses["task"])
+        total = sum(weights[name] * value for name, value in output.losses.items())
+        (total if summed else output.loss).backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters()})
+    ours, expected = gradients
+    assert any(ours[name] is not None and ours[name].any() for name in ours if "router" in name)
+    for name, gradient in expected.items():
+        assert (gradient is None) == (ours[name] is None), name
+        if gradient is not None:
+            torch.testing.assert_close(ours[name], gradient, **EXACT)
+
+
+def test_generating_while_led_is_no_training():
+    """In train mode, too: it reads what an evaluation may read, and draws no noise from training."""
+    model = language_model().train()
+    leader = leader_of(model)
+    model.lead(leader)
+    drawn = leader.generator.get_state()
+    allowed = leader.evaluation_control()
+    with torch.no_grad():
+        expected = [model(tokens(2), control=allowed, use_cache=False).logits[:, -1].argmax(-1)]
+    ours = model.generate(tokens(2), max_new_tokens=1, do_sample=False)[:, -1:]
+    assert torch.equal(ours, torch.stack(expected, 1))
+    assert torch.equal(leader.generator.get_state(), drawn)
+
+
+def test_the_model_below_the_head_reads_everything_in_training():
+    """A loss that is fused with the head calls it without any control."""
+    model = language_model().model
+    assert model(tokens(), output_routing=True).read_rates.mean() < 1
+    assert model.train()(tokens(), output_routing=True).read_rates.tolist() == [1, 1]
 
 
 def test_two_halves_of_a_batch_add_up_to_the_whole():

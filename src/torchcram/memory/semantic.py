@@ -234,12 +234,12 @@ class SlotMemory(nn.Module):
         near = float(world_sum(address.new_tensor(float(len(residual)))))
         if near > 0:
             self.within += rate * (world_sum(residual.T @ residual) / near - self.within)
-        size = len(self.mean)
-        eye = torch.eye(size, dtype=self.within.dtype, device=self.within.device)
-        metric = torch.linalg.inv(
-            self.within / self.within.trace().clamp_min(1e-9) * size + self.shrinkage * eye
-        )
-        metric = metric * size / (metric @ self.total).trace().clamp_min(1e-9)
+        # No library inverts half precision.
+        dtype = torch.promote_types(self.within.dtype, torch.float32)
+        within, total, size = self.within.to(dtype), self.total.to(dtype), len(self.mean)
+        eye = torch.eye(size, dtype=dtype, device=within.device)
+        metric = torch.linalg.inv(within / within.trace().clamp_min(1e-9) * size + self.shrinkage * eye)
+        metric = metric * size / (metric @ total).trace().clamp_min(1e-9)
         self.whiten.copy_(torch.linalg.cholesky(metric))
 
     def _summed(self, slot: Tensor, rows: Tensor) -> Tensor:

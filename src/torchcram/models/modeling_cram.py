@@ -8,7 +8,7 @@ The Auto classes know the model type ``"cram"`` once ``torchcram`` is imported: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -31,6 +31,8 @@ from torchcram.types import BlockOutput, RoutingControl
 __all__ = ["CRAMConfig", "CRAMForCausalLM", "CRAMModel"]
 
 logger = logging.get_logger("transformers.torchcram")
+# Is told a training pass: its arguments and its output.
+Listener = Callable[[dict[str, Any], CRAMCausalLMOutput], None]
 
 
 def registered(kind: Any) -> Any:
@@ -60,20 +62,30 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, CRAMGenerationMixin):
         self.model = CRAMModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._leader: Consolidator | None = None
+        self._listener: Listener | None = None
         self.post_init()
 
-    def lead(self, leader: Consolidator | None) -> None:
+    def lead(self, leader: Consolidator | None, *, listener: Listener | None = None) -> None:
         """Let a consolidator say what the next training passes read, and weigh their losses.
+
+        Whoever led before does so no more, and is told nothing any more. Passes without gradients, such as
+        ``generate``, are not led.
 
         Args:
             leader: made for this model, with a generator; None leaves the model to itself.
+            listener: is told the arguments and the output of each training pass.
 
         Raises:
             ValueError: if the consolidator has no generator.
         """
         if leader is not None and leader.generator is None:
             raise ValueError("exploration draws noise: make the Consolidator with a generator")
-        self._leader = leader
+        self._leader, self._listener = leader, listener
+
+    @property
+    def _learning(self) -> bool:
+        """Whether this pass is one of training."""
+        return self.training and torch.is_grad_enabled()
 
     def parameter_groups(self, *, learning_rate: float, fast_factor: float = 5.0) -> list[dict[str, Any]]:
         """Return groups for an optimizer: the trunk's, and a faster one for what routes and consolidates."""
@@ -151,7 +163,7 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, CRAMGenerationMixin):
             losses = self._losses(logits, labels, output.blocks, scored)
             targets = labels[:, 1:] if shift_labels is None else shift_labels
             loss = self._total(losses["task"], output.blocks, targets, num_items_in_batch)
-        return CRAMCausalLMOutput(
+        result = CRAMCausalLMOutput(
             loss=loss,
             logits=logits,
             past_key_values=output.past_key_values,
@@ -161,11 +173,23 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, CRAMGenerationMixin):
             losses=losses,
             blocks=output.blocks if self.training else None,
         )
+        if self._listener is not None and self._learning:
+            arguments = {
+                "input_ids": input_ids,
+                "attention_mask": attention_mask,
+                "position_ids": position_ids,
+                "inputs_embeds": inputs_embeds,
+                "labels": labels,
+                "shift_labels": shift_labels,
+                "num_items_in_batch": num_items_in_batch,
+            }
+            self._listener({name: value for name, value in arguments.items() if value is not None}, result)
+        return result
 
     def _control(self, read_budget: Budget) -> RoutingControl:
         """What this pass may read."""
-        if self.training and self._leader is not None:
-            return self._leader.control()
+        if self._leader is not None and self.training:
+            return self._leader.control() if self._learning else self._leader.evaluation_control()
         if self.training and self.model.routed:
             logger.warning_once(
                 "Every token reads: nobody leads this training. Add torchcram's ConsolidationCallback to "
@@ -183,7 +207,7 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, CRAMGenerationMixin):
         """Draw the noise of a training pass, outside of all layers: a checkpointed layer that runs again
         gets the same.
         """
-        if not self.training or self._leader is None or control.reads != "routed":
+        if not self._learning or self._leader is None or control.reads != "routed":
             return None
         given = cast(Tensor, inputs_embeds if input_ids is None else input_ids)
         shape = (*given.shape[:2], self.config.num_hidden_layers, 4)
@@ -199,16 +223,19 @@ class CRAMForCausalLM(BudgetedReads, CRAMPreTrainedModel, CRAMGenerationMixin):
     def _total(
         self, task: Tensor, blocks: Sequence[BlockOutput], targets: Tensor, items: Any
     ) -> Float[Tensor, ""]:
-        """Add the layers' losses in training; with gradient accumulation each batch counts by its share of
-        the scored tokens.
+        """Add the gradients of the layers' losses in training, not their value; with gradient accumulation
+        each batch counts by its share of the scored tokens.
         """
-        if not self.training:
+        if not self._learning:
             return task
         share = torch.ones(())
         if items is not None:
             # Without any scored token there is nothing to share.
             share = (targets != -100).sum() / torch.as_tensor(items).clamp_min(1)
-        share = share.to(task.device)
+        share, nothing = share.to(task.device), torch.zeros_like(task)
         if self._leader is not None:
-            return self._leader.loss(task, blocks, share=share)
-        return task + share * weighed(blocks, self.config.loss_weights(), price=0.0)
+            added = self._leader.loss(nothing, blocks, share=share)
+        else:
+            added = share * weighed(blocks, self.config.loss_weights(), price=0.0)
+        # What Trainer logs is the language model's loss, in training as in evaluation.
+        return task + (added - added.detach())

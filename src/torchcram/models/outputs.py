@@ -33,7 +33,8 @@ class CRAMCausalLMOutput(CausalLMOutputWithPast):
     """What :class:`torchcram.CRAMForCausalLM` returns.
 
     Attributes:
-        loss: with labels: the language model's loss, in training with the layers' own losses.
+        loss: with labels: the language model's loss. In training its gradient holds the layers' own losses,
+            too; its value does not.
         routes, read_rates: as in :class:`CRAMModelOutput`.
         losses: with labels: every loss by name, not weighted; ``task`` is the language model's.
         blocks: while training is led (:meth:`torchcram.CRAMForCausalLM.lead`): what the layers' memories have
