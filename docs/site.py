@@ -18,8 +18,10 @@ PACKAGE = ROOT / "src" / "torchcram"
 # The pages in their order, those that are there; other pages of this folder follow.
 PAGES = {
     "What it is": "index.md",
+    "When to use it": "when_to_use.md",
     "Tutorial": "tutorial.md",
     "Concepts": "concepts.md",
+    "Commands": "commands.md",
     "Transformers": "transformers.md",
     "Serving": "serving.md",
     "Analyze": "analyze.md",
@@ -88,9 +90,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links to files of the repository to their pages."""
     del page, config, files
-    markdown = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples/\1.md)", markdown).replace(
-        "](../experiments/)", "](results.md)"
-    )
+    markdown = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples/\1.md)", markdown)
+    markdown = re.sub(r"\]\(\.\./(benchmarks/\w+\.md)\)", r"](\1)", markdown)
+    markdown = markdown.replace("](../experiments/)", "](results.md)")
     return re.sub(
         r"\]\(\.\./(experiments/[\w/]+\.png)\)",
         lambda picture: f"](figures/{_slug(ROOT / picture[1])})",

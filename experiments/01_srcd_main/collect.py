@@ -1,5 +1,4 @@
-"""Collect the finished runs of this claim: ``results.csv``, figures, the table of this folder's README, and
-the one of the repository's.
+"""Collect the finished runs of this claim: ``results.csv``, figures, and the tables of this folder's README.
 
     python experiments/01_srcd_main/collect.py
 
@@ -279,8 +278,6 @@ def main() -> None:
             content="\n\n".join(f"## {title}\n\n{body}" for title, body in tables.items()),
         )
     )
-    front = Path("README.md")
-    front.write_text(between(front.read_text(), marks=MARKS, content=tables["Goals"]))
 
 
 if __name__ == "__main__":

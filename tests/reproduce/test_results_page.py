@@ -72,7 +72,7 @@ def test_the_overview_counts_the_goals_that_every_seed_meets_and_touches_nothing
     assert (lines[0], lines[-1], lines.count("old")) == ("before", "after", 0)
     question = words_of(CLAIMS["07_recurrence"], tmp_path).question
     assert (
-        f"| [07_recurrence](experiments/07_recurrence/README.md) | {question} | mini: partly (1 "
+        f"| [07_recurrence](07_recurrence/README.md) | {question} | mini: partly (1 "
         "of 2 goals, 1 not measured; seeds: 3) |"
     ) in lines
     assert (
@@ -81,12 +81,12 @@ def test_the_overview_counts_the_goals_that_every_seed_meets_and_touches_nothing
     )
 
 
-def test_the_readme_says_what_the_files_say(tmp_path):
+def test_the_list_of_experiments_says_what_the_files_say(tmp_path):
     root = Path(__file__).parents[2]
     copy = tmp_path / "README.md"
-    copy.write_text((root / "README.md").read_text())
+    copy.write_text((root / "experiments/README.md").read_text())
     write_overview(copy, root / "experiments")
-    assert copy.read_text() == (root / "README.md").read_text()
+    assert copy.read_text() == (root / "experiments/README.md").read_text()
     assert all(mark in copy.read_text() for mark in OVERVIEW)
 
 

@@ -37,7 +37,7 @@ def reproduce_command(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder of the claims' results; a README.md beside it gets their table, if it has its marks."
+            help="Folder of the claims' results; a README.md in it gets their table, if it has its marks."
         ),
     ] = Path("experiments"),
 ) -> None:

@@ -92,8 +92,7 @@ class Reproduction:
             runs = [run for run in self.planned if run.claim is claim]
             status = write_claim(claim, runs, experiments=self.experiments, source=self.source)
             say(f"{claim.name}: {status} ({self.experiments / claim.folder / README})")
-        place = self.experiments.resolve()
-        write_overview(place.parent / README, place)
+        write_overview(self.experiments / README, self.experiments)
 
 
 def look_up(

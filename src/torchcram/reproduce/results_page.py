@@ -67,7 +67,7 @@ def overview(experiments: Path) -> str:
     """
     rows = [
         (
-            f"[{name}]({experiments.name}/{CLAIMS[name].folder}/{README})",
+            f"[{name}]({CLAIMS[name].folder}/{README})",
             words_of(CLAIMS[name], experiments).question,
             _outcomes(record),
         )
