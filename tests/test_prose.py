@@ -1,5 +1,5 @@
-"""README and docs can be read by newcomers: short sentences, short paragraphs, small cells, and the install line near
-the top.
+"""README and docs can be read by newcomers: short sentences, short paragraphs, small cells, and the install
+line near the top.
 """
 
 import re
