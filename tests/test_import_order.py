@@ -272,6 +272,7 @@ ORDER = (
     "series.duration",
     "series.reading",
     "series.learning",
+    "series.base_estimator",
     "series.estimators",
     "bench",
     "bench.timing",

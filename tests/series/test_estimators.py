@@ -259,7 +259,7 @@ def test_a_class_that_training_did_not_have_counts_as_an_error(classifier):
         (CRAMClassifier, ["yes"] * 24, "y has one class only, yes: at least two"),
         (CRAMClassifier, ["yes"], "y has 1 entries for 24 series"),
         (CRAMClassifier, np.zeros((24, 2)), r"y has shape \(24, 2\)"),
-        (CRAMRegressor, [*range(23), NAN], "series 23, column 'y': is nan; targets must be finite"),
+        (CRAMRegressor, [*range(23), NAN], "series 23, column 'y': is nan; none may be missing"),
     ],
 )
 def test_targets_that_cannot_be_right_are_refused(model, target, message):
@@ -359,6 +359,44 @@ def test_validation_data_are_judged_and_nothing_else_is_held_out(monkeypatch):
         CRAMClassifier(**TINY).fit(SERIES, LABEL, validation_data=(SERIES[:1], ["maybe"]))
 
 
+@pytest.mark.parametrize(
+    ("how", "more", "message"),
+    [
+        ({}, {"validation_data": (SERIES[:5],)}, "validation_data is no pair"),
+        ({}, {"validation_data": SERIES[:3]}, "validation_data is no pair"),
+        ({}, {"validation_data": ([(np.empty(0), np.empty((3, 0)))], ["no"])}, "none of the 1 series holds"),
+        ({}, {"validation_data": (SERIES[:2], LABEL[:3])}, "y has 3 entries for 2 series"),
+        ({"early_stopping": False}, {"validation_data": (SERIES[:5], LABEL[:5])}, "early_stopping=True"),
+        ({}, {"validation_data": (SERIES[:5], LABEL[:5]), "groups": np.arange(24)}, "pass one of them"),
+        ({}, {"groups": [1, 2]}, "groups has 2 entries for 24 series"),
+        ({}, {"groups": [None, *range(23)]}, "series 0, column 'groups': is None; none may be missing"),
+    ],
+)
+def test_what_cannot_be_judged_by_is_refused(how, more, message):
+    with pytest.raises(ValueError, match=message):
+        CRAMClassifier(**TINY).set_params(**how).fit(SERIES, LABEL, **more)
+
+
+def test_series_to_judge_by_have_the_unit_of_time_of_training():
+    thousandth = [(time / 1e3, values) for time, values in SERIES]
+    with pytest.warns(UserWarning, match="the median gap is 0.001 times that of training"):
+        CRAMClassifier(**TINY).fit(SERIES, LABEL, validation_data=(thousandth, LABEL))
+    dates = [(np.datetime64("2024-01-01") + time.astype("m8[s]"), values) for time, values in SERIES]
+    with pytest.raises(ValueError, match="the time stamps are dates, those of training were numbers"):
+        CRAMClassifier(**TINY).fit(SERIES, LABEL, validation_data=(dates, LABEL))
+
+
+def test_numbers_to_judge_by_are_as_many_as_those_of_training():
+    with pytest.raises(ValueError, match="validation_data has 2 numbers a series, y has 1"):
+        CRAMRegressor(**TINY).fit(SERIES, np.arange(24.0), validation_data=(SERIES, np.ones((24, 2))))
+
+
+@pytest.mark.parametrize("weight", [{"yes": NAN}, {"no": 0.0, "yes": 0.0}, {"yes": np.inf}])
+def test_weights_that_would_make_probabilities_nan_are_refused(weight):
+    with pytest.raises(ValueError, match="weights must be finite, at least 0, and not all 0"):
+        CRAMClassifier(**TINY, class_weight=weight).fit(SERIES, LABEL)
+
+
 def _held_when_fitted(monkeypatch, **how) -> tuple[list[int], list[int]]:
     """Return the rows of SERIES that are trained on and held out."""
     place = {len(time) * 1e3 + time[0]: row for row, (time, _) in enumerate(SERIES)}
@@ -370,7 +408,7 @@ def _held_when_fitted(monkeypatch, **how) -> tuple[list[int], list[int]]:
         raise InterruptedError
 
     whole = [(time, np.nan_to_num(values)) for time, values in SERIES]
-    monkeypatch.setattr("torchcram.series.estimators.fit_series", fit_series)
+    monkeypatch.setattr("torchcram.series.base_estimator.fit_series", fit_series)
     with pytest.raises(InterruptedError):
         CRAMClassifier(**TINY).fit(whole, LABEL, **how)
     return rows[0], rows[1]
@@ -384,7 +422,7 @@ def test_weights_of_classes_move_the_decision_and_no_rank():
     np.testing.assert_allclose(odds[:, 0], odds[:, 1])
     assert weighted.class_weight_.tolist() == [1.0, 1e9]
     assert set(weighted.predict(SERIES)) == {"yes"}
-    with pytest.raises(ValueError, match="class_weight holds -1"):
+    with pytest.raises(ValueError, match=r"class_weight gives .*-1"):
         CRAMClassifier(**TINY, class_weight={"yes": -1.0}).fit(SERIES, LABEL)
 
 

@@ -33,7 +33,7 @@ def test_series_that_are_in_the_targets_alone_are_told():
         ([1], "y has 1 entries for 2 series"),
         ((one for one in (1, 2)), "y is of type generator"),
         ({"a": 1, "b": 2}, "y is of type dict"),
-        (["x", None], "series 1, column 'y': is None; targets must be finite, none missing"),
+        (["x", None], "series 1, column 'y': is None; none may be missing"),
         ([1.0, np.nan], "series 1, column 'y': is nan"),
         (pd.array(["x", None], dtype="string"), "series 1, column 'y': is <NA>"),
         (np.ma.masked_array([1, 2], mask=[True, False]), "series 0, column 'y': is None"),

@@ -3,16 +3,18 @@
 import math
 
 import pytest
+import torch
 from torch import nn
 
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.consolidator import Consolidator
 from torchcram.memory.phases import ConsolidationRules
-from torchcram.series.reading import NO_READS, ReadingTrainer
+from torchcram.series.reading import NO_READS, ReadingTrainer, turns_of
+from torchcram.series.task import EncodedSeries, SeriesTask
 from torchcram.training.stopping import EarlyStopping, Judgement, learn
 from torchcram.training.trainer import Trainer
 from torchcram.training.training_progress import TrainingProgress
-from torchcram.types import RoutingControl
+from torchcram.types import Head, RoutingControl
 
 ALL, ROUTED, NONE = RoutingControl(reads="all"), RoutingControl(), RoutingControl(reads="none")
 
@@ -158,6 +160,15 @@ class Reading(ReadingTrainer, Counting):
     def train_step(self) -> dict:
         self.asked = [*getattr(self, "asked", []), self.control().reads]
         return super().train_step()
+
+
+def test_long_series_are_read_in_turn_with_more_steps_that_read_nothing():
+    """Fault 29's kind: one series of 12,000 steps among 200 of 20 is no reason to read in 26 turns."""
+    series = [EncodedSeries(inputs=torch.zeros(n, 2), gap=torch.ones(n)) for n in [*[20] * 200, 12_000]]
+    head = Head(name="y", kind="regression", size=1, per="sequence")
+    task = SeriesTask(series, {"y": torch.zeros(201, 1)}, (head,))
+    assert task.typical_length == pytest.approx((200 / 201 * 400 + 144e6 / 201) ** 0.5)
+    assert [turns_of(length) for length in (26, 499, task.typical_length, 2000)] == [2, 2, 3, 6]
 
 
 def test_without_reads_is_learned_by_turns_and_for_good_if_reads_do_not_pay():

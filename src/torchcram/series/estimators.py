@@ -8,141 +8,33 @@ on what is trained on. What is inside is the same model, trainer and controller 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from torchcram.series.arguments import SeriesArguments
-from torchcram.series.fitted import TARGET, FittedSeries
-from torchcram.series.learning import Labelled, fit_series
+from torchcram.series.base_estimator import SeriesEstimator
+from torchcram.series.fitted import TARGET
+from torchcram.series.learning import Labelled
 from torchcram.series.panel import Panel, read_panel
-from torchcram.series.splits import held_out
 from torchcram.series.targets import aligned, classes_of, codes_of, numbers_of
-from torchcram.series.times import TimeScale
 from torchcram.strict import optional
 from torchcram.types import Head
 
 if TYPE_CHECKING:
-    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.base import ClassifierMixin, RegressorMixin
 else:
     _base = optional("sklearn.base", extra="sklearn")
-    BaseEstimator, ClassifierMixin, RegressorMixin = (
-        _base.BaseEstimator,
-        _base.ClassifierMixin,
-        _base.RegressorMixin,
-    )
+    ClassifierMixin, RegressorMixin = _base.ClassifierMixin, _base.RegressorMixin
 
-validation, class_weights, metrics = (
-    optional(f"sklearn.{name}", extra="sklearn")
-    for name in ("utils.validation", "utils.class_weight", "metrics")
+class_weights, metrics = (
+    optional(f"sklearn.{name}", extra="sklearn") for name in ("utils.class_weight", "metrics")
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One of the models whose mean predicts.
-
-    Attributes:
-        fitted: what predicts.
-        read_rate: share of the steps that it reads, on the series held out.
-    """
-
-    fitted: FittedSeries
-    read_rate: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class RouteMap:
-    """Which memory answered each step of one series.
-
-    Attributes:
-        time: of each step, in the series' own unit; of dates and durations, seconds from its first stamp.
-        routes: :class:`torchcram.types.Route` of each step, in each layer of each member.
-        read: whether the step read in any of them.
-    """
-
-    time: Float64[np.ndarray, " steps"]
-    routes: Int[np.ndarray, "layers steps"]
-    read: Bool[np.ndarray, " steps"]
-
-
-class _SeriesEstimator(BaseEstimator):
-    """What both estimators share: arguments, what is held out, and running over series.
-
-    A fit changes the estimator at its very end: one that fails leaves it as it was.
-    """
-
-    def _members(
-        self,
-        known: Labelled,
-        validation_data: Labelled | None,
-        head: Head,
-        *,
-        strata: Int[np.ndarray, " series"],
-        groups: np.ndarray | None,
-    ) -> list[Member]:
-        """Train the members, each with series of its own held out."""
-        arguments = SeriesArguments.of(self.get_params(deep=False))
-        known.panel.require_observations()
-        generator = validation.check_random_state(self.random_state)
-        members: list[Member] = []
-        for number in range(arguments.members):
-            train, held = known, validation_data
-            if held is None and arguments.early_stopping:
-                trained, kept = held_out(
-                    strata, groups, share=arguments.validation_share, generator=generator
-                )
-                train, held = known.rows(trained), known.rows(kept) if len(kept) else None
-            seed = int(generator.randint(2**31 - 1))
-            fitted = fit_series(arguments, train, held, head, seed=seed, number=number)
-            members.append(Member(fitted=fitted, read_rate=fitted.read_rate((held or train).panel)))
-        return members
-
-    def _keep(self, members: Sequence[Member], panel: Panel) -> None:
-        self.fitted_ = tuple(member.fitted for member in members)
-        self.read_rate_ = float(np.mean([member.read_rate for member in members]))
-        self.n_iter_ = sum(member.fitted.steps for member in members)
-        self.channels_, self.n_features_in_ = panel.channels, len(panel.channels)
-        self.time_scale_ = TimeScale.of(panel.series, panel.clock)
-
-    def _read(self, X: Any) -> Panel:  # noqa: N803
-        """Read series as those of training were; warn if their unit of time is likely another."""
-        panel = self._panel(X)
-        self.time_scale_.check(panel.series, panel.clock)
-        return panel
-
-    def _panel(self, X: Any) -> Panel:  # noqa: N803
-        validation.check_is_fitted(self)
-        return read_panel(X, channels=self.channels_)
-
-    def _outputs(self, panel: Panel) -> Float64[Tensor, "members series outputs"]:
-        """Return the head's output for each series, of each member."""
-        return torch.stack([fitted.outputs(fitted.encoded(panel)) for fitted in self.fitted_])
-
-    def explain(self, X: Any) -> list[RouteMap]:  # noqa: N803
-        """Return the route map of each series. A series without observations has none: its map is empty."""
-        panel = self._read(X)
-        members = zip(*(fitted.routes(fitted.encoded(panel)) for fitted in self.fitted_), strict=True)
-        return [
-            RouteMap(
-                time=one.time,
-                routes=np.concatenate([routes[:, : len(one.time)] for routes, _ in maps]),
-                read=np.any([read[: len(one.time)] for _, read in maps], axis=0),
-            )
-            for one, maps in zip(panel.series, members, strict=True)
-        ]
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array, tags.input_tags.allow_nan = True, True
-        return tags
-
-
-class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
+class CRAMClassifier(ClassifierMixin, SeriesEstimator):
     """Classify irregular series.
 
     Args:
@@ -215,7 +107,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         y: Any,
         *,
         groups: Any = None,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: Sequence[Any] | None = None,
     ) -> CRAMClassifier:
         """Learn from series and the class of each.
 
@@ -223,8 +115,9 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
             X: series, in any form of :mod:`torchcram.series.panel`.
             y: the class of each; a pandas Series beside a frame is looked up by the names of the series.
             groups: whom each series comes from, in any form of ``y``: early stopping holds out whole groups,
-                so a model is judged on people whom it has not seen.
+                so a model is judged on people whom it has not seen. Without early stopping they say nothing.
             validation_data: series and classes by which early stopping judges; None holds some of ``X`` out.
+                Not together with ``groups``.
 
         Raises:
             ValueError: for series or classes that cannot be right; the message names the series, and the
@@ -236,13 +129,15 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         if len(classes) < 2:
             raise ValueError(f"y has one class only, {classes[0]}: at least two are needed")
         weight = class_weights.compute_class_weight(self.class_weight, classes=classes, y=label)
-        if weight.min() < 0:
-            raise ValueError(f"class_weight holds {weight.min()}: weights must be at least 0")
+        if not (np.isfinite(weight).all() and weight.min() >= 0 and weight.any()):
+            raise ValueError(
+                f"class_weight gives {weight.tolist()}: weights must be finite, at least 0, and not all 0"
+            )
         held = None
-        if validation_data is not None:
-            judged = read_panel(validation_data[0], channels=panel.channels)
-            known = classes_of(validation_data[1], judged, validation_data[0])
-            held = Labelled(panel=judged, target=torch.from_numpy(codes_of(known, classes, judged)))
+        if given := self._judged(validation_data, groups, panel):
+            judged, theirs, told = given
+            known = codes_of(classes_of(told, judged, theirs), classes, judged)
+            held = Labelled(panel=judged, target=torch.from_numpy(known))
         head = Head(name=TARGET, kind="classification", size=len(classes), per="sequence", pooled=True)
         labelled = Labelled(panel=panel, target=torch.from_numpy(code.astype(np.int64)))
         members = self._members(labelled, held, head, strata=code, groups=_groups(groups, panel, X))
@@ -267,7 +162,7 @@ class CRAMClassifier(ClassifierMixin, _SeriesEstimator):
         return float(metrics.accuracy_score(label, self.predict(X), sample_weight=sample_weight))
 
 
-class CRAMRegressor(RegressorMixin, _SeriesEstimator):
+class CRAMRegressor(RegressorMixin, SeriesEstimator):
     """Regress one or several numbers on irregular series.
 
     Arguments and attributes: see :class:`CRAMClassifier`.
@@ -310,7 +205,7 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         y: Any,
         *,
         groups: Any = None,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: Sequence[Any] | None = None,
     ) -> CRAMRegressor:
         """Learn from series and the number, or numbers, of each.
 
@@ -322,9 +217,13 @@ class CRAMRegressor(RegressorMixin, _SeriesEstimator):
         mean, spread = columns.mean(0), columns.std(0)
         std = np.where(spread <= 1e-12 * np.abs(mean), 1.0, spread)
         held = None
-        if validation_data is not None:
-            judged = read_panel(validation_data[0], channels=panel.channels)
-            known = numbers_of(validation_data[1], judged, validation_data[0]).reshape(len(judged.series), -1)
+        if given := self._judged(validation_data, groups, panel):
+            judged, theirs, told = given
+            known = numbers_of(told, judged, theirs).reshape(len(judged.series), -1)
+            if known.shape[1] != columns.shape[1]:
+                raise ValueError(
+                    f"validation_data has {known.shape[1]} numbers a series, y has {columns.shape[1]}"
+                )
             held = Labelled(panel=judged, target=_standardised(known, mean, std))
         head = Head(name=TARGET, kind="regression", size=columns.shape[1], per="sequence", pooled=True)
         labelled = Labelled(panel=panel, target=_standardised(columns, mean, std))

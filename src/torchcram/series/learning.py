@@ -74,7 +74,9 @@ def fit_series(
     fitted.config = run_config(arguments, task, seed=seed)
     trainer = ReadingTrainer(fitted.config, task, make_accelerator())
     steps, fits = arguments.max_steps, 0 if number else arguments.members
-    with FitProgress(steps=steps, fits=fits, show=arguments.verbose, advice=ADVICE) as progress:
+    with FitProgress(
+        steps=steps, fits=fits, turns=trainer.turns, show=arguments.verbose, advice=ADVICE
+    ) as progress:
         control = learn(
             trainer,
             judge=None

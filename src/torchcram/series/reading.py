@@ -8,14 +8,21 @@ over.
 
 from __future__ import annotations
 
+from typing import cast
+
+from torchcram.series.task import SeriesTask
 from torchcram.training.trainer import Trainer
 from torchcram.types import NEVER_FAMILIAR, RoutingControl
 
 NO_READS = RoutingControl(reads="none", threshold_shift=NEVER_FAMILIAR)
 
-
 # Steps of a series for which reading costs a training step about as much again as all else.
 COSTLY = 500
+
+
+def turns_of(length: float) -> int:
+    """Return how many steps of acquisition go to one that reads, for series of a typical length."""
+    return 2 + int(length / COSTLY)
 
 
 class ReadingTrainer(Trainer):
@@ -30,7 +37,7 @@ class ReadingTrainer(Trainer):
     @property
     def turns(self) -> int:
         """How many steps of acquisition go to one that reads."""
-        return 2 + self.config.task.length // COSTLY
+        return turns_of(cast(SeriesTask, self.task).typical_length)
 
     def control(self) -> RoutingControl:
         """See :class:`torchcram.training.trainer.Trainer`."""

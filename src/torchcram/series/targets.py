@@ -50,8 +50,7 @@ def aligned(y: Any, panel: Panel, X: Any, *, name: str = "y") -> Shaped[np.ndarr
     for place in np.argwhere(missing(entries))[:1]:
         entry = entries[tuple(place)]
         raise ValueError(
-            f"series {panel.names[place[0]]!r}, column {name!r}: is {entry}; targets must be finite, "
-            "none missing"
+            f"series {panel.names[place[0]]!r}, column {name!r}: is {entry}; none may be missing"
         )
     return entries
 

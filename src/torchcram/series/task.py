@@ -245,6 +245,11 @@ class SeriesTask:
         return max(len(one.gap) for one in self.series)
 
     @property
+    def typical_length(self) -> float:
+        """Root of the mean square of the lengths: of series as long, dense reads cost what they cost here."""
+        return (sum(len(one.gap) ** 2 for one in self.series) / len(self.series)) ** 0.5
+
+    @property
     def span(self) -> float:
         """Duration of the longest lasting series, from where its first gap counts, in typical gaps."""
         return max(float(one.gap.sum()) for one in self.series)
