@@ -26,7 +26,7 @@ def test_runs_are_thin_lines_and_their_mean_a_bold_one(runs: list[Path]):
     assert answers.get_ydata() == pytest.approx(accuracy)
     words = [text.get_text() for axes in (top, bottom) for text in axes.texts]
     for text in (
-        "reads 1.52%",
+        "evaluated 1.52%",
         "floor 1.41%",
         "correct 99.85%",
         "acquire",
@@ -42,7 +42,7 @@ def test_final_figures_are_means_over_the_runs(runs: list[Path]):
         json.dumps({**SUMMARY, "any_layer_read_rate": 0.0302, "retrieval_accuracy": 0.9685})
     )
     words = [text.get_text() for axes in headline_figure(runs).axes for text in axes.texts]
-    assert "reads 2.02%" in words
+    assert "evaluated 2.02%" in words
     assert "correct 98.85%" in words
 
 

@@ -89,7 +89,11 @@ def headline_figure(run_dirs: Sequence[Path]) -> Figure:
 def _rates(axes: Axes, records: Sequence[RunRecord]) -> None:
     final = _final(records, "any_layer_read_rate", "any_layer_read_rate")
     floors = [floor for record in records if (floor := record.floor("any_layer_floor"))]
-    labels = [(final, f"reads {percent(final)}", VERMILION)]
+    # The curve is of training steps, exploration included; the figure beside it is an evaluation.
+    labels = [(final, f"evaluated {percent(final)}", VERMILION)]
+    axes.plot(
+        records[0].last_step, final, "o", color=VERMILION, markersize=5, clip_on=False, label="evaluated"
+    )
     if floors:
         floor = float(np.mean(floors))
         axes.axhline(floor, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label="floor")
@@ -97,7 +101,7 @@ def _rates(axes: Axes, records: Sequence[RunRecord]) -> None:
     axes.set_yscale("log")
     axes.set(
         ylim=(max(TICKS[0], 0.45 * min(height for height, _, _ in labels)), 1.3),
-        ylabel="steps that read\nthe key-value memory",
+        ylabel="training steps that read\nthe key-value memory",
     )
     axes.yaxis.set_major_locator(FixedLocator(TICKS))
     axes.yaxis.set_minor_locator(NullLocator())
