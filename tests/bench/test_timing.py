@@ -45,3 +45,10 @@ def test_repeats_are_averaged(clock):
 def test_one_round_has_no_spread():
     with pytest.raises(ValueError, match="rounds 1 must be at least 2"):
         timing.take_turns(int, int, rounds=1)
+
+
+def test_another_clock_counts_if_it_is_given(clock):
+    other = iter(range(100))
+    found = timing.take_turns(int, int, rounds=2, clock=lambda: float(next(other)))
+    assert (found.ours_ms, found.peer_ms) == (1000.0, 1000.0)
+    assert clock == [0.0]

@@ -60,7 +60,8 @@ def way(request, monkeypatch):
     Tiles and blocks are so small that nine steps fill several.
     """
     monkeypatch.setattr(choice, "TILED_LENGTH", 0 if request.param == "tiled" else 10**9)
-    monkeypatch.setattr(choice, "NARROW_HEAD", 10**9 if request.param == "blocks" else 0)
+    for name in ("NARROW_HEAD", "NARROW_FORWARD_HEAD"):
+        monkeypatch.setattr(choice, name, 10**9 if request.param == "blocks" else 0)
     monkeypatch.setattr(choice, "SHORTEST_BLOCK", 2)
     monkeypatch.setattr(choice, "DENSE_SHARE", 0.2 if request.param == "dense" else 2.0)
     monkeypatch.setattr(tiled, "SHORTEST", 3)

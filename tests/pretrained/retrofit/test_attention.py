@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from torchcram.pretrained.retrofit.attention import near_attention, remote_attention, whole_attention
+from torchcram.pretrained.retrofit.attention import (
+    _fast_softmax,
+    _softmax,
+    near_attention,
+    remote_attention,
+    whole_attention,
+)
 from torchcram.pretrained.retrofit.entries import Entries, no_sums
 from torchcram.pretrained.retrofit.gist import gist_of, gist_reference
 from torchcram.pretrained.retrofit.parts import merge, remote_share
@@ -170,3 +176,32 @@ def test_no_real_query_leaves_the_sums():
     _, entries = asked(5, 100, (90, 40))
     entries = replace(entries, sums=torch.ones_like(entries.sums))
     assert torch.equal(gist_of(entries, Reach(sinks=3, window=7), torch.tensor([0, 0]), 5)[1], entries.sums)
+
+
+def test_the_fast_softmax_has_the_weights_masses_and_gradients_of_the_other():
+    scores = torch.randn(3, 5, 9, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    # Ties, and keys that nobody sees.
+    scores[0, :, 3:] = -torch.inf
+    scores[1, :, 4] = scores[1, :, 5] = 7.0
+    told = [torch.randn(3, 5, 9, dtype=torch.double), torch.randn(3, 5, dtype=torch.double)]
+    results = []
+    for softmax in (_fast_softmax, _softmax):
+        given = scores.clone().requires_grad_()
+        outputs = softmax(given)
+        (gradient,) = torch.autograd.grad(outputs, given, told)
+        results.append((*outputs, gradient))
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("reach", REACHES)
+def test_gradients_of_near_attention_are_the_defined_ones(reach):
+    gradients = []
+    for near in (near_attention, near_reference):
+        query, entries = asked(150, 150, (0, 0), grad=True)
+        found = near(query, entries, reach)
+        told = torch.randn(found.value.shape, generator=torch.Generator().manual_seed(2)).double()
+        loss = (found.value * told).sum() + (found.log_mass * told[..., 0]).sum()
+        gradients.append(torch.autograd.grad(loss, (query, entries.key, entries.value)))
+    for fast, slow in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)

@@ -162,3 +162,18 @@ def test_each_route_answers_with_its_own_memory(ids):
             torch.testing.assert_close(
                 answered.heads.transpose(1, 2)[chosen], heads.transpose(1, 2)[chosen], rtol=1e-4, atol=1e-5
             )
+
+
+def test_to_predict_for_all_is_to_predict_for_some(ids, monkeypatch):
+    """Outputs and gradients, whether semantic memory is asked about all tokens or only where it must."""
+    results = []
+    for share in (2.0, -1.0):
+        monkeypatch.setattr("torchcram.pretrained.retrofit.memory.NEARLY_ALL", share)
+        model = make_retrofitted().double()
+        logits = model(ids).logits
+        weights = [weight for name, weight in model.named_parameters() if "semantic" in name]
+        told = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).double()
+        results.append((logits, *torch.autograd.grad((logits * told).sum(), weights)))
+    for some, every in zip(*results, strict=True):
+        assert every.isfinite().all()
+        torch.testing.assert_close(some, every, rtol=1e-9, atol=1e-9)

@@ -19,10 +19,11 @@ from torchcram.ops.routed_attention.tiled import tiled_attention
 
 # Share of selected steps above which all of them are computed. On a CPU, length of the memory from which
 # tiles pay, and the widest heads for which blocks of queries are faster: tiles pass over the scores once more
-# for every operation, however narrow the heads. All measured, see benchmarks/.
+# for every operation, however narrow the heads. Without gradients blocks pay for wider heads, too. All
+# measured, see benchmarks/.
 DENSE_SHARE = 0.7
 TILED_LENGTH = 1024
-NARROW_HEAD = 32
+NARROW_HEAD, NARROW_FORWARD_HEAD = 32, 64
 # Queries of the shortest blocks, and most blocks: short blocks look at little in vain, each costs a pass over
 # the memory's gradients.
 SHORTEST_BLOCK, MOST_BLOCKS = 32, 16
@@ -95,7 +96,8 @@ def _fastest(query: Tensor, key: Tensor, value: Tensor, end: Tensor, window: int
     mask.
     """
     on_cpu = key.device.type == "cpu"
-    if on_cpu and window is None and key.shape[3] <= NARROW_HEAD:
+    narrow = NARROW_HEAD if torch.is_grad_enabled() else NARROW_FORWARD_HEAD
+    if on_cpu and window is None and key.shape[3] <= narrow:
         return gathered_attention(
             query, key, value, end, block=max(SHORTEST_BLOCK, query.shape[2] // MOST_BLOCKS)
         )

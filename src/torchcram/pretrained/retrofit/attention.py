@@ -36,7 +36,7 @@ def near_attention(query: Float[Tensor, "batch heads time d_head"], entries: Ent
         ),
         -1,
     )
-    return _in_blocks(query, entries, reach, torch.cat((sinks, looked), -1), visible)
+    return _in_blocks(query, entries, reach, torch.cat((sinks, looked), -1), visible, never_empty=True)
 
 
 def remote_attention(query: Float[Tensor, "batch heads time d_head"], entries: Entries, reach: Reach) -> Part:
@@ -101,8 +101,12 @@ def _in_blocks(
     reach: Reach,
     rank: Int[Tensor, "batch blocks keys"],
     visible: Bool[Tensor, "batch blocks block keys"],
+    *,
+    never_empty: bool = False,
 ) -> Part:
-    """Attend from each block of queries to the entries of its ranks, as far as they are visible."""
+    """Attend from each block of queries to the entries of its ranks, as far as they are visible; every query
+    sees itself if they are never empty.
+    """
     batch, heads, time, size = query.shape
     shared, (_, blocks, block, keys) = entries.key.shape[1], visible.shape
     index = entries.index(rank, sinks=reach.sinks).flatten(1)
@@ -113,14 +117,31 @@ def _in_blocks(
     asked = pad(query, (0, 0, 0, blocks * block - time)).view(batch, shared, -1, blocks, block, size)
     asked = asked.transpose(2, 3).reshape(batch, shared, blocks, -1, size)
     scores = (asked @ key.mT).to(torch.promote_types(query.dtype, torch.float32))
-    scores = scores.unflatten(3, (-1, block)).masked_fill(~visible[:, None, :, None], -torch.inf)
-    log_mass = scores.logsumexp(-1)
-    weights = (scores - log_mass.clamp_min(torch.finfo(scores.dtype).min)[..., None]).exp()
+    scores = scores.unflatten(3, (-1, block)).masked_fill_(~visible[:, None, :, None], -torch.inf)
+    weights, log_mass = _fast_softmax(scores) if never_empty else _softmax(scores)
     found = weights.to(value.dtype).flatten(3, 4) @ value
     return Part(
         value=_unblocked(found.unflatten(3, (-1, block)), heads)[:, :, :time],
         log_mass=_unblocked(log_mass[..., None], heads)[:, :, :time, 0],
     )
+
+
+def _softmax(
+    scores: Float[Tensor, "*axes keys"],
+) -> tuple[Float[Tensor, "*axes keys"], Float[Tensor, "*axes"]]:
+    """Return weights and log-masses; where nothing is visible, zero and minus infinity."""
+    log_mass = scores.logsumexp(-1)
+    return (scores - log_mass.clamp_min(torch.finfo(scores.dtype).min)[..., None]).exp(), log_mass
+
+
+def _fast_softmax(
+    scores: Float[Tensor, "*axes keys"],
+) -> tuple[Float[Tensor, "*axes keys"], Float[Tensor, "*axes"]]:
+    """Return the same in fewer passes over the scores, where something is visible everywhere: the largest
+    weight is that of the largest score, and says what all together weigh.
+    """
+    weights = scores.softmax(-1)
+    return weights, scores.amax(-1) - weights.amax(-1).log()
 
 
 def _unblocked(blocked: Tensor, heads: int) -> Float[Tensor, "batch heads time width"]:

@@ -86,7 +86,8 @@ class Standard(nn.Module):
 
     def forward(self, features: Float[Tensor, "*steps features"]) -> Float[Tensor, "*steps features"]:
         """Return them with mean 0 and standard deviation 1 on the fitted text, within :data:`BOUND`."""
-        return ((features - self.mean) * self.scale).clamp(-BOUND, BOUND)
+        # In place: long passes are bound by memory, and the difference is nobody else's.
+        return (features - self.mean).mul_(self.scale).clamp_(-BOUND, BOUND)
 
     @torch.no_grad()
     def set(self, mean: Float[Tensor, " features"], deviation: Float[Tensor, " features"]) -> None:

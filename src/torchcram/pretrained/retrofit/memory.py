@@ -25,6 +25,9 @@ from torchcram.pretrained.retrofit.router import HarmRouter, decision_of
 from torchcram.pretrained.retrofit.semantic import SemanticMemory
 from torchcram.types import Route, RoutingDecision
 
+# Share of the tokens of a pass above which semantic memory is asked about all of them.
+NEARLY_ALL = 0.7
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -85,16 +88,25 @@ class LayerMemory(nn.Module):
         heads = evidence.near.value
         predicted = decision.asked
         if bool(predicted.any()):
-            some = evidence.chosen(predicted)
-            heads = heads.index_put(
-                predicted.nonzero(as_tuple=True),
-                merge(some.near, self.semantic(some)).to(heads.dtype),
-            )
+            heads = self._predicted(evidence, predicted)
         heads = heads.transpose(1, 2)
         if bool(decision.used.any()):
             whole = whole_attention(asked.query, asked.entries, self.reach, decision.used)
             heads = torch.where(decision.used[:, None, :, None], whole, heads)
         return Answered(heads=heads, decision=decision, sums=sums)
+
+    def _predicted(
+        self, evidence: Evidence, predicted: Bool[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch time heads d_head"]:
+        """Return near attention, for some tokens with the predicted remote part beside it."""
+        near = evidence.near.value
+        if float(predicted.float().mean()) > NEARLY_ALL:
+            # To pick out nearly all of them costs more than to predict for the few others, too.
+            heads = merge(evidence.near, self.semantic(evidence)).to(near.dtype)
+            return torch.where(predicted[..., None, None], heads, near)
+        some = evidence.chosen(predicted)
+        heads = merge(some.near, self.semantic(some)).to(near.dtype)
+        return near.index_put(predicted.nonzero(as_tuple=True), heads)
 
     def evidence(self, asked: Asked) -> tuple[Evidence, Float[Tensor, "batch kv_heads twice"]]:
         """Return what is at hand about every token, and the sums behind the last one."""
@@ -102,16 +114,15 @@ class LayerMemory(nn.Module):
         batch, heads, steps, _ = asked.query.shape
         count = asked.entries.past.new_full((batch,), steps) if asked.real is None else asked.real.sum(1)
         gist, sums = gist_of(asked.entries, self.reach, count, steps)
-        key, value = (
-            tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (gist.key, gist.value)
-        )
+        shared = heads // gist.key.shape[1]
+        score = (asked.query.unflatten(1, (-1, shared)) * gist.key[:, :, None]).sum(-1).flatten(1, 2)
         evidence = Evidence(
             hidden=asked.hidden,
             near=_by_step(near),
             address=asked.address.transpose(1, 2),
             remote=self.reach.remote_count(asked.entries.query_ranks(steps)),
-            gist_value=value.transpose(1, 2),
-            gist_score=(asked.query * key).sum(-1).transpose(1, 2),
+            gist_value=gist.value.repeat_interleave(shared, 1).transpose(1, 2),
+            gist_score=score.transpose(1, 2),
         )
         return evidence, sums
 
