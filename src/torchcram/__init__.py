@@ -50,6 +50,7 @@ _PUBLIC = {
     "analyze": "torchcram.pretrained.analysis.analyze",
     "write_report": "torchcram.report.html",
     "RetrofitSettings": "torchcram.pretrained.retrofit.settings",
+    "judge": "torchcram.pretrained.judging.verdict",
     "load_adapter": "torchcram.pretrained.retrofit.saving",
     "reading": "torchcram.pretrained.retrofit.install",
     "remove": "torchcram.pretrained.retrofit.install",
@@ -93,6 +94,7 @@ __all__ = [
     "analyze",
     "demo",
     "full",
+    "judge",
     "load_adapter",
     "load_run",
     "reading",
@@ -113,6 +115,7 @@ if TYPE_CHECKING:
     from torchcram.models.sequence import SequenceModel
     from torchcram.pretrained.analysis.analyze import analyze
     from torchcram.pretrained.analysis.settings import AnalysisConfig
+    from torchcram.pretrained.judging.verdict import judge
     from torchcram.pretrained.retrofit.install import reading, remove
     from torchcram.pretrained.retrofit.life import retrofit
     from torchcram.pretrained.retrofit.saving import load_adapter, save_adapter, save_retrofit

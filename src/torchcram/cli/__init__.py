@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, calibrate, report, tasks, bench, reproduce, analyze, retrofit.
+"""The command line: train, evaluate, calibrate, report, tasks, bench, reproduce, analyze, retrofit, judge.
 
 Each command imports what it needs when it runs.
 """
@@ -17,6 +17,7 @@ from torchcram.cli.analyze import analyze_command
 from torchcram.cli.bench import bench_command
 from torchcram.cli.calibrate import calibrate_command
 from torchcram.cli.evaluate import evaluate_command
+from torchcram.cli.judge import judge_command
 from torchcram.cli.report import report_command
 from torchcram.cli.reproduce import reproduce_command
 from torchcram.cli.retrofit import retrofit_command
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reproduce": reproduce_command,
     "analyze": analyze_command,
     "retrofit": retrofit_command,
+    "judge": judge_command,
 }
 
 

@@ -37,7 +37,7 @@ class RetrofittedBlock:
         """Return the block's output, and None in place of attention weights, which nobody computes."""
         given = _bound(self, args, kwargs)
         hidden, memory = given["hidden_states"], getattr(self, NAME)
-        family = TABLE[_original(self).__name__]
+        family = TABLE[own_class(self).__name__]
         address, key, value = family.project(self, hidden)
         angles, scale = given.get("position_embeddings"), score_scale(self, family)
         alignment = memory.control.alignment(len(hidden), hidden.shape[1], hidden.device)
@@ -82,18 +82,19 @@ def enter(module: nn.Module, memory: LayerMemory) -> None:
 
 def leave(module: nn.Module) -> None:
     """Undo :func:`enter`."""
-    original = _original(module)
+    original = own_class(module)
     delattr(module, NAME)
     module.__class__ = original
 
 
-def _original(module: Any) -> type[nn.Module]:
+def own_class(module: Any) -> type[nn.Module]:
+    """Return the class that a block with memories had before."""
     return type(module)._original
 
 
 def _bound(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arguments by the names of the block's own forward: families pass some by place."""
-    return _signature(_original(module).forward).bind(module, *args, **kwargs).arguments
+    return _signature(own_class(module).forward).bind(module, *args, **kwargs).arguments
 
 
 @cache

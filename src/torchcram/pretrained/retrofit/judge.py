@@ -4,14 +4,15 @@ reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
-from torch.nn.functional import kl_div
+from torch.nn.functional import kl_div, pad
 
 from torchcram.pretrained.analysis.layerwise import Calls, Layerwise
 from torchcram.pretrained.retrofit.gradients import LOGITS
@@ -53,6 +54,56 @@ class Judgement:
     agreement: float
 
 
+# What a model does for a while. What it yields may count reads in its own way: reads, and tokens x layers.
+Way = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByPosition:
+    """Sums over windows, position by position.
+
+    Attributes:
+        windows: that have the position.
+        divergence: from the untouched model, in nats.
+        loss_change: of the loss of the next token, in nats; the last token of a window has none.
+        same: likeliest next tokens that are the same.
+        untouched_loss: of the untouched model, in nats.
+        reads: reads, and tokens x layers with memories, of all positions.
+    """
+
+    windows: Float64[Tensor, " positions"]
+    divergence: Float64[Tensor, " positions"]
+    loss_change: Float64[Tensor, " positions"]
+    same: Float64[Tensor, " positions"]
+    untouched_loss: Float64[Tensor, " positions"]
+    reads: Float64[Tensor, "2"]
+
+    def between(self, start: int = 0, end: int | None = None) -> Judgement:
+        """Return the means over some positions; the reads are those of all positions."""
+        piece = slice(start, end)
+        tokens = int(self.windows[piece].sum())
+        # A position counts as a prediction in those windows that go on behind it.
+        predictions = int((self.windows - _ending(self.windows))[piece].sum())
+        return Judgement(
+            tokens=tokens,
+            reads=float(self.reads[0] / self.reads[1]),
+            divergence=float(self.divergence[piece].sum()) / tokens,
+            loss_change=float(self.loss_change[piece].sum()) / max(predictions, 1),
+            agreement=float(self.same[piece].sum()) / tokens,
+        )
+
+    def loss_between(self, start: int = 0, end: int | None = None) -> float:
+        """Return the mean loss of the untouched model over some positions."""
+        piece = slice(start, end)
+        predictions = int((self.windows - _ending(self.windows))[piece].sum())
+        return float(self.untouched_loss[piece].sum()) / max(predictions, 1)
+
+
+def _ending(windows: Float64[Tensor, " positions"]) -> Float64[Tensor, " positions"]:
+    """Return how many windows end at each position."""
+    return windows - torch.cat((windows[1:], windows.new_zeros(1)))
+
+
 @torch.no_grad()
 def judge(model: Any, windows: Sequence[Tensor], settings: Mapping[str, Setting]) -> dict[str, Judgement]:
     """Judge a retrofitted model on some windows, under some settings.
@@ -62,40 +113,76 @@ def judge(model: Any, windows: Sequence[Tensor], settings: Mapping[str, Setting]
         windows: tokens.
         settings: by name.
     """
+
+    def way(setting: Setting) -> Way:
+        return lambda: reading(model, setting.reads, price=setting.price)
+
+    found = judge_ways(model, windows, {name: way(setting) for name, setting in settings.items()})
+    return {name: each.between() for name, each in found.items()}
+
+
+@torch.no_grad()
+def judge_ways(
+    model: Any,
+    windows: Sequence[Tensor],
+    ways: Mapping[str, Way],
+    *,
+    advance: Callable[[int], None] = lambda tokens: None,
+) -> dict[str, ByPosition]:
+    """Judge what a retrofitted model can be made to do, position by position.
+
+    Args:
+        model: retrofitted, at rest.
+        windows: tokens.
+        ways: by name, context managers inside which the model is judged.
+        advance: is told the tokens of each finished window.
+    """
     layerwise = Layerwise(model, find_sites(model))
-    sums = {name: torch.zeros(3, dtype=torch.float64) for name in settings}
-    counts = {name: torch.zeros(2, dtype=torch.float64) for name in settings}
-    tokens = sum(len(ids) for ids in windows)
+    length = max(len(ids) for ids in windows)
+    seen = torch.zeros(length, dtype=torch.float64)
+    sums = {name: torch.zeros(4, length, dtype=torch.float64) for name in ways}
+    counts = {name: torch.zeros(2, dtype=torch.float64) for name in ways}
     for ids in windows:
+        seen[: len(ids)] += 1
         calls = layerwise.embed(ids)
         with reading(model, "all"):
             untouched = layerwise.run(calls.embedded, calls)
-        for name, setting in settings.items():
-            counted = _Counted(memories(model))
-            with reading(model, setting.reads, price=setting.price), counted:
+        for name, way in ways.items():
+            counted = Counted(memories(model))
+            with way() as own, counted:
                 now = layerwise.run(calls.embedded, calls)
-            sums[name] += compared(layerwise, calls, untouched, now)
-            counts[name] += counted.reads
-    predictions = tokens - len(windows)
+            sums[name][:, : len(ids)] += compared_tokens(layerwise, calls, untouched, now)
+            counts[name] += (counted if own is None else own).reads
+        advance(len(ids))
     return {
-        name: Judgement(
-            tokens=tokens,
-            reads=float(counts[name][0] / counts[name][1]),
-            divergence=float(total[0]) / tokens,
-            loss_change=float(total[1]) / predictions,
-            agreement=float(total[2]) / tokens,
+        name: ByPosition(
+            windows=seen,
+            divergence=each[0],
+            loss_change=each[1],
+            same=each[2],
+            untouched_loss=each[3],
+            reads=counts[name],
         )
-        for name, total in sums.items()
+        for name, each in sums.items()
     }
 
 
 def compared(layerwise: Layerwise, calls: Calls, untouched: Tensor, now: Tensor) -> Float64[Tensor, "3"]:
     """Return the sums over tokens of divergence, change of the loss, and agreement, given the hidden states
     of two models behind the last layer.
+    """
+    return compared_tokens(layerwise, calls, untouched, now)[:3].sum(1)
+
+
+def compared_tokens(
+    layerwise: Layerwise, calls: Calls, untouched: Tensor, now: Tensor
+) -> Float64[Tensor, "4 tokens"]:
+    """Return divergence, change of the loss, agreement and loss of the untouched model, token by token; the
+    last token has no loss.
 
     The logits exist for a few tokens at a time.
     """
-    ids, sums = calls.ids, torch.zeros(3, dtype=torch.float64)
+    ids, pieces = calls.ids, []
     for start in range(0, len(ids), LOGITS):
         piece = slice(start, start + LOGITS)
         part = Calls(ids=ids[piece], embedded=calls.embedded[:, piece], arguments=calls.arguments)
@@ -103,15 +190,22 @@ def compared(layerwise: Layerwise, calls: Calls, untouched: Tensor, now: Tensor)
             layerwise.logits(hidden[:, piece], part).float().log_softmax(-1) for hidden in (untouched, now)
         )
         following = ids[start + 1 : start + LOGITS + 1, None]
-        losses = [-each[: len(following)].gather(1, following).sum() for each in (old, new)]
-        divergence = kl_div(new, old, reduction="sum", log_target=True)
-        same = (old.argmax(-1) == new.argmax(-1)).sum()
-        sums += torch.stack((divergence, losses[1] - losses[0], same)).double().cpu()
-    return sums
+        losses = [
+            pad(-each[: len(following)].gather(1, following)[:, 0], (0, len(each) - len(following)))
+            for each in (old, new)
+        ]
+        divergence = kl_div(new, old, reduction="none", log_target=True).sum(1)
+        same = old.argmax(-1) == new.argmax(-1)
+        pieces.append(torch.stack((divergence, losses[1] - losses[0], same, losses[0])).double().cpu())
+    return torch.cat(pieces, 1)
 
 
-class _Counted:
-    """Counts reads and tokens x layers while it is open."""
+class Counted:
+    """Counts reads and tokens x layers while it is open.
+
+    Args:
+        layers: the memories whose decisions count.
+    """
 
     def __init__(self, layers: Mapping[int, LayerMemory]):
         self.layers, self.reads = layers, torch.zeros(2, dtype=torch.float64)
