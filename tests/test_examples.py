@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 
+import torchcram
+from tiny_models import CharTokenizer, documents, tiny_model
 from torchcram.training.presets import mini, resolve
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +80,27 @@ def test_irregular_series_are_classified_in_five_lines(capsys):
         capsys.readouterr().out,
     )
     assert accuracy > 0.6
+
+
+def test_a_pretrained_model_is_retrofitted_and_given_back(capsys, tmp_path, monkeypatch):
+    given = torchcram.RetrofitSettings(sinks=2, window=5)
+    monkeypatch.setattr("torchcram.pretrained.retrofit.life.RetrofitSettings", lambda: given)
+
+    class Tokenizer(CharTokenizer):
+        def save_pretrained(self, folder):
+            (folder / "tokenizer.json").write_text("{}")
+
+    file = ROOT / "examples" / "retrofit.py"
+    assert len(file.read_text().splitlines()) < 40
+    made, untouched, given_back = example("retrofit").main(
+        tiny_model("llama"), Tokenizer(), documents(), out=str(tmp_path / "made"), minutes=0.05, context=48
+    )
+    assert (tmp_path / "made" / "model.safetensors").is_file()
+    assert made.judged["routed"].divergence < made.judged["none"].divergence
+    assert torch.equal(untouched, given_back)
+    said = capsys.readouterr().out
+    assert re.search(r"reads routed: \d+\.\d%, 0\.\d{4} nats from the untouched model", said)
+    assert re.search(r"\d+% of the tokens that it writes are those of the untouched model", said)
 
 
 def test_the_tutorial_speaks_of_what_there_is():
