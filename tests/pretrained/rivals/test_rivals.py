@@ -283,6 +283,6 @@ def test_all_contenders_are_compared_and_drawn():
     assert (ours.divergence, ours.reads, ours.cache) == (plain.divergence, 0, 1)
     dropped = [each for each in found if each.contender == "dropped entries"]
     assert 0 < dropped[1].cache < dropped[0].cache < 1
-    assert stages["fit rivals"][0] == stages["fit rivals"][1]
-    assert stages["judge rivals"] == [2 * TOKENS, 2 * TOKENS]
+    assert stages["learns"][0] == stages["learns"][1]
+    assert stages["is judged"] == [2 * TOKENS, 2 * TOKENS]
     assert png(frontier_figure(found)).startswith(b"\x89PNG")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from torchcram.pretrained.retrofit.install import reading
+from torchcram.pretrained.retrofit.install import reading, retrofit_of
 from torchcram.pretrained.retrofit.judge import ByPosition, Way, judge_ways
 from torchcram.pretrained.retrofit.router_fit import price_for
 
@@ -55,13 +56,19 @@ def prices(
 
 
 def ways_of(model: Any, price_of: Mapping[float, float]) -> dict[str, Way]:
-    """Return what is judged: as saved, at each share, and without reads."""
+    """Return what is judged: as saved, at each share, and without reads. A model whose price was never set is
+    not judged as saved if there are shares.
+    """
 
     def at(price: float) -> Way:
         return lambda: reading(model, price=price)
 
+    def as_saved() -> AbstractContextManager[None]:
+        return reading(model)
+
+    saved = {} if price_of and retrofit_of(model).settings.price == 0 else {"as saved": as_saved}
     return {
-        "as saved": lambda: reading(model),
+        **saved,
         **{f"{share:.0%} reads": at(price) for share, price in price_of.items()},
         "no reads": lambda: reading(model, "none"),
     }

@@ -78,7 +78,7 @@ def compare(
         progress: is told of each stage and its length, and returns what is told of each finished part.
     """
     made = [make() for make in contenders]
-    advance = progress("fit rivals", len(made) * sum(map(len, fit)))
+    advance = progress("learns", len(made) * sum(map(len, fit)))
     for contender in made:
         contender.fit(model, fit, advance=advance)
     points: dict[tuple[str, str], Point] = {}
@@ -90,7 +90,7 @@ def compare(
     ways = {
         " | ".join(name): _remembering(point.way, tallies[" | ".join(name)]) for name, point in points.items()
     }
-    found = judge_ways(model, test, ways, advance=progress("judge rivals", sum(map(len, test))))
+    found = judge_ways(model, test, ways, advance=progress("is judged", sum(map(len, test))))
     results = []
     for (name, label), point in points.items():
         means = found[f"{name} | {label}"].between()

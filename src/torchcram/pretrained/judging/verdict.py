@@ -33,6 +33,8 @@ from torchcram.pretrained.judging.tables import (
 from torchcram.pretrained.retrofit.install import retrofit_of
 from torchcram.pretrained.retrofit.router_fit import ROUNDS
 from torchcram.pretrained.retrofit.saving import base_digest, memory_state
+from torchcram.pretrained.rivals.contender import Contender
+from torchcram.pretrained.rivals.table import CONTENDERS
 from torchcram.pretrained.sites import at_rest, vocabulary_size
 from torchcram.pretrained.texts import Corpus, Split, make_corpus
 from torchcram.report.style import png
@@ -271,6 +273,24 @@ class Judging:
 
     def rivals(self, text: _Text) -> list[Result]:
         """Return all contenders at all budgets; beside the file their figure is drawn."""
+        results: list[Result] = []
+        for make in CONTENDERS:
+            rows = self.kept.part(
+                f"rivals: {make().name}", {"text": text.digest}, self._contending(text, make)
+            )
+            results += [Result(**row) for row in rows]
+        if self.kept.file is not None:
+            picture = self.kept.file.with_name(PICTURE)
+            draft = draft_of(picture)
+            draft.write_bytes(png(frontier_figure(results)))
+            draft.replace(picture)
+        return results
+
+    def _contending(self, text: _Text, make: Callable[[], Contender]) -> Callable[[], list[dict[str, Any]]]:
+        """Return what judges one contender."""
+
+        def staged(name: str, total: int) -> Callable[[int], None]:
+            return self.progress.stage(f"{make().name}: {name}", total=total, unit="parts")
 
         def work() -> list[dict[str, Any]]:
             found = compare(
@@ -278,17 +298,12 @@ class Judging:
                 fit=text.fit,
                 select=text.select,
                 test=text.test,
-                progress=lambda name, total: self.progress.stage(name, total=total, unit="parts"),
+                contenders=[make],
+                progress=staged,
             )
             return [asdict(each) for each in found]
 
-        results = [Result(**row) for row in self.kept.part("rivals", {"text": text.digest}, work)]
-        if self.kept.file is not None:
-            picture = self.kept.file.with_name(PICTURE)
-            draft = draft_of(picture)
-            draft.write_bytes(png(frontier_figure(results)))
-            draft.replace(picture)
-        return results
+        return work
 
 
 def context_for(model: Any) -> int:
