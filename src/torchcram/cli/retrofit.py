@@ -27,7 +27,15 @@ def retrofit_command(
     reads: Annotated[
         float, typer.Option(min=0, max=1, help="Share of token x layer that may read the context.")
     ] = 0.25,
-    minutes: Annotated[float, typer.Option(min=0, help="That it may take, more or less.")] = 10.0,
+    risk: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Certify that at most this share of next tokens differs, instead of --reads."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="That it may take; more than 10 buy a distillation.")
+    ] = 10.0,
     context: Annotated[int, typer.Option(min=2, help="Longest window, in tokens.")] = 1024,
     set_: Annotated[
         list[str] | None,
@@ -53,6 +61,7 @@ def retrofit_command(
         tokenizer,
         documents,
         reads=reads,
+        risk=risk,
         minutes=minutes,
         context=context,
         settings=settings,

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tiny_models import CharTokenizer, documents, tiny_model
 from torchcram.cli import app
-from torchcram.pretrained.retrofit import life, making
+from torchcram.pretrained.retrofit import closed_stages, life, making
 from torchcram.pretrained.retrofit.install import is_retrofitted, remove, retrofit_of
 from torchcram.pretrained.retrofit.plan import FEWEST, JUDGED, ROUTE, SELECT, plan_for
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
@@ -63,15 +63,21 @@ def test_a_model_is_made_saved_and_loaded(tmp_path):
     assert torch.equal(remove(model)(ids).logits, untouched(ids).logits)
 
 
-@pytest.mark.parametrize("stage", ["acquire", "refit", "fit_routers", "price_for", "judge", "save_retrofit"])
-def test_what_was_interrupted_goes_on_and_ends_the_same(stage, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "stage"),
+    [
+        *((closed_stages, name) for name in ("acquire", "refit", "fit_routers", "price_for")),
+        *((making, name) for name in ("judge", "save_retrofit")),
+    ],
+)
+def test_what_was_interrupted_goes_on_and_ends_the_same(module, stage, tmp_path, monkeypatch):
     whole = make(tmp_path / "whole")
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(making, stage, stop)
+        patch.setattr(module, stage, stop)
         model = tiny_model("llama")
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "parts", model=model)
@@ -109,7 +115,7 @@ def test_two_processes_never_make_the_same_model(tmp_path, monkeypatch):
         refused.append(True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(making, "acquire", meanwhile)
+    monkeypatch.setattr(closed_stages, "acquire", meanwhile)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "made")
     assert refused == [True]
@@ -117,7 +123,9 @@ def test_two_processes_never_make_the_same_model(tmp_path, monkeypatch):
 
 def test_a_damaged_stage_is_told(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(making, "fit_routers", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            closed_stages, "fit_routers", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "made")
     (tmp_path / "made.making" / "acquire.safetensors").write_bytes(b"\x00" * 30)

@@ -24,3 +24,9 @@ class AnalysisProgress(LiveProgress):
             self.progress.remove_task(task)
         task = self.progress.add_task(name, total=total)
         return lambda done: self.progress.advance(task, done)
+
+    def note(self, text: str) -> None:
+        """Say beside the live line how the stage stands."""
+        for task in self.progress.tasks:
+            name = task.description.split(":")[0]
+            self.progress.update(task.id, description=f"{name}: {text}" if text else name)

@@ -1,4 +1,4 @@
-"""The life of a retrofit in one call: acquire, refit, fit the routers, find the price, judge, save."""
+"""The life of a retrofit in one call: acquire, refit, fit the routers, distil, certify, judge, save."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
+from torchcram.pretrained.retrofit.certificate import Certificate
 from torchcram.pretrained.retrofit.install import attention_blocks, is_retrofitted, remove
 from torchcram.pretrained.retrofit.judge import Judgement
 from torchcram.pretrained.retrofit.making import Making
+from torchcram.pretrained.retrofit.maturing import Matured
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.sites import at_rest, vocabulary_size
 from torchcram.pretrained.texts import make_corpus
@@ -30,11 +32,15 @@ class Retrofitted:
         model: the one that was given, changed in place.
         judged: by name: reads as wanted, none, all.
         folder: where it is saved, or None.
+        matured: what was distilled; None if there was no time for it.
+        certificate: None without a risk.
     """
 
     model: Any
     judged: dict[str, Judgement]
     folder: Path | None
+    matured: Matured | None = None
+    certificate: Certificate | None = None
 
 
 def retrofit(
@@ -43,6 +49,7 @@ def retrofit(
     texts: Sequence[str],
     *,
     reads: float = 0.25,
+    risk: float | None = None,
     minutes: float = 10.0,
     context: int = 1024,
     settings: RetrofitSettings | None = None,
@@ -50,14 +57,16 @@ def retrofit(
     seed: int = 0,
     show_progress: bool = True,
 ) -> Retrofitted:
-    """Give a pretrained causal language model the three memories, in closed form, without training.
+    """Give a pretrained causal language model the three memories, and teach them.
 
     Args:
         model: of Transformers; it is changed in place, and its weights stay as they are.
         tokenizer: of the same.
         texts: one string a document.
         reads: share of token x layer that may read beyond what is near, in [0, 1].
-        minutes: that it may take, more or less.
+        risk: share of next tokens that may differ from the untouched model's, in (0, 1): the price of a read
+            is then certified to keep it, and ``reads`` is only what is taught; None certifies nothing.
+        minutes: that it may take, more or less. Up to 10 buy the closed form, more a distillation.
         context: longest window, in tokens.
         settings: what to build.
         out: folder to save to, also to resume; None saves nothing.
@@ -75,6 +84,8 @@ def retrofit(
     require_positive(minutes=minutes, context=context)
     if not 0 <= reads <= 1:
         raise ValueError(f"reads {reads} must lie in [0, 1]: the share of token x layer that may read")
+    if risk is not None and not 0 < risk < 1:
+        raise ValueError(f"risk {risk} must lie in (0, 1): the share of next tokens that may differ")
     chosen = settings or RetrofitSettings()
     if context <= chosen.sinks + chosen.window:
         raise ValueError(
@@ -97,11 +108,18 @@ def retrofit(
                 minutes=minutes,
                 out=None if out is None else Path(out),
                 seed=seed,
+                risk=risk,
             )
             with nullcontext() if making.place is None else alone(making.place):
-                judged = making.live(progress)
-                folder = making.finish(tokenizer, judged)
-        return Retrofitted(model=model, judged=judged, folder=folder)
+                lived = making.live(progress)
+                folder = making.finish(tokenizer, lived)
+        return Retrofitted(
+            model=model,
+            judged=lived.judged,
+            folder=folder,
+            matured=lived.matured,
+            certificate=lived.certificate,
+        )
 
 
 @contextmanager

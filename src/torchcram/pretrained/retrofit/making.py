@@ -6,37 +6,64 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchcram.calibration.rule import Rule
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
 from torchcram.pretrained.analysis.layerwise import Layerwise
-from torchcram.pretrained.retrofit.acquire import FIRST_WINDOWS, acquire
 from torchcram.pretrained.retrofit.card import model_card
+from torchcram.pretrained.retrofit.certificate import FILE, Certificate
+from torchcram.pretrained.retrofit.certify import LEVELS, certify
+from torchcram.pretrained.retrofit.closed_stages import Closed, closed_form
+from torchcram.pretrained.retrofit.course import Course
 from torchcram.pretrained.retrofit.install import (
     install,
-    memories,
     reading,
     retrofit_of,
 )
 from torchcram.pretrained.retrofit.judge import Judgement, Setting, judge
-from torchcram.pretrained.retrofit.plan import Plan, plan_for, seconds_of
-from torchcram.pretrained.retrofit.refit import refit
-from torchcram.pretrained.retrofit.router_fit import ROUNDS, fit_routers, price_for
-from torchcram.pretrained.retrofit.saving import base_digest, load_memories, memory_state, save_retrofit
+from torchcram.pretrained.retrofit.maturing import Matured, Text, mature
+from torchcram.pretrained.retrofit.plan import (
+    MOST_DOCUMENTS,
+    Plan,
+    plan_for,
+    require_documents,
+    seconds_of,
+    set_aside,
+)
+from torchcram.pretrained.retrofit.saving import base_digest, save_retrofit
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
+from torchcram.pretrained.retrofit.stages import Stages
+from torchcram.pretrained.retrofit.teaching_figure import teaching_png
 from torchcram.pretrained.sites import find_sites
 from torchcram.pretrained.texts import Corpus
 from torchcram.runs.files import read_json, write_json
-from torchcram.runs.tensor_file import read_tensors, write_tensors
 
+# The figure of the distillation.
+PNG = "consolidation.png"
 # The untouched model, run with its own attention and with ours, may differ by as much, in logits.
 SAME = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """What came of the stages.
+
+    Attributes:
+        judged: by name: reads as wanted, none, all.
+        matured: what was distilled; None if there was no time for it.
+        certificate: None if nobody asked for one.
+    """
+
+    judged: dict[str, Judgement]
+    matured: Matured | None = None
+    certificate: Certificate | None = None
 
 
 class Making:
@@ -50,6 +77,7 @@ class Making:
         minutes: that it may take.
         out: folder of the finished model; it is made in a folder beside it. None keeps nothing.
         seed: of labels and first weights.
+        risk: share of next tokens that may differ, to be certified; None for no certificate.
 
     Raises:
         ValueError: if the folder holds something else, the text is too short, or the model is not understood.
@@ -65,14 +93,16 @@ class Making:
         minutes: float,
         out: Path | None,
         seed: int,
+        risk: float | None = None,
     ):
-        self.model, self.reads, self.seed = model, reads, seed
+        self.model, self.reads, self.seed, self.risk = model, reads, seed, risk
         self.out = out
         self.base = {"name": str(model.config.name_or_path), "digest": base_digest(model)}
-        windows: Mapping[str, list[Tensor]] = {
-            split: [window.ids.to(model.device) for window in each] for split, each in corpus.windows.items()
-        }
-        self.fit, self.select, self.test = windows["fit"], windows["select"], windows["test"]
+        fit, documents = set_aside(corpus.windows["fit"], 0 if risk is None else MOST_DOCUMENTS)
+        self.fit, self.select, self.test, self.documents = (
+            [window.ids.to(model.device) for window in each]
+            for each in (fit, corpus.windows["select"], corpus.windows["test"], documents)
+        )
         self.place = None if self.out is None else self.out.with_name(f"{self.out.name}.making")
         identity = {
             "base": self.base,
@@ -80,7 +110,7 @@ class Making:
             "settings": settings.model_dump(mode="json"),
             "reads": reads,
             "seed": seed,
-        }
+        } | ({} if risk is None else {"risk": risk})
         self.plan = self._planned(identity, minutes)
         expected = _logits(model, self.fit[0])
         install(model, settings).base = self.base
@@ -88,6 +118,7 @@ class Making:
             same = _logits(model, self.fit[0])
         _require_same(expected, same)
         self.layerwise = Layerwise(model, find_sites(model))
+        self.stages = Stages(model, self.place, seed=seed)
 
     def _planned(self, identity: dict[str, Any], minutes: float) -> Plan:
         """Return the plan of the work that is resumed, or a new one."""
@@ -102,41 +133,37 @@ class Making:
                     "folder with --out, or delete it"
                 )
             return Plan.parse(before["plan"])
+        needed = 0
+        if self.risk is not None:
+            rule = Rule(risk_tolerance=self.risk)
+            needed = rule.units_needed
+            require_documents(len(self.documents), rule)
         plan = plan_for(
             minutes=minutes,
             seconds=seconds_of(self.model, self.fit[0]),
             fit=self.fit,
             select=self.select,
             test=self.test,
+            documents=self.documents,
+            needed=needed,
         )
         if self.place is not None:
             self.place.mkdir(parents=True, exist_ok=True)
             write_json(self.place / "plan.json", {"identity": identity, "plan": plan.model_dump()})
         return plan
 
-    def live(self, progress: AnalysisProgress) -> dict[str, Judgement]:
-        """Go through the stages; return the judgement of the last."""
-        fit, select = self.fit[: self.plan.fit], self.select[: self.plan.select]
-        tokens = _tokens(fit) + _tokens(fit[:FIRST_WINDOWS]) + _tokens(select)
-        acquired = self._stage(
-            "acquire", progress, tokens, lambda advance: self._acquire(fit, select, advance, progress)
+    def live(self, progress: AnalysisProgress) -> Life:
+        """Go through the stages."""
+        closed = Closed(
+            fit=self.fit[: self.plan.fit],
+            select=self.select[: self.plan.select],
+            behind=self.fit[: self.plan.refit],
+            routed=self.fit[: self.plan.route],
         )
-        behind = fit[: self.plan.refit]
-        self._stage(
-            "refit",
-            progress,
-            _tokens(behind) + _tokens(select),
-            lambda advance: self._refit(behind, select, advance, progress),
-        )
-        routed = fit[: self.plan.route]
-        price = self._stage(
-            "route",
-            progress,
-            _tokens(routed) + ROUNDS * _tokens(select),
-            lambda advance: self._route(routed, select, acquired, advance),
-        )["price"]
-        retrofit_of(self.model).set_price(float(price))
-        progress.say(f"a read costs {float(price):.2e} nats")
+        bases = closed_form(self.layerwise, self.stages, closed, reads=self.reads, progress=progress)
+        matured = self._mature(bases, progress) if self.plan.distil else None
+        certificate = self._certify(progress) if self.risk is not None else None
+        progress.say(f"a read costs {retrofit_of(self.model).control.price:.2e} nats")
         judged = judge(
             self.model,
             self.test[: self.plan.judged],
@@ -147,106 +174,69 @@ class Making:
                 f"reads {name}: {found.reads:.1%} of token x layer, divergence {found.divergence:.4f} nats, "
                 f"loss {found.loss_change:+.4f}, same next token {found.agreement:.1%}"
             )
-        return judged
+        return Life(judged=judged, matured=matured, certificate=certificate)
 
-    def _acquire(
-        self,
-        fit: Sequence[Tensor],
-        select: Sequence[Tensor],
-        advance: Callable[[int], None],
-        progress: AnalysisProgress,
-    ) -> dict[str, Tensor]:
-        choices = acquire(
-            self.model, self.layerwise, fit=fit, select=select, generator=self._generator(1), advance=advance
-        )
-        near = sum(choice.near_harm for choice in choices.values())
-        left = sum(min(choice.harm.values()) for choice in choices.values())
-        progress.say(f"harm, summed over layers: {near:.4f} nats near alone, {left:.4f} with semantic memory")
-        return {f"basis.{layer}": choice.basis.contiguous() for layer, choice in choices.items()}
-
-    def _refit(
-        self,
-        windows: Sequence[Tensor],
-        select: Sequence[Tensor],
-        advance: Callable[[int], None],
-        progress: AnalysisProgress,
-    ) -> dict[str, Tensor]:
-        divergences = refit(self.model, self.layerwise, fit=windows, select=select, advance=advance)
-        before, after = divergences[(0.0, 0.0)], min(divergences.values())
-        progress.say(f"divergence without reads: {before:.4f} nats, {after:.4f} behind the refit")
-        return {}
-
-    def _route(
-        self,
-        windows: Sequence[Tensor],
-        select: Sequence[Tensor],
-        bases: Mapping[str, Tensor],
-        advance: Callable[[int], None],
-    ) -> dict[str, Tensor]:
-        fit_routers(
-            self.model,
+    def _mature(self, bases: Mapping[int, Tensor], progress: AnalysisProgress) -> Matured:
+        settings = retrofit_of(self.model).settings
+        return mature(
             self.layerwise,
-            windows,
-            {layer: bases[f"basis.{layer}"] for layer in memories(self.model)},
-            generator=self._generator(2),
-            advance=advance,
+            self.stages,
+            Text(
+                # What the closed form has not seen comes first.
+                lessons=self.fit[self.plan.fit :] + self.fit[: self.plan.fit],
+                select=self.select[: self.plan.select],
+                routed=self.fit[: self.plan.route],
+            ),
+            bases,
+            course=Course(steps=self.plan.distil, near=settings.sinks + settings.window, seed=self.seed),
+            reads=self.reads,
+            progress=progress,
         )
-        return {"price": torch.tensor(price_for(self.model, select, reads=self.reads, advance=advance))}
 
-    def _stage(
-        self,
-        name: str,
-        progress: AnalysisProgress,
-        tokens: int,
-        work: Callable[[Callable[[int], None]], dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        """Do a stage, or take up what it left: the memories, and what later stages need."""
-        file = None if self.place is None else self.place / f"{name}.safetensors"
+    def _certify(self, progress: AnalysisProgress) -> Certificate:
+        """Certify the tolerance, and set its price; or take up the certificate that was made."""
+        assert self.risk is not None, "without a tolerance there is nothing to certify"
+        file = self.stages.file(FILE)
         if file is not None and file.is_file():
-            kept = _loaded(file)
-            further = {key: kept.pop(key) for key in list(kept) if key.startswith("further.")}
-            load_memories(self.model, kept)
-            progress.say(f"{name}: taken up from {file}")
-            return {key.removeprefix("further."): value for key, value in further.items()}
-        results = work(progress.stage(name, total=tokens))
-        if file is not None:
-            draft = file.with_suffix(".draft")
-            further = {f"further.{key}": value for key, value in results.items()}
-            write_tensors(draft, memory_state(self.model) | further)
-            draft.replace(file)
-        return results
+            found = Certificate.parse(read_json(file))
+        else:
+            documents = self.documents[: self.plan.certify]
+            advance = progress.stage("certify", total=len(documents) * len(LEVELS), unit="documents")
+            select = self.select[: self.plan.select]
+            found = certify(self.layerwise, documents, select, risks=[self.risk], advance=advance)[self.risk]
+            if file is not None:
+                write_json(file, found.model_dump(mode="json"))
+        progress.say(found.told())
+        retrofit_of(self.model).set_price(found.price)
+        return found
 
-    def _generator(self, stage: int) -> torch.Generator:
-        """Each stage draws for itself, so that a resumed one draws the same."""
-        return torch.Generator().manual_seed(1000 * self.seed + stage)
-
-    def finish(self, tokenizer: Any, judged: Mapping[str, Judgement]) -> Path | None:
+    def finish(self, tokenizer: Any, life: Life) -> Path | None:
         """Save the model, and clear away what it was made from."""
         if self.out is None or self.place is None:
             return None
-        figures = {name: asdict(found) for name, found in judged.items()}
+        figures = {name: asdict(found) for name, found in life.judged.items()}
         told = {"base": self.base, "plan": self.plan.model_dump(), "judged": figures}
         card = model_card(
             self.base,
             retrofit_of(self.model).settings,
-            judged,
+            life.judged,
             context=max(len(ids) for ids in self.test),
+            matured=life.matured,
+            certificate=life.certificate,
         )
-        further = {"README.md": card, "judged.json": json.dumps(told, indent=1) + "\n"}
+        further: dict[str, str | bytes] = {"README.md": card, "judged.json": _json(told)}
+        if life.matured is not None:
+            lines = (json.dumps(record) + "\n" for record in life.matured.records)
+            further |= {"metrics.jsonl": "".join(lines), PNG: teaching_png(life.matured.records)}
+        if life.certificate is not None:
+            further[FILE] = _json(life.certificate.model_dump(mode="json"))
         save_retrofit(self.model, tokenizer, self.out, further=further)
         shutil.rmtree(self.place)
         return self.out
 
 
-def _loaded(file: Path) -> dict[str, Tensor]:
-    try:
-        return read_tensors(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}): delete it, and this stage is done again") from None
-
-
-def _tokens(windows: Sequence[Tensor]) -> int:
-    return sum(len(ids) for ids in windows)
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1) + "\n"
 
 
 @torch.no_grad()

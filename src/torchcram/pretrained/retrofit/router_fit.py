@@ -171,19 +171,38 @@ def price_for(
         reads: share of token x layer, over all layers with memories, in [0, 1].
         advance: is told the tokens of each finished window.
     """
-    layers = {layer: memory for layer, memory in memories(model).items() if memory.router is not None}
     places = len(memories(model)) * sum(len(ids) for ids in windows)
     price = retrofit_of(model).control.price
     for _ in range(ROUNDS):
-        left: list[Tensor] = []
-        with reading(model, price=price), listening(layers, _noting(layers, left)):
-            for ids in windows:
-                model.base_model(input_ids=ids[None], use_cache=False)
-                advance(len(ids))
-        harms = torch.cat(left).sort(descending=True).values
+        harms = predicted_harms(model, windows, price=price, advance=advance)
         wanted = min(int(reads * places), len(harms) - 1)
         price = float(harms[wanted]) if int(reads * places) < len(harms) else 0.0
     return price
+
+
+@torch.no_grad()
+def predicted_harms(
+    model: Any,
+    windows: Sequence[Tensor],
+    *,
+    price: float | None = None,
+    advance: Advance = lambda tokens: None,
+) -> Float[Tensor, " places"]:
+    """Return what the routers expect of leaving out each possible read of some text, in nats, falling.
+
+    Args:
+        model: retrofitted, at rest.
+        windows: tokens.
+        price: of a read; the model's own if None.
+        advance: is told the tokens of each finished window.
+    """
+    layers = {layer: memory for layer, memory in memories(model).items() if memory.router is not None}
+    left: list[Tensor] = []
+    with reading(model, price=price), listening(layers, _noting(layers, left)):
+        for ids in windows:
+            model.base_model(input_ids=ids[None], use_cache=False)
+            advance(len(ids))
+    return torch.cat(left).sort(descending=True).values if left else torch.zeros(0)
 
 
 def _noting(layers: Mapping[int, LayerMemory], left: list[Tensor]) -> Any:

@@ -42,7 +42,7 @@ def memory_state(model: Any) -> dict[str, Tensor]:
 
 
 def save_retrofit(
-    model: Any, tokenizer: Any, folder: str | Path, *, further: Mapping[str, str] | None = None
+    model: Any, tokenizer: Any, folder: str | Path, *, further: Mapping[str, str | bytes] | None = None
 ) -> Path:
     """Write a folder that ``AutoModelForCausalLM.from_pretrained`` loads after ``import torchcram``.
 
@@ -52,7 +52,7 @@ def save_retrofit(
         model: retrofitted.
         tokenizer: saved with it; None for none.
         folder: must not be there yet.
-        further: text files to put beside, by name.
+        further: files to put beside, by name: text, or bytes as they are.
 
     Raises:
         ValueError: if the folder is there, or the model is not retrofitted.
@@ -74,8 +74,11 @@ def save_retrofit(
         model.save_pretrained(draft)
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
-        for name, text in (further or {}).items():
-            write_text(draft / name, text)
+        for name, content in (further or {}).items():
+            if isinstance(content, bytes):
+                (draft / name).write_bytes(content)
+            else:
+                write_text(draft / name, content)
         draft.replace(place)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
