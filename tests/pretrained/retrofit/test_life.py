@@ -9,10 +9,12 @@ from typer.testing import CliRunner
 
 from tiny_models import CharTokenizer, documents, tiny_model
 from torchcram.cli import app
-from torchcram.pretrained.retrofit import closed_stages, life, making
+from torchcram.pretrained.retrofit import closed_stages, life, making, maturing, unread
+from torchcram.pretrained.retrofit.certificate import load_certificate
 from torchcram.pretrained.retrofit.install import is_retrofitted, remove, retrofit_of
-from torchcram.pretrained.retrofit.plan import FEWEST, JUDGED, ROUTE, SELECT, plan_for
+from torchcram.pretrained.retrofit.plan import FEWEST, JUDGED, ROUTE, SELECT, plan_for, set_aside
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
+from torchcram.pretrained.texts import Window
 
 NEAR = RetrofitSettings(sinks=2, window=5)
 
@@ -181,6 +183,101 @@ def test_minutes_buy_windows():
     assert (plan(4.0).select, plan(4.0).route, plan(4.0).judged) == (SELECT, ROUTE, JUDGED)
     with pytest.raises(ValueError, match="3 windows to fit on"):
         plan_for(minutes=1.0, seconds=1.0, fit=windows[:3], select=windows, test=windows)
+
+
+def test_more_minutes_buy_a_distillation_and_documents():
+    windows = [torch.arange(5)] * 300
+
+    def plan(minutes, **documents):
+        return plan_for(minutes=minutes, seconds=1.0, fit=windows, select=windows, test=windows, **documents)
+
+    assert plan(10.0).distil == 0 == plan(10.0).certify
+    assert 0 < plan(20.0).distil < plan(60.0).distil
+    # A step costs five passes: most of what the closed form leaves.
+    assert 5 * plan(60.0).distil == pytest.approx(60 * 60 * 0.7, rel=0.15)
+    asked = plan(60.0, documents=windows, needed=19)
+    assert asked.certify == 75
+    assert asked.distil < plan(60.0).distil
+    assert plan(2.0, documents=windows, needed=19).certify == 29
+    assert plan(2.0, documents=windows[:20], needed=19).certify == 20
+    assert plan(1e5, documents=windows, needed=19).certify == 200
+
+
+def test_documents_are_set_aside_as_a_whole():
+    windows = [Window(document=number % 10, start=number, ids=torch.arange(4)) for number in range(40)]
+    left, aside = set_aside(windows, 200)
+    assert len(aside) == 5
+    assert not {one.document for one in left} & {one.document for one in aside}
+    assert len({one.document for one in aside}) == 5
+    assert len(left) == 20
+    assert set_aside(windows, 0) == (windows, [])
+    assert len(set_aside(windows, 2)[1]) == 2
+
+
+@pytest.fixture
+def briefly(monkeypatch):
+    """Whatever the clock says, there is time for a short distillation and some documents."""
+
+    def planned(**given):
+        plan = plan_for(**given)
+        return plan.model_copy(update={"distil": 6, "certify": 12 if given["needed"] else 0})
+
+    monkeypatch.setattr(making, "plan_for", planned)
+
+
+@torch.no_grad()
+def test_a_taught_model_comes_with_its_certificate(tmp_path, briefly):
+    made = make(tmp_path / "made", risk=0.5)
+    assert {path.name for path in made.folder.iterdir()} >= {
+        *("certificate.json", "metrics.jsonl", "consolidation.png", "README.md", "judged.json")
+    }
+    certificate = load_certificate(made.folder)
+    assert certificate == made.certificate
+    assert certificate.documents == 12
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(made.folder)
+    assert retrofit_of(loaded).settings.price == certificate.price
+    ids = torch.arange(3, 43)[None]
+    assert torch.equal(loaded(ids).logits, made.model(ids).logits)
+    lines = [json.loads(line) for line in (made.folder / "metrics.jsonl").read_text().splitlines()]
+    assert sum(line["kind"] == "train" for line in lines) == 6
+    assert (made.folder / "consolidation.png").read_bytes().startswith(b"\x89PNG")
+    card = (made.folder / "README.md").read_text()
+    assert certificate.told() in card
+    assert f"| nothing is read | {made.matured.before.none:.4f} | {made.matured.after.none:.4f} |" in card
+    assert made.matured.after.no_worse(made.matured.before)
+
+
+@pytest.mark.parametrize(
+    ("module", "stage"),
+    [(maturing, "consolidate"), (maturing, "fit_routers"), (maturing, "choose_unread"), (making, "certify")],
+)
+def test_a_teaching_that_was_interrupted_ends_the_same(module, stage, tmp_path, briefly, monkeypatch):
+    def give_up_one(model, *args, **options):
+        unread.give_up(model, [1])
+        return unread.Unread(layers=(1,), price=0.1, before=1.0, after=0.5)
+
+    monkeypatch.setattr(maturing, "choose_unread", give_up_one)
+    whole = make(tmp_path / "whole", risk=0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, stage, lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "parts", risk=0.5)
+    assert not (tmp_path / "parts").exists()
+    again = make(tmp_path / "parts", risk=0.5)
+    assert retrofit_of(again.model).settings.unread == (1,) == again.matured.unread
+    plans = [json.loads((made.folder / "judged.json").read_text())["plan"] for made in (whole, again)]
+    if plans[0] == plans[1]:
+        assert again.certificate.price == pytest.approx(whole.certificate.price, rel=1e-3)
+        assert again.matured.after.none == pytest.approx(whole.matured.after.none, rel=1e-3)
+
+
+def test_too_few_documents_for_a_risk_are_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(closed_stages, "acquire", None)
+    with pytest.raises(ValueError, match="takes 99 documents .* and 12 can be set aside"):
+        make(tmp_path / "made", risk=0.01)
+    with pytest.raises(ValueError, match=r"risk 1\.5 must lie in \(0, 1\)"):
+        make(risk=1.5)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_makes_a_model(tmp_path, monkeypatch):

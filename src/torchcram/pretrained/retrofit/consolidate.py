@@ -30,8 +30,8 @@ from torchcram.runs.interruption import Interruption
 from torchcram.runs.metrics import append_line
 from torchcram.types import Reads
 
-# How often the held-out text is asked, and seconds between snapshots.
-LOOKS, SNAPSHOT_SECONDS = 6, 120.0
+# Seconds between snapshots.
+SNAPSHOT_SECONDS = 120.0
 # The steps of Adam: how long its averages reach back, and the largest norm of a gradient.
 BETAS, LARGEST_NORM = (0.9, 0.99), 1.0
 # Of all possible reads, so many are made at the cheapest price.
@@ -233,7 +233,7 @@ class _Teaching:
             while self.step < self.course.steps:
                 record = self._learn()
                 advance(1, f"divergence {record['divergence']:.3f}, reads {record['reads']:.0%}")
-                if self._due():
+                if self.course.look_after(self.step - 1):
                     tell(self._look())
                 if interruption.requested or clock.seconds() > SNAPSHOT_SECONDS:
                     self._keep()
@@ -270,10 +270,6 @@ class _Teaching:
                 f"the divergence is {divergence} at step {step}: use a smaller rate, and float32 or bfloat16"
             )
         return divergence, count.share
-
-    def _due(self) -> bool:
-        steps = self.course.steps
-        return self.step == steps or self.step * LOOKS // steps > (self.step - 1) * LOOKS // steps
 
     def _look(self) -> str:
         """Judge the weights on held-out text, and keep them if they are the best so far."""

@@ -26,6 +26,8 @@ SILENT, RECALLED = 2, 4
 RATE, WARM = 1e-4, 0.05
 # The divergence holds while it is at most so much above what it was at the dearest price.
 TOLERANCE = 0.25
+# How often held-out text is asked.
+LOOKS = 6
 # Below this no price is told from none, in nats.
 LEAST_PRICE = 1e-12
 
@@ -39,12 +41,18 @@ class Course:
         near: tokens that are near.
         rate: largest size of a step.
         seed: of what is drawn.
+        looks: how often held-out text is asked which weights are the best.
     """
 
     steps: int
     near: int
     rate: float = RATE
     seed: int = 0
+    looks: int = LOOKS
+
+    def look_after(self, step: int) -> bool:
+        """Whether held-out text is asked behind a step."""
+        return (step + 1) * self.looks // self.steps > step * self.looks // self.steps
 
     def silent(self, step: int) -> bool:
         """Whether nothing is read in a step."""

@@ -121,5 +121,7 @@ def distil(
     with reading(layerwise.model, reads, price=price), count:
         now = layerwise.run(calls.embedded, calls)
     divergence, gradient = divergence_gradient(layerwise, calls, untouched, now)
-    now.backward(gradient)
+    # Where every token reads there is nothing to learn.
+    if now.requires_grad:
+        now.backward(gradient)
     return divergence, count

@@ -23,7 +23,7 @@ FIT_COST, REFIT_COST, GRADIENT_COST = 1.4, 2.4, 3.0
 REST = 8 * SELECT + 5 * JUDGED
 # A step of the distillation: the untouched model, the taught one, back, and all their logits.
 STEP_COST = 5.0
-# Minutes up to which nothing is distilled, and the share of more minutes that the closed form gets.
+# Minutes up to which nothing is distilled, and the share of more of them that the closed form gets.
 CLOSED_MINUTES, CLOSED_SHARE = 10.0, 0.3
 # What follows a distillation, in passes: looks at select text, the routers' second fit, layers given up.
 AFTER = 30 * SELECT + GRADIENT_COST * ROUTE
@@ -95,16 +95,17 @@ def plan_for(
             f"{len(test)} to judge, and {FEWEST}, 1 and 1 are needed; give more text, or a smaller context"
         )
     chosen, behind, routed = min(SELECT, len(select)), min(REFIT, len(fit)), min(ROUTE, len(fit))
-    closed = minutes if minutes <= CLOSED_MINUTES else max(CLOSED_MINUTES, CLOSED_SHARE * minutes)
-    left = 60 * closed / seconds - GRADIENT_COST * (chosen + routed) - REFIT_COST * behind - REST
     certify = _certified(len(documents), needed, passes=60 * minutes / seconds)
+    passes = 60 * minutes / seconds - PRICES * certify
+    closed = min(passes, max(60 * CLOSED_MINUTES / seconds, CLOSED_SHARE * passes))
+    left = closed - GRADIENT_COST * (chosen + routed) - REFIT_COST * behind - REST
     return Plan(
         fit=min(len(fit), max(FEWEST, int(left / FIT_COST))),
         select=chosen,
         refit=behind,
         route=routed,
         judged=min(JUDGED, len(test)),
-        distil=_steps(60 * (minutes - closed) / seconds - PRICES * certify),
+        distil=_steps(passes - closed),
         certify=certify,
     )
 
