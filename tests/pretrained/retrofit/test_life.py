@@ -273,7 +273,7 @@ def test_a_teaching_that_was_interrupted_ends_the_same(module, stage, tmp_path, 
 
 def test_too_few_documents_for_a_risk_are_told_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(closed_stages, "acquire", None)
-    with pytest.raises(ValueError, match="takes 99 documents .* and 12 can be set aside"):
+    with pytest.raises(ValueError, match=r"takes 99 documents .* and 12 can be set aside"):
         make(tmp_path / "made", risk=0.01)
     with pytest.raises(ValueError, match=r"risk 1\.5 must lie in \(0, 1\)"):
         make(risk=1.5)

@@ -44,8 +44,8 @@ class Held:
 
     Attributes:
         none: divergence without reads, in nats a token.
-        routed: with the reads that the dearest price leaves.
-        reads: share of token x layer that these are.
+        routed: with the wanted share of reads.
+        reads: share of token x layer that read then.
     """
 
     none: float
@@ -100,10 +100,14 @@ class HeldText:
                 tokens += len(calls.ids)
         return total / tokens, count
 
-    def look(self, price: float) -> Held:
-        """Judge the model as it is."""
+    def look(self, price: float, *, reads: float) -> Held:
+        """Judge the model as it is, without reads and at a share of reads, whose price is near the given
+        one.
+        """
         none, _ = self.divergence("none")
-        routed, count = self.divergence(price=price)
+        windows = [calls.ids for calls, _ in self.states]
+        now = price_for(self.layerwise.model, windows, reads=reads, start=price, rounds=1)
+        routed, count = self.divergence(price=now)
         return Held(none=none, routed=routed, reads=count.share)
 
 
@@ -182,7 +186,7 @@ class _Teaching:
         metrics: Path | None,
     ):
         self.model, self.layerwise, self.lessons, self.course = model, layerwise, lessons, course
-        self.snapshot, self.metrics = snapshot, metrics
+        self.snapshot, self.metrics, self.reads = snapshot, metrics, reads
         self.held = HeldText(layerwise, select)
         self.parameters = taught_parameters(model)
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=course.rate, betas=BETAS)
@@ -190,13 +194,13 @@ class _Teaching:
         if snapshot is not None and snapshot.is_file():
             self._take_up(snapshot)
         else:
-            self._begin(select, reads)
+            self._begin(select)
 
-    def _begin(self, select: Sequence[Tensor], reads: float) -> None:
+    def _begin(self, select: Sequence[Tensor]) -> None:
         harms = predicted_harms(self.model, select)
-        dearest = price_for(self.model, select, reads=reads)
+        dearest = price_for(self.model, select, reads=self.reads)
         cheapest = float(harms[min(int(FIRST_READS * len(harms)), len(harms) - 1)]) if len(harms) else 0.0
-        self.before = self.least = self.held.look(dearest)
+        self.before = self.least = self.held.look(dearest, reads=self.reads)
         self.best = self._copied()
         rules = self.course.rules(cheapest=cheapest, dearest=dearest, divergence=self.before.routed)
         self.phases = Phases(rules)
@@ -273,7 +277,7 @@ class _Teaching:
 
     def _look(self) -> str:
         """Judge the weights on held-out text, and keep them if they are the best so far."""
-        now = self.held.look(self.phases.rules.price_most)
+        now = self.held.look(self.phases.rules.price_most, reads=self.reads)
         if now.score < self.least.score and now.no_worse(self.before):
             self.least, self.best = now, self._copied()
         self._note_held(now)

@@ -159,7 +159,13 @@ def _descend(network: _Network, data: list[tuple[Tensor, Tensor, Tensor]]) -> tu
 
 @torch.no_grad()
 def price_for(
-    model: Any, windows: Sequence[Tensor], *, reads: float, advance: Advance = lambda tokens: None
+    model: Any,
+    windows: Sequence[Tensor],
+    *,
+    reads: float,
+    start: float | None = None,
+    rounds: int = ROUNDS,
+    advance: Advance = lambda tokens: None,
 ) -> float:
     """Return the price at which so large a share of token x layer reads, on some text.
 
@@ -169,11 +175,13 @@ def price_for(
         model: retrofitted, at rest.
         windows: tokens.
         reads: share of token x layer, over all layers with memories, in [0, 1].
+        start: price from which it is looked for; the model's own if None.
+        rounds: passes over the text.
         advance: is told the tokens of each finished window.
     """
     places = len(memories(model)) * sum(len(ids) for ids in windows)
-    price = retrofit_of(model).control.price
-    for _ in range(ROUNDS):
+    price = retrofit_of(model).control.price if start is None else start
+    for _ in range(rounds):
         harms = predicted_harms(model, windows, price=price, advance=advance)
         wanted = min(int(reads * places), len(harms) - 1)
         price = float(harms[wanted]) if int(reads * places) < len(harms) else 0.0
