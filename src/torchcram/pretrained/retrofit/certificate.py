@@ -68,7 +68,7 @@ class Certificate(StrictConfig):
     harms: tuple[float, ...]
     realised: Realised | None = None
 
-    def drift(self, model: Any, documents: Sequence[Int[Tensor, " tokens"]]) -> Drift:
+    def drift(self, model: Any, documents: Sequence[Int[Tensor, " _"]]) -> Drift:
         """Say whether the certificate is void for some documents.
 
         Args:

@@ -43,7 +43,7 @@ def price_of(shift: float) -> float:
     return 0.0 if shift >= FREE else math.exp(-shift)
 
 
-def prices_to_try(model: Any, select: Sequence[Int[Tensor, " tokens"]]) -> tuple[float, ...]:
+def prices_to_try(model: Any, select: Sequence[Int[Tensor, " _"]]) -> tuple[float, ...]:
     """Return points on the scale that is searched, the most cautious first: nothing for a read, then prices
     that leave the shares of :data:`LEVELS` on some other text.
     """
@@ -66,7 +66,7 @@ class DocumentJudge:
     def __init__(
         self,
         layerwise: Layerwise,
-        documents: Sequence[Int[Tensor, " tokens"]],
+        documents: Sequence[Int[Tensor, " _"]],
         advance: Callable[[int], None] = lambda documents: None,
     ):
         self.layerwise, self.documents, self.advance = layerwise, documents, advance
@@ -149,8 +149,8 @@ def document_curve(
 
 def certify(
     layerwise: Layerwise,
-    documents: Sequence[Int[Tensor, " tokens"]],
-    select: Sequence[Int[Tensor, " tokens"]],
+    documents: Sequence[Int[Tensor, " _"]],
+    select: Sequence[Int[Tensor, " _"]],
     *,
     risks: Sequence[float],
     splits: int = 0,

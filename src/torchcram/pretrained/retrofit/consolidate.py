@@ -84,7 +84,7 @@ class HeldText:
         windows: tokens.
     """
 
-    def __init__(self, layerwise: Layerwise, windows: Sequence[Int[Tensor, " tokens"]]):
+    def __init__(self, layerwise: Layerwise, windows: Sequence[Int[Tensor, " _"]]):
         self.layerwise = layerwise
         self.states = [untouched_states(layerwise, ids) for ids in windows]
 
@@ -139,8 +139,8 @@ def consolidate(
     model: Any,
     layerwise: Layerwise,
     *,
-    lessons: Sequence[Int[Tensor, " tokens"]],
-    select: Sequence[Int[Tensor, " tokens"]],
+    lessons: Sequence[Int[Tensor, " _"]],
+    select: Sequence[Int[Tensor, " _"]],
     course: Course,
     reads: float,
     snapshot: Path | None = None,

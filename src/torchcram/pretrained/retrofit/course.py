@@ -65,7 +65,7 @@ class Course:
             return self.rate * (step + 1) / warm
         return self.rate * (1 + math.cos(math.pi * (step - warm) / max(self.steps - warm, 1))) / 2
 
-    def window(self, lessons: Sequence[Int[Tensor, " tokens"]], step: int) -> Int[Tensor, " tokens"]:
+    def window(self, lessons: Sequence[Int[Tensor, " _"]], step: int) -> Int[Tensor, " tokens"]:
         """Return the window of a step: the same in a resumed run."""
         ids = lessons[step % len(lessons)]
         # Silent steps and others get recalls alike.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
 from torchcram.pretrained.analysis.layerwise import Layerwise
-from torchcram.pretrained.retrofit.consolidate import Held, HeldText, consolidate
+from torchcram.pretrained.retrofit.consolidate import Consolidated, Held, HeldText, consolidate
 from torchcram.pretrained.retrofit.course import Course
 from torchcram.pretrained.retrofit.install import memories, retrofit_of
 from torchcram.pretrained.retrofit.router_fit import fit_routers, price_for
@@ -77,9 +77,6 @@ def mature(
     """
     model = layerwise.model
 
-    def teach(advance: Advance) -> dict[str, Tensor]:
-        return _teach(layerwise, stages, text, course, reads, progress, advance)
-
     def route(advance: Advance) -> dict[str, Tensor]:
         return _route(layerwise, stages, text, bases, reads, advance)
 
@@ -90,17 +87,16 @@ def mature(
         progress.say(f"layers without a cache: {list(chosen.layers) or 'none'} ({told})")
         return {UNREAD: torch.tensor(chosen.layers), "price": _number(chosen.price)}
 
-    taught = stages.stage("consolidate", progress, course.steps, teach, unit="steps")
+    taught = teach(layerwise, stages, text, course=course, reads=reads, progress=progress)
     tokens = sum(len(ids) for ids in text.select)
     routed = stages.stage("route-again", progress, sum(map(len, text.routed)) + 4 * tokens, route)
     retrofit_of(model).set_price(float(routed["price"]))
     freed = stages.stage("unread", progress, 2 * tokens, give_up)
     retrofit_of(model).set_price(float(freed["price"]))
-    kept = json.loads(bytes(taught[RECORDS].tolist()))
     return Matured(
-        before=Held(**kept["before"]),
-        after=Held(**kept["after"]),
-        records=tuple(kept["records"]),
+        before=taught.before,
+        after=taught.after,
+        records=taught.records,
         unread=tuple(freed[UNREAD].tolist()),
         price=float(freed["price"]),
     )
@@ -110,34 +106,41 @@ def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-def _teach(
+def teach(
     layerwise: Layerwise,
     stages: Stages,
     text: Text,
+    *,
     course: Course,
     reads: float,
     progress: AnalysisProgress,
-    advance: Advance,
-) -> dict[str, Tensor]:
-    def stands(steps: int, told: str) -> None:
-        advance(steps)
-        progress.note(told)
+) -> Consolidated:
+    """Do the first of the stages of :func:`mature`, or take it up."""
 
-    snapshot = stages.file("snapshot.safetensors")
-    done = consolidate(
-        layerwise.model,
-        layerwise,
-        lessons=text.lessons,
-        select=text.select,
-        course=course,
-        reads=reads,
-        snapshot=snapshot,
-        metrics=stages.file("metrics.jsonl"),
-        tell=progress.say,
-        advance=stands,
+    def work(advance: Advance) -> dict[str, Tensor]:
+        def stands(steps: int, told: str) -> None:
+            advance(steps)
+            progress.note(told)
+
+        done = consolidate(
+            layerwise.model,
+            layerwise,
+            lessons=text.lessons,
+            select=text.select,
+            course=course,
+            reads=reads,
+            snapshot=stages.file("snapshot.safetensors"),
+            metrics=stages.file("metrics.jsonl"),
+            tell=progress.say,
+            advance=stands,
+        )
+        return {RECORDS: torch.tensor(list(json.dumps(asdict(done)).encode()), dtype=torch.uint8)}
+
+    kept = stages.stage("consolidate", progress, course.steps, work, unit="steps")
+    told = json.loads(bytes(kept[RECORDS].tolist()))
+    return Consolidated(
+        before=Held(**told["before"]), after=Held(**told["after"]), records=tuple(told["records"])
     )
-    kept = {"before": asdict(done.before), "after": asdict(done.after), "records": done.records}
-    return {RECORDS: torch.tensor(list(json.dumps(kept).encode()), dtype=torch.uint8)}
 
 
 def _route(

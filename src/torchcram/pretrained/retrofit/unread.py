@@ -55,7 +55,7 @@ def give_up(model: Any, layers: Sequence[int]) -> None:
 def choose_unread(
     model: Any,
     held: HeldText,
-    windows: Sequence[Int[Tensor, " tokens"]],
+    windows: Sequence[Int[Tensor, " _"]],
     *,
     reads: float,
     advance: Callable[[int], None] = lambda tokens: None,
