@@ -8,7 +8,7 @@ Times are processor seconds of one thread: others may use the machine at the sam
 
 python benchmarks/retrofit.py [--length 8192] [--batch 8] [--layers 30] [--unread 12] [--reads 0.1]
 
-It writes retrofit_cpu.json here, one measurement after the other.
+It adds to retrofit_cpu.json here, one measurement after the other.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from torchcram.pretrained.retrofit.install import (
 )
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
 
-ROUNDS = 5
+ROUNDS = 3
 HERE = Path(__file__).parent
 SMOLLM2 = {
     "hidden_size": 576,
@@ -153,11 +153,14 @@ def main() -> None:
     for name, default in (("length", 8192), ("batch", 8), ("layers", 30), ("unread", 12)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--reads", type=float, default=0.1)
+    parser.add_argument("--kinds", nargs="+", default=["linear", "low_rank"], help="of semantic memory")
+    parser.add_argument("--questions", nargs="+", default=["prefill", "decode"])
     parser.add_argument("--out", type=Path, default=HERE / "retrofit_cpu.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    generator, records = torch.Generator().manual_seed(1), []
+    generator = torch.Generator().manual_seed(1)
+    records = json.loads(given.out.read_text()) if given.out.is_file() else []
 
     def add(question: str, model: Any, batch: int, found: dict[str, Any]) -> None:
         settings = retrofit_of(model).settings
@@ -169,11 +172,13 @@ def main() -> None:
         given.out.write_text(json.dumps(records, indent=1) + "\n")
 
     with torch.no_grad():
-        for unread, kind in ((0, "linear"), (0, "low_rank"), (given.unread, "low_rank")):
+        made = [(0, kind) for kind in given.kinds] + [(given.unread, given.kinds[-1])]
+        for unread, kind in dict.fromkeys(made):
             model = make_model(given.layers, unread, kind=kind)
             with drawn_reads(model, given.reads, generator):
-                add("prefill", model, 1, compare_prefill(model, given.length, generator))
-                for batch in (given.batch, 1):
+                if "prefill" in given.questions:
+                    add("prefill", model, 1, compare_prefill(model, given.length, generator))
+                for batch in dict.fromkeys((given.batch, 1)) if "decode" in given.questions else ():
                     add("decode", model, batch, compare_decoding(model, batch, given.length, generator))
 
 

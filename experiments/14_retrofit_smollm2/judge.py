@@ -25,7 +25,7 @@ from torch import Tensor
 
 from torchcram.pretrained.judging.by_position import judge_by_position, prices, ways_of
 from torchcram.pretrained.judging.exam import Paper
-from torchcram.pretrained.judging.frontier import Result, compare, frontier_figure
+from torchcram.pretrained.judging.frontier import SHARES, Result, compare, frontier_figure
 from torchcram.pretrained.judging.haystack import context_of
 from torchcram.pretrained.judging.retrieval import examine
 from torchcram.pretrained.judging.speed import measure_speed
@@ -61,7 +61,7 @@ def _short(value: Any) -> Any:
     return f"{value:.5g}" if isinstance(value, float) else value
 
 
-def judge_rivals(model: Any, windows: dict[str, list[Tensor]], names: list[str]) -> None:
+def judge_rivals(model: Any, windows: dict[str, list[Tensor]], names: list[str], shares: list[float]) -> None:
     """Judge the contenders one by one, and draw those that there are."""
     for make in CONTENDERS:
         name = make().name
@@ -72,6 +72,7 @@ def judge_rivals(model: Any, windows: dict[str, list[Tensor]], names: list[str])
                 fit=windows["fit"],
                 select=windows["select"],
                 test=windows["judged"],
+                shares=shares,
                 contenders=[make],
             )
             return [asdict(each) for each in found]
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--memories", type=Path, default=Path("runs/retrofit_smollm2/routed.safetensors"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rivals", nargs="*", default=[], help="names of contenders; all if none")
+    parser.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of reads")
     for name, default in (
         ("windows", 4),
         ("papers", 3),
@@ -150,7 +152,7 @@ def main() -> None:
             ids = context_of(empty, tokenizer, tokens=given.context, draw=draw)[None]
             rows_of("speed", lambda: [asdict(measure_speed(model, ids))])
         if "rivals" in given.parts:
-            judge_rivals(model, windows, given.rivals)
+            judge_rivals(model, windows, given.rivals, given.shares)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
-from torch.nn.functional import kl_div, pad
+from torch.nn.functional import pad
 
 from torchcram.pretrained.analysis.layerwise import Calls, Layerwise
 from torchcram.pretrained.retrofit.gradients import LOGITS
@@ -147,12 +147,15 @@ def judge_ways(
         calls = layerwise.embed(ids)
         with reading(model, "all"):
             untouched = layerwise.run(calls.embedded, calls)
+        behind: dict[str, Tensor] = {}
         for name, way in ways.items():
             counted = Counted(memories(model))
             with way() as own, counted:
-                now = layerwise.run(calls.embedded, calls)
-            sums[name][:, : len(ids)] += compared_tokens(layerwise, calls, untouched, now)
+                behind[name] = layerwise.run(calls.embedded, calls)
             counts[name] += (counted if own is None else own).reads
+        found = compared_tokens(layerwise, calls, untouched, list(behind.values()))
+        for name, each in zip(behind, found, strict=True):
+            sums[name][:, : len(ids)] += each
         advance(len(ids))
     return {
         name: ByPosition(
@@ -171,33 +174,38 @@ def compared(layerwise: Layerwise, calls: Calls, untouched: Tensor, now: Tensor)
     """Return the sums over tokens of divergence, change of the loss, and agreement, given the hidden states
     of two models behind the last layer.
     """
-    return compared_tokens(layerwise, calls, untouched, now)[:3].sum(1)
+    return compared_tokens(layerwise, calls, untouched, [now])[0][:3].sum(1)
 
 
 def compared_tokens(
-    layerwise: Layerwise, calls: Calls, untouched: Tensor, now: Tensor
-) -> Float64[Tensor, "4 tokens"]:
-    """Return divergence, change of the loss, agreement and loss of the untouched model, token by token; the
-    last token has no loss.
+    layerwise: Layerwise, calls: Calls, untouched: Tensor, others: Sequence[Tensor]
+) -> list[Float64[Tensor, "4 tokens"]]:
+    """Return, for each of some models, divergence, change of the loss, agreement and loss of the untouched
+    model, token by token; the last token has no loss.
 
-    The logits exist for a few tokens at a time.
+    The logits exist for a few tokens and two models at a time.
     """
-    ids, pieces = calls.ids, []
+    ids = calls.ids
+    pieces: list[list[Tensor]] = [[] for _ in others]
     for start in range(0, len(ids), LOGITS):
         piece = slice(start, start + LOGITS)
         part = Calls(ids=ids[piece], embedded=calls.embedded[:, piece], arguments=calls.arguments)
-        old, new = (
-            layerwise.logits(hidden[:, piece], part).float().log_softmax(-1) for hidden in (untouched, now)
-        )
-        following = ids[start + 1 : start + LOGITS + 1, None]
-        losses = [
-            pad(-each[: len(following)].gather(1, following)[:, 0], (0, len(each) - len(following)))
-            for each in (old, new)
-        ]
-        divergence = kl_div(new, old, reduction="none", log_target=True).sum(1)
-        same = old.argmax(-1) == new.argmax(-1)
-        pieces.append(torch.stack((divergence, losses[1] - losses[0], same, losses[0])).double().cpu())
-    return torch.cat(pieces, 1)
+        old = layerwise.logits(untouched[:, piece], part).float().log_softmax(-1)
+        likely, following = old.exp(), ids[start + 1 : start + LOGITS + 1]
+        before = _losses(old, following)
+        for number, hidden in enumerate(others):
+            new = layerwise.logits(hidden[:, piece], part).float().log_softmax(-1)
+            divergence = (old - new).mul_(likely).sum(1)
+            same = old.argmax(-1) == new.argmax(-1)
+            change = _losses(new, following) - before
+            pieces[number].append(torch.stack((divergence, change, same, before)).double().cpu())
+    return [torch.cat(each, 1) for each in pieces]
+
+
+def _losses(log_likely: Float[Tensor, "tokens vocabulary"], following: Tensor) -> Float[Tensor, " tokens"]:
+    """Return the loss of each next token, zero where there is none."""
+    losses = -log_likely[: len(following)].gather(1, following[:, None])[:, 0]
+    return pad(losses, (0, len(log_likely) - len(following)))
 
 
 class Counted:
