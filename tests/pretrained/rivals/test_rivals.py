@@ -106,6 +106,15 @@ def test_budgets_are_kept(make):
         assert reads[1] == pytest.approx(0.25, abs=0.12)
 
 
+@pytest.mark.parametrize("make", CONTENDERS[:3])
+def test_a_given_price_is_paid(make):
+    model = make_retrofitted()
+    given = make(prices={0.5: 0.07}).points(model, (windows(1)[0],), (0.5,), advance=silence)[0]
+    with reading(model, price=0.07), make().acting(model):
+        expected = logits(model)
+    assert torch.equal(logits(model, given), expected)
+
+
 def test_silent_memory_is_near_attention_alone():
     """Zeroed memory without reads is what near attention alone is; shuffled memory is not."""
     model = make_retrofitted()

@@ -4,7 +4,7 @@ work, both must cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -41,13 +41,15 @@ class Shuffled(Retrofitted):
     """Semantic memory answers each token with what it predicts for another one of the same layer and pass.
 
     Args:
+        prices: as in :class:`torchcram.pretrained.rivals.retrofitted.Retrofitted`.
         seed: of the order of the tokens.
     """
 
     name = "memory shuffled"
     source = "ablation"
 
-    def __init__(self, *, seed: int = 0):
+    def __init__(self, *, prices: Mapping[float, float] | None = None, seed: int = 0):
+        super().__init__(prices=prices)
         self.seed = seed
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,17 @@ from torchcram.pretrained.rivals.contender import Advance, Contender, Point, cac
 
 
 class Retrofitted(Contender):
-    """Near attention, semantic memory, and reads where the router asks for them."""
+    """Near attention, semantic memory, and reads where the router asks for them.
+
+    Args:
+        prices: of a read, in nats, for shares of reads; those that are not given are found on select text.
+    """
 
     name = "this retrofit"
     source = "arXiv 2602.12204"
+
+    def __init__(self, *, prices: Mapping[float, float] | None = None):
+        self.prices = dict(prices or {})
 
     @contextmanager
     def acting(self, model: Any) -> Iterator[None]:
@@ -33,8 +40,10 @@ class Retrofitted(Contender):
         cache = cache_share(model, context=max(len(ids) for ids in select))
         points = []
         for share in shares:
-            with self.acting(model):
-                price = price_for(model, select, reads=share)
+            price = self.prices.get(share)
+            if price is None:
+                with self.acting(model):
+                    price = price_for(model, select, reads=share)
             points.append(Point(label=f"{share:.0%} reads", way=self._at(model, price), cache=cache))
             advance(1)
         return [*points, Point(label="no reads", way=self._at(model, None), cache=cache)]
