@@ -36,11 +36,17 @@ def spread(values: Iterable[float], digits: int) -> str:
 
 
 def ranks(groups: dict[tuple[str, str], Rows], methods: list[str]) -> dict[str, float]:
-    """Return the mean rank, over the sets, of the methods that have rows for every set; 1 is best."""
+    """Return the mean rank, over the sets, of the methods that have rows for every set, on the seeds that all
+    of them have; 1 is best.
+    """
     whole = [method for method in methods if all((method, name) in groups for name in NAMES)]
     placed = defaultdict(list)
     for name in NAMES:
-        scores = {method: mean(goal(row) for row in groups[method, name]) for method in whole}
+        seeds = set.intersection(*({row["seed"] for row in groups[method, name]} for method in whole))
+        scores = {
+            method: mean(goal(row) for row in groups[method, name] if row["seed"] in seeds)
+            for method in whole
+        }
         for method in whole:
             better = sum(other > scores[method] for other in scores.values())
             equal = sum(other == scores[method] for other in scores.values())
