@@ -25,7 +25,7 @@ from torch import Tensor
 
 from torchcram.pretrained.judging.by_position import judge_by_position, prices, ways_of
 from torchcram.pretrained.judging.exam import Paper
-from torchcram.pretrained.judging.frontier import SHARES, Result, compare, frontier_figure
+from torchcram.pretrained.judging.frontier import Result, compare, frontier_figure
 from torchcram.pretrained.judging.haystack import context_of
 from torchcram.pretrained.judging.retrieval import examine
 from torchcram.pretrained.judging.speed import measure_speed
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--memories", type=Path, default=Path("runs/retrofit_smollm2/routed.safetensors"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rivals", nargs="*", default=[], help="names of contenders; all if none")
-    parser.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of reads")
+    parser.add_argument("--shares", type=float, nargs="*", default=[0.25, 0.1], help="of reads")
     for name, default in (
         ("windows", 4),
         ("papers", 3),
@@ -128,7 +128,7 @@ def main() -> None:
                 "prices",
                 lambda: [
                     {"share": share, "price": price}
-                    for share, price in prices(model, windows["select"]).items()
+                    for share, price in prices(model, windows["select"], shares=given.shares).items()
                 ],
             )
             price_of = {float(row["share"]): float(row["price"]) for row in rows}

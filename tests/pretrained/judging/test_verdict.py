@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from retrofitted import make_retrofitted
 from tiny_models import documents, random_windows, tiny_model
 from torchcram.cli import app
-from torchcram.pretrained.judging import verdict
+from torchcram.pretrained.judging import kept, material, parts, verdict
 from torchcram.pretrained.judging.by_position import judge_by_position, prices, ways_of
 from torchcram.pretrained.judging.speed import cache_bytes, measure_speed, untouched
 from torchcram.pretrained.judging.tables import print_results
@@ -102,13 +102,13 @@ def test_speed_is_measured_with_both():
 
 
 def test_a_judgement_is_kept_taken_up_and_shown(model, tokenizer, tmp_path, monkeypatch):
-    (tmp_path / "judged.json").write_text('{"plan": {"fit": 3}}')
+    (tmp_path / kept.FILE).write_text('{"plan": {"fit": 3}}')
     found = verdict_of(model, tokenizer, tmp_path)
-    told = json.loads((tmp_path / "judged.json").read_text())
+    told = json.loads((tmp_path / kept.FILE).read_text())
     assert told["plan"] == {"fit": 3}
     assert told["text"]["found"] == [asdict(each) for each in found.text]
     assert told["retrieval"]["found"] == [asdict(each) for each in found.retrieval]
-    assert {each.task for each in found.retrieval} == set(verdict.retrieval.TASKS)
+    assert {each.task for each in found.retrieval} == set(parts.TASKS)
     assert {each.way for each in found.retrieval} == {"as saved", "25% reads", "10% reads", "no reads"}
     console = Console(record=True, width=120)
     found.show(console)
@@ -121,7 +121,7 @@ def test_a_judgement_is_kept_taken_up_and_shown(model, tokenizer, tmp_path, monk
 
     with monkeypatch.context() as patch:
         for name in ("judge_by_position", "examine", "measure_speed", "prices"):
-            patch.setattr(verdict, name, refuse)
+            patch.setattr(parts, name, refuse)
         assert verdict_of(model, tokenizer, tmp_path) == found
         with pytest.raises(AssertionError, match="judged anew"):
             verdict_of(make_retrofitted(price=0.4), tokenizer, tmp_path)
@@ -134,12 +134,12 @@ def test_what_was_interrupted_goes_on_with_its_parts(model, tokenizer, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(verdict, "examine", stop)
+        patch.setattr(parts, "examine", stop)
         with pytest.raises(KeyboardInterrupt):
             verdict_of(model, tokenizer, tmp_path)
-    told = json.loads((tmp_path / "judged.json").read_text())
+    told = json.loads((tmp_path / kept.FILE).read_text())
     assert set(told) == {"prices", "text"}
-    monkeypatch.setattr(verdict, "judge_by_position", stop)
+    monkeypatch.setattr(parts, "judge_by_position", stop)
     again = verdict_of(model, tokenizer, tmp_path, speed=False)
     assert [asdict(each) for each in again.text] == told["text"]["found"]
 
@@ -163,7 +163,7 @@ def test_without_text_there_is_an_exam(model, tokenizer):
 def test_what_cannot_be_judged_is_told(changes, told, model, tokenizer, tmp_path):
     with pytest.raises(ValueError, match=told):
         verdict_of(model, tokenizer, tmp_path, **changes)
-    assert not (tmp_path / "judged.json").exists()
+    assert not (tmp_path / kept.FILE).exists()
 
 
 def test_an_untouched_model_is_refused(tokenizer):
@@ -172,7 +172,7 @@ def test_an_untouched_model_is_refused(tokenizer):
 
 
 def test_a_damaged_file_is_told(model, tokenizer, tmp_path):
-    (tmp_path / "judged.json").write_text("{")
+    (tmp_path / kept.FILE).write_text("{")
     with pytest.raises(ValueError, match="delete it, and judge again"):
         verdict_of(model, tokenizer, tmp_path)
 
@@ -195,13 +195,13 @@ def test_rivals_are_judged_drawn_and_taken_up(model, tokenizer, tmp_path, monkey
     given = {
         "papers": 1, "windows": 1, "speed": False, "rivals": True, "fit_texts": documents(20, 900, seed=5),
     }  # fmt: skip
-    monkeypatch.setattr(verdict, "examine", lambda *args, **kwargs: [])
+    monkeypatch.setattr(parts, "examine", lambda *args, **kwargs: [])
     found = verdict_of(model, tokenizer, tmp_path, **given)
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
     console = Console(record=True, width=120)
     print_results(found.rivals, console)
     assert "near alone" in console.export_text()
-    monkeypatch.setattr(verdict, "compare", lambda *args, **kwargs: pytest.fail("judged anew"))
+    monkeypatch.setattr(parts, "compare", lambda *args, **kwargs: pytest.fail("judged anew"))
     assert verdict_of(model, tokenizer, tmp_path, **given).rivals == found.rivals
     with pytest.raises(ValueError, match="rivals are judged on text"):
         verdict_of(model, tokenizer, texts=(), rivals=True)
@@ -211,7 +211,7 @@ def test_what_is_judged_sets_no_budget(model, tokenizer):
     """With text of its own to fit on, all other text is judged; else a part of it is held out."""
 
     def dealt(fit_texts):
-        return verdict._text(
+        return material.deal(
             model, tokenizer, documents(20, 900), fit_texts, tokens=CONTEXT, windows=100, seed=0
         )
 
@@ -220,4 +220,4 @@ def test_what_is_judged_sets_no_budget(model, tokenizer):
     for text in (alone, helped):
         judged = {tuple(ids.tolist()) for ids in text.test}
         assert not judged & {tuple(ids.tolist()) for ids in [*text.fit, *text.select]}
-        assert len(text.select) == verdict.SELECT
+        assert len(text.select) == material.SELECT

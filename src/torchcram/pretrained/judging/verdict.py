@@ -1,29 +1,28 @@
-"""A retrofitted model before the judge: quality by position, retrieval, speed and memory.
+"""A retrofitted model before the judge: quality by position, retrieval, speed and memory, rivals.
 
 Each part is written as soon as it is known. Asked again for the same, the judge takes up what is written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
-from torchcram.pretrained.judging import retrieval
-from torchcram.pretrained.judging.by_position import SHARES, Stretch, judge_by_position, prices, ways_of
-from torchcram.pretrained.judging.exam import Paper
-from torchcram.pretrained.judging.frontier import Result, compare, frontier_figure
+from torchcram.pretrained.judging.by_position import Stretch
+from torchcram.pretrained.judging.frontier import Result
 from torchcram.pretrained.judging.haystack import context_of
-from torchcram.pretrained.judging.retrieval import Score, examine
-from torchcram.pretrained.judging.speed import Speed, measure_speed
+from torchcram.pretrained.judging.kept import Kept
+from torchcram.pretrained.judging.material import deal
+from torchcram.pretrained.judging.parts import Judging
+from torchcram.pretrained.judging.retrieval import TASKS, Score
+from torchcram.pretrained.judging.speed import Speed
 from torchcram.pretrained.judging.tables import (
     print_results,
     print_scores,
@@ -31,23 +30,11 @@ from torchcram.pretrained.judging.tables import (
     print_stretches,
 )
 from torchcram.pretrained.retrofit.install import retrofit_of
-from torchcram.pretrained.retrofit.router_fit import ROUNDS
-from torchcram.pretrained.retrofit.saving import base_digest, memory_state
-from torchcram.pretrained.rivals.contender import Contender
-from torchcram.pretrained.rivals.table import CONTENDERS
-from torchcram.pretrained.sites import at_rest, vocabulary_size
-from torchcram.pretrained.texts import Corpus, Split, make_corpus
-from torchcram.report.style import png
-from torchcram.runs.files import draft_of, read_json, write_json
-from torchcram.runs.tensor_file import checksum
+from torchcram.pretrained.sites import at_rest
 from torchcram.strict import require_positive
 
-FILE, PICTURE = "judged.json", "frontier.png"
 # The longest context that is judged unless another one is asked for.
 LONGEST = 2048
-# Windows on which prices are found, and from which rivals learn.
-SELECT, FIT = 2, 8
-PartT = TypeVar("PartT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +65,6 @@ class Verdict:
             print_speed(self.speed, console)
         if self.rivals:
             print_results(self.rivals, console)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Text:
-    """Windows that are judged, on which budgets are set, and from which rivals learn; and a digest of all."""
-
-    test: list[Tensor]
-    select: list[Tensor]
-    fit: list[Tensor]
-    digest: str
 
 
 def judge(
@@ -139,10 +116,10 @@ def judge(
         )
     if (rivals or fit_texts) and not texts:
         raise ValueError("rivals are judged on text, and there is none: name some")
-    for task in retrieval.TASKS.values():
+    for task in TASKS.values():
         draw = random.Random(0)
         context_of(task(draw), tokenizer, tokens=tokens, draw=draw)
-    text = _text(model, tokenizer, texts, fit_texts, tokens=tokens, windows=windows, seed=seed)
+    text = deal(model, tokenizer, texts, fit_texts, tokens=tokens, windows=windows, seed=seed)
     with at_rest(model), AnalysisProgress(show=show_progress) as progress, torch.no_grad():
         kept = Kept(None if out is None else Path(out), model, {"context": tokens, "seed": seed})
         judging = Judging(model, tokenizer, kept, progress, context=tokens, seed=seed)
@@ -156,197 +133,7 @@ def judge(
         )
 
 
-def _text(
-    model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    fit_texts: Sequence[str],
-    *,
-    tokens: int,
-    windows: int,
-    seed: int,
-) -> _Text | None:
-    """Deal out the text; what is judged never sets a budget and teaches no rival."""
-    if not texts:
-        return None
-    device = model.get_input_embeddings().weight.device
-
-    def corpus(some: Sequence[str]) -> Corpus:
-        return make_corpus(
-            some,
-            tokenizer,
-            tokens=8 * windows * tokens,
-            context=tokens,
-            vocabulary=vocabulary_size(model),
-            seed=seed,
-        )
-
-    def dealt(some: Corpus, *splits: Split) -> list[Tensor]:
-        return [window.ids.to(device) for split in splits for window in some.windows[split]]
-
-    judged = corpus(texts)
-    other = corpus(fit_texts) if fit_texts else judged
-    test = dealt(judged, "test", "select", "fit") if fit_texts else dealt(judged, "test")
-    return _Text(
-        test=test[:windows],
-        select=dealt(other, "select")[:SELECT],
-        fit=dealt(other, "fit")[:FIT],
-        digest=f"{judged.digest} {other.digest} {windows}",
-    )
-
-
-class Judging:
-    """The parts of a judgement.
-
-    Args:
-        model: retrofitted, at rest.
-        tokenizer: its own.
-        kept: what is there already.
-        progress: told of each part.
-        context: tokens of windows and contexts.
-        seed: of the exam.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        kept: Kept,
-        progress: AnalysisProgress,
-        *,
-        context: int,
-        seed: int,
-    ):
-        self.model, self.tokenizer, self.kept, self.progress = model, tokenizer, kept, progress
-        self.context, self.seed = context, seed
-
-    def prices(self, text: _Text) -> dict[float, float]:
-        """Return the price of a read for each share of reads."""
-
-        def work() -> list[dict[str, float]]:
-            advance = self.progress.stage("prices", total=ROUNDS * len(SHARES) * sum(map(len, text.select)))
-            found = prices(self.model, text.select, advance=advance)
-            return [{"share": share, "price": price} for share, price in found.items()]
-
-        rows = self.kept.part("prices", {"text": text.digest}, work)
-        return {row["share"]: row["price"] for row in rows}
-
-    def text(self, text: _Text, price_of: Mapping[float, float]) -> list[Stretch]:
-        """Return quality by position."""
-
-        def work() -> list[dict[str, Any]]:
-            advance = self.progress.stage("text", total=sum(map(len, text.test)))
-            ways = ways_of(self.model, price_of)
-            return [asdict(each) for each in judge_by_position(self.model, text.test, ways, advance=advance)]
-
-        return [Stretch(**row) for row in self.kept.part("text", {"text": text.digest}, work)]
-
-    def retrieval(self, papers: int, price_of: Mapping[float, float]) -> list[Score]:
-        """Return the scores of the exam."""
-
-        def work() -> list[dict[str, Any]]:
-            found = examine(
-                self.model,
-                self.tokenizer,
-                ways_of(self.model, price_of),
-                papers=papers,
-                context=self.context,
-                draw=random.Random(self.seed),
-                advance=self.progress.stage("retrieval", total=len(retrieval.TASKS) * papers * self.context),
-            )
-            return [asdict(each) for each in found]
-
-        asked = {"papers": papers, "prices": list(price_of.values())}
-        return [Score(**row) for row in self.kept.part("retrieval", asked, work)]
-
-    def speed(self, batch: int) -> Speed:
-        """Return speed and memory."""
-
-        def work() -> dict[str, Any]:
-            self.progress.stage("speed", total=1, unit="measurement")
-            draw, empty = random.Random(self.seed), Paper(facts=(), talks=())
-            rows = [context_of(empty, self.tokenizer, tokens=self.context, draw=draw) for _ in range(batch)]
-            device = self.model.get_input_embeddings().weight.device
-            return asdict(measure_speed(self.model, torch.stack(rows).to(device)))
-
-        return Speed(**self.kept.part("speed", {"batch": batch}, work))
-
-    def rivals(self, text: _Text) -> list[Result]:
-        """Return all contenders at all budgets; beside the file their figure is drawn."""
-        results: list[Result] = []
-        for make in CONTENDERS:
-            rows = self.kept.part(
-                f"rivals: {make().name}", {"text": text.digest}, self._contending(text, make)
-            )
-            results += [Result(**row) for row in rows]
-        if self.kept.file is not None:
-            picture = self.kept.file.with_name(PICTURE)
-            draft = draft_of(picture)
-            draft.write_bytes(png(frontier_figure(results)))
-            draft.replace(picture)
-        return results
-
-    def _contending(self, text: _Text, make: Callable[[], Contender]) -> Callable[[], list[dict[str, Any]]]:
-        """Return what judges one contender."""
-
-        def staged(name: str, total: int) -> Callable[[int], None]:
-            return self.progress.stage(f"{make().name}: {name}", total=total, unit="parts")
-
-        def work() -> list[dict[str, Any]]:
-            found = compare(
-                self.model,
-                fit=text.fit,
-                select=text.select,
-                test=text.test,
-                contenders=[make],
-                progress=staged,
-            )
-            return [asdict(each) for each in found]
-
-        return work
-
-
 def context_for(model: Any) -> int:
     """Return the context that a model takes, as far as it is judged."""
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return LONGEST if most is None else min(int(most), LONGEST)
-
-
-class Kept:
-    """The parts of a judgement on disk, beside what else the file says.
-
-    Args:
-        folder: that holds the file; None for none.
-        model: retrofitted; a part holds for its memories and its price.
-        common: what all parts depend on.
-    """
-
-    def __init__(self, folder: Path | None, model: Any, common: Mapping[str, Any]):
-        self.file = None if folder is None else folder / FILE
-        retrofit = retrofit_of(model)
-        base = retrofit.base.get("digest") or base_digest(model)
-        told = (
-            type(model).__name__,
-            base,
-            checksum(memory_state(model)),
-            retrofit.settings.model_dump_json(),
-        )
-        digest = hashlib.sha256(" ".join(told).encode())
-        self.common = {"model": digest.hexdigest(), **common}
-
-    def part(self, name: str, asked: Mapping[str, Any], work: Callable[[], PartT]) -> PartT:
-        """Return a part that is there already, or work it out and write it."""
-        identity = {**self.common, **asked}
-        there = self._there()
-        if there.get(name, {}).get("of") == identity:
-            result: PartT = there[name]["found"]
-            return result
-        found = work()
-        if self.file is not None:
-            write_json(self.file, {**self._there(), name: {"of": identity, "found": found}})
-        return found
-
-    def _there(self) -> dict[str, Any]:
-        if self.file is None or not self.file.is_file():
-            return {}
-        return read_json(self.file, mend="delete it, and judge again")
