@@ -12,8 +12,8 @@ COURSE = Course(steps=100, near=7, rate=2e-3, seed=3)
 def test_steps_grow_then_fall_to_nothing():
     rates = [COURSE.rate_at(step) for step in range(100)]
     assert max(rates) == pytest.approx(2e-3)
-    assert rates[:5] == sorted(rates[:5])
-    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 1e-5
 
 
@@ -50,3 +50,8 @@ def test_prices_that_are_the_same_or_nothing_are_no_trouble():
     for cheapest, dearest in ((0.0, 0.0), (1e-3, 1e-3), (1e-2, 1e-3)):
         rules = COURSE.rules(cheapest=cheapest, dearest=dearest, divergence=0.1)
         assert rules.price_start == rules.price_most > 0
+
+
+def test_the_first_step_reads_nothing():
+    assert COURSE.silent(0)
+    assert not COURSE.silent(1)
