@@ -23,7 +23,7 @@ CLIMB = 0.3
 # brings text with recalls.
 SILENT, RECALLED = 2, 4
 # Size of a step of Adam, and share of the steps in which it grows to that; then it falls by a cosine. Some
-# thousand features move together: ten times as much diverges within four steps (experiment 14).
+# thousand features move together: ten times as much diverged within three steps (experiment 14).
 RATE, WARM = 1e-5, 0.1
 # The divergence holds while it is at most so much above what it was at the dearest price.
 TOLERANCE = 0.25
