@@ -65,7 +65,9 @@ def context_of(paper: Paper, tokenizer: Any, *, tokens: int, draw: random.Random
     filler: list[list[int]] = []
     while sum(map(len, filler)) < room:
         filler.append(encoded(tokenizer, f" {sentence(draw)}"))
-    places = sorted(draw.randint(0, int(FIRST_SHARE * len(filler))) for _ in facts)
+    last = int(FIRST_SHARE * len(filler))
+    # Not before the first sentence: the first tokens of all are near to every token.
+    places = sorted(draw.randint(min(1, last), last) for _ in facts)
     parts: list[int] = list(begin)
     for number, told in enumerate([*filler, []]):
         for place, fact in zip(places, facts, strict=True):
