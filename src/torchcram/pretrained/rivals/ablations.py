@@ -6,11 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from torchcram.pretrained.retrofit.evidence import Evidence
 from torchcram.pretrained.retrofit.install import memories
@@ -59,8 +57,12 @@ class Shuffled(Retrofitted):
             yield
 
     def _shuffle(self, module: Any, args: tuple[Evidence], part: Part) -> Part:
-        many: Tensor = args[0].remote.log()[..., None]
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(len(part.log_mass), generator=generator).to(part.log_mass.device)
         # How much is remote is a token's own; the mass of an average remote token is shuffled.
-        return replace(part, value=part.value[order], log_mass=(part.log_mass - many)[order] + many)
+        some = args[0].remote > 0
+        many = args[0].remote[some].log()[:, None]
+        generator = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(int(some.sum()), generator=generator).to(part.log_mass.device)
+        value, log_mass = part.value.clone(), part.log_mass.clone()
+        value[some] = part.value[some][order]
+        log_mass[some] = (part.log_mass[some] - many)[order] + many
+        return Part(value=value, log_mass=log_mass)
