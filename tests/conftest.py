@@ -7,11 +7,18 @@ import pytest
 import torch
 from hypothesis import settings
 
+from typechecker import begin_test
+
 # The same examples every time, and no deadline: how long an example takes depends on the machine.
 settings.register_profile("torchcram", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("torchcram")
 # Tiny tensors: a second thread only waits for the first, and on a busy machine it waits long.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _shapes_are_checked() -> None:
+    begin_test()
 
 
 @pytest.fixture(autouse=True)

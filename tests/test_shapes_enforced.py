@@ -1,11 +1,14 @@
 """The shapes in the signatures are not decoration: while the tests run, a wrong one raises."""
 
+import contextlib
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 
 from torchcram.tasks.oscillator import Oscillator
 from torchcram.types import Head, KeyValueState
+from typechecker import CALLS, begin_test
 
 
 def oscillator(batch: int) -> Oscillator:
@@ -60,3 +63,14 @@ def test_a_wrong_field_of_a_dataclass_raises(changed):
 def test_a_wrong_plain_type_raises():
     with pytest.raises(TypeCheckError):
         Head(name="answer", kind="clasification", size=2)
+
+
+def test_a_long_test_is_checked_at_its_beginning_alone():
+    two, wrong = oscillator(2), (torch.zeros(2, 3), torch.zeros(2))
+    for _ in range(CALLS):
+        with contextlib.suppress(TypeCheckError):
+            two.advance(*wrong)
+    two.advance(*wrong)
+    begin_test()
+    with pytest.raises(TypeCheckError):
+        two.advance(*wrong)

@@ -99,16 +99,16 @@ def test_the_command_prints_a_table_and_writes_the_file(tmp_path):
 
 def test_a_benchmark_in_parts_keeps_what_other_parts_measured(tmp_path):
     file, setting = tmp_path / "new" / "bench.json", Setting(device=torch.device("cpu"), rounds=2)
-    run.ask(["decode"], setting=setting, file=file)
+    run.ask(["scan"], setting=setting, file=file)
     kept = json.loads(file.read_text())
     found = run.ask(["routed-attention"], setting=setting, file=file)
-    assert [record["question"] for record in found] == ["routed-attention"] * 3 + ["decode"] * 2
+    assert [record["question"] for record in found] == ["routed-attention"] * 3 + ["scan"] * 3
     assert json.loads(file.read_text()) == found
-    assert found[-2:] == kept
-    again = run.ask(["decode"], setting=setting, file=file)
-    assert len(again) == 5
+    assert found[-3:] == kept
+    again = run.ask(["scan"], setting=setting, file=file)
+    assert len(again) == 6
     machines = json.loads(run.machine_file(file).read_text())
-    assert [record["question"] for record in machines] == ["routed-attention", "decode"]
+    assert [record["question"] for record in machines] == ["routed-attention", "scan"]
     assert all(record["date"] and record["threads"] == torch.get_num_threads() for record in machines)
 
 

@@ -4,11 +4,14 @@ the marks."""
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from fake_runs import SOURCE, SUMMARY, TOY, fake_run
+from torchcram.report.consolidation_curve import fit_curve
 from torchcram.report.page import between
+from torchcram.reproduce import run_figures
 from torchcram.reproduce.claim import Pair, Picture
 from torchcram.reproduce.claim_figures import claim_figure
 from torchcram.reproduce.claim_page import write_claim
@@ -109,7 +112,8 @@ def test_stale_results_are_marked(tmp_path, runs):
     assert len(re.findall("stale: made with other code .* --refresh` \\|", page)) == 9
 
 
-def test_a_consolidation_curve_shows_runs_their_pool_and_the_papers_slope(tmp_path):
+def test_a_consolidation_curve_shows_runs_their_pool_and_the_papers_slope(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_figures, "fit_curve", partial(fit_curve, resamples=4))
     claim = CLAIMS["05_consolidation_curve"]
     runs = plan([claim], scale="mini", seeds=2, runs=tmp_path, source=SOURCE)
     for run in runs:

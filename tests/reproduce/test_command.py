@@ -53,9 +53,10 @@ def test_a_finished_claim_is_only_written_down(monkeypatch, capsys):
         [CLAIMS["07_recurrence"]], scale="mini", seeds=1, runs=Path("runs/reproduce"), source=source_hash()
     ):
         fake_run(planned.job.folder, planned.job)
-    Path("README.md").write_text("\n".join(OVERVIEW))
+    Path("experiments").mkdir()
+    Path("experiments/README.md").write_text("\n".join(OVERVIEW))
     assert run(monkeypatch, "07_recurrence", "--seeds", "1") == 0
-    assert "| mini: partly (" in Path("README.md").read_text()
+    assert "| mini: partly (" in Path("experiments/README.md").read_text()
     assert capsys.readouterr().out == "07_recurrence: partly (experiments/07_recurrence/README.md)\n"
     assert Path("experiments/07_recurrence/figure.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -57,8 +57,8 @@ def model(task) -> SequenceModel:
 
 
 def test_at_the_most_cautious_shift_nothing_is_skipped_and_nothing_lost(model, task):
-    curve = fresh_risk_curve(model, task, sequences=24, **FRESH)
-    assert curve.losses.shape == (24, len(shift_grid(thresholds_of(model))))
+    curve = fresh_risk_curve(model, task, sequences=8, **FRESH)
+    assert curve.losses.shape == (8, len(shift_grid(thresholds_of(model))))
     assert not curve.losses[:, 0].any()
     assert not curve.skipped[:, 0].nan_to_num().any()
     assert curve.reads[:, 0].min() > 0.9, "an untrained router thinks that nearly every token is in need"
@@ -125,14 +125,14 @@ def test_against_labels_the_loss_is_the_share_of_wrong_answers(model, task):
 
 
 def test_where_the_thresholds_stand_does_not_change_what_is_chosen(model, task):
-    first = calibrate(model, task, HALF, sequences=24, **FRESH)
+    first = calibrate(model, task, HALF, sequences=8, **FRESH)
     before = thresholds_of(model)[0]
     apply_shift(model, first.threshold_shift)
-    again = calibrate(model, task, HALF, sequences=24, **FRESH)
+    again = calibrate(model, task, HALF, sequences=8, **FRESH)
     assert again.threshold_shift == pytest.approx(0.0, abs=1e-5)
     assert again.skipped_share == first.skipped_share
     apply_shift(model, shift_grid(thresholds_of(model))[0])
-    last = calibrate(model, task, HALF, sequences=24, **FRESH)
+    last = calibrate(model, task, HALF, sequences=8, **FRESH)
     assert thresholds_of(model)[0] + last.threshold_shift == pytest.approx(before + first.threshold_shift)
 
 
@@ -141,11 +141,11 @@ def test_a_head_per_sequence_can_be_watched():
         calibrated_head = "positive"
 
     model = lively(Watched())
-    curve = fresh_risk_curve(model, Watched(), sequences=20, **FRESH)
+    curve = fresh_risk_curve(model, Watched(), sequences=12, **FRESH)
     assert set(curve.losses.unique().tolist()) == {0.0, 1.0}
     assert curve.skipped[:, 0].abs().max() == 0
     assert curve.skipped.mean(0)[-1] > 0.9
-    chosen = calibrate(model, Watched(), HALF, sequences=20, **FRESH)
+    chosen = calibrate(model, Watched(), HALF, sequences=12, **FRESH)
     assert chosen.certified
 
 
@@ -225,9 +225,9 @@ def test_a_study_tells_risk_reads_and_floor(model, task):
         model,
         task,
         [Rule(risk_tolerance=0.05), HALF],
-        sequences=20,
-        test_sequences=20,
-        splits=10,
+        sequences=12,
+        test_sequences=12,
+        splits=6,
         batch_size=16,
         **FRESH,
     )
@@ -238,13 +238,13 @@ def test_a_study_tells_risk_reads_and_floor(model, task):
     assert loose.holds
     assert loose.read_rate < strict.read_rate
     assert loose.reads_over_floor == pytest.approx(loose.read_rate / loose.floor)
-    assert loose.floor == fresh_floor(task, fresh_batches(task, sequences=40, batch_size=16, **FRESH))
+    assert loose.floor == fresh_floor(task, fresh_batches(task, sequences=24, batch_size=16, **FRESH))
 
 
 def test_the_risk_of_a_choice_is_what_the_model_does_at_that_shift(model, task):
     """On the calibration sequences themselves: answers that differ, and reads, by an evaluation."""
-    chosen = calibrate(model, task, HALF, sequences=24, batch_size=24, **FRESH)
-    (batch,) = fresh_batches(task, sequences=24, batch_size=24, **FRESH)
+    chosen = calibrate(model, task, HALF, sequences=12, batch_size=12, **FRESH)
+    (batch,) = fresh_batches(task, sequences=12, batch_size=12, **FRESH)
     silent = RoutingControl(threshold_shift=shift_grid(thresholds_of(model))[0])
     with torch.no_grad():
         outputs = [

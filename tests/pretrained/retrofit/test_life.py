@@ -35,6 +35,58 @@ def make(out=None, *, model=None, **changes):
     )
 
 
+def with_few_windows(patch, **more):
+    """However fast the machine is, a making takes the same few windows; more where a thousand minutes are
+    given.
+    """
+
+    def planned(**given):
+        plan = plan_for(**given)
+        few = {"fit": 12 if given["minutes"] > 100 else 8, "refit": 4, "route": 4, "judged": 2}
+        return plan.model_copy(update=few | more | ({} if given["needed"] else {"certify": 0}))
+
+    patch.setattr(making, "plan_for", planned)
+    patch.setattr("torchcram.pretrained.retrofit.router_fit.STEPS", 40)
+
+
+def with_a_short_teaching(patch):
+    """Whatever the clock says, there is time for a short distillation and some documents."""
+    with_few_windows(patch, distil=4, certify=6)
+    patch.setattr("torchcram.pretrained.retrofit.certify.LEVELS", (0.6, 0.3))
+
+
+def without_one_cache(model, *args, **options):
+    unread.give_up(model, [1])
+    return unread.Unread(layers=(1,), price=0.1, before=1.0, after=0.5)
+
+
+@pytest.fixture(autouse=True)
+def few_windows(monkeypatch):
+    with_few_windows(monkeypatch)
+
+
+@pytest.fixture
+def briefly(monkeypatch):
+    with_a_short_teaching(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A making that nobody disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        with_few_windows(patch)
+        return make(tmp_path_factory.mktemp("closed") / "whole")
+
+
+@pytest.fixture(scope="module")
+def whole_teaching(tmp_path_factory):
+    """One with a distillation and a certificate."""
+    with pytest.MonkeyPatch.context() as patch:
+        with_a_short_teaching(patch)
+        patch.setattr(maturing, "choose_unread", without_one_cache)
+        return make(tmp_path_factory.mktemp("taught") / "whole", risk=0.5)
+
+
 @torch.no_grad()
 def test_a_model_is_made_saved_and_loaded(tmp_path):
     untouched, model = tiny_model("llama"), tiny_model("llama")
@@ -72,9 +124,7 @@ def test_a_model_is_made_saved_and_loaded(tmp_path):
         *((making, name) for name in ("judge", "save_retrofit")),
     ],
 )
-def test_what_was_interrupted_goes_on_and_ends_the_same(module, stage, tmp_path, monkeypatch):
-    whole = make(tmp_path / "whole")
-
+def test_what_was_interrupted_goes_on_and_ends_the_same(module, stage, whole, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -89,9 +139,9 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(module, stage, tmp_path,
     again = make(tmp_path / "parts", minutes=1000.0) if stage == "judge" else make(tmp_path / "parts")
     assert not (tmp_path / "parts.making").exists()
     plans = [json.loads((made.folder / "judged.json").read_text())["plan"] for made in (whole, again)]
-    if plans[0] == plans[1]:
-        for name, found in whole.judged.items():
-            assert again.judged[name].divergence == pytest.approx(found.divergence, rel=1e-3, abs=1e-6)
+    assert plans[0] == plans[1]
+    for name, found in whole.judged.items():
+        assert again.judged[name].divergence == pytest.approx(found.divergence, rel=1e-3, abs=1e-6)
 
 
 def test_a_folder_of_another_retrofit_is_refused(tmp_path, monkeypatch):
@@ -214,19 +264,6 @@ def test_documents_are_set_aside_as_a_whole():
     assert len(set_aside(windows, 2)[1]) == 2
 
 
-@pytest.fixture
-def briefly(monkeypatch):
-    """Whatever the clock says, there is time for a short distillation and some documents."""
-
-    def planned(**given):
-        plan = plan_for(**given)
-        return plan.model_copy(update={"distil": 4, "certify": 6 if given["needed"] else 0})
-
-    monkeypatch.setattr(making, "plan_for", planned)
-    monkeypatch.setattr("torchcram.pretrained.retrofit.certify.LEVELS", (0.6, 0.3))
-    monkeypatch.setattr("torchcram.pretrained.retrofit.router_fit.STEPS", 20)
-
-
 @torch.no_grad()
 def test_a_taught_model_comes_with_its_certificate(tmp_path, briefly):
     made = make(tmp_path / "made", risk=0.5)
@@ -253,13 +290,11 @@ def test_a_taught_model_comes_with_its_certificate(tmp_path, briefly):
     ("module", "stage"),
     [(maturing, "consolidate"), (maturing, "fit_routers"), (maturing, "choose_unread"), (making, "certify")],
 )
-def test_a_teaching_that_was_interrupted_ends_the_same(module, stage, tmp_path, briefly, monkeypatch):
-    def give_up_one(model, *args, **options):
-        unread.give_up(model, [1])
-        return unread.Unread(layers=(1,), price=0.1, before=1.0, after=0.5)
-
-    monkeypatch.setattr(maturing, "choose_unread", give_up_one)
-    whole = make(tmp_path / "whole", risk=0.5)
+def test_a_teaching_that_was_interrupted_ends_the_same(
+    module, stage, whole_teaching, tmp_path, briefly, monkeypatch
+):
+    whole = whole_teaching
+    monkeypatch.setattr(maturing, "choose_unread", without_one_cache)
     with monkeypatch.context() as patch:
         patch.setattr(module, stage, lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -268,9 +303,9 @@ def test_a_teaching_that_was_interrupted_ends_the_same(module, stage, tmp_path, 
     again = make(tmp_path / "parts", risk=0.5)
     assert retrofit_of(again.model).settings.unread == (1,) == again.matured.unread
     plans = [json.loads((made.folder / "judged.json").read_text())["plan"] for made in (whole, again)]
-    if plans[0] == plans[1]:
-        assert again.certificate.price == pytest.approx(whole.certificate.price, rel=1e-3)
-        assert again.matured.after.none == pytest.approx(whole.matured.after.none, rel=1e-3)
+    assert plans[0] == plans[1]
+    assert again.certificate.price == pytest.approx(whole.certificate.price, rel=1e-3)
+    assert again.matured.after.none == pytest.approx(whole.matured.after.none, rel=1e-3)
 
 
 def test_too_few_documents_for_a_risk_are_told_before_the_work(tmp_path, monkeypatch):
