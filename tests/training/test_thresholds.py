@@ -225,8 +225,8 @@ def test_a_study_tells_risk_reads_and_floor(model, task):
         model,
         task,
         [Rule(risk_tolerance=0.05), HALF],
-        sequences=12,
-        test_sequences=12,
+        sequences=20,
+        test_sequences=8,
         splits=6,
         batch_size=16,
         **FRESH,
@@ -238,7 +238,7 @@ def test_a_study_tells_risk_reads_and_floor(model, task):
     assert loose.holds
     assert loose.read_rate < strict.read_rate
     assert loose.reads_over_floor == pytest.approx(loose.read_rate / loose.floor)
-    assert loose.floor == fresh_floor(task, fresh_batches(task, sequences=24, batch_size=16, **FRESH))
+    assert loose.floor == fresh_floor(task, fresh_batches(task, sequences=28, batch_size=16, **FRESH))
 
 
 def test_the_risk_of_a_choice_is_what_the_model_does_at_that_shift(model, task):
