@@ -25,7 +25,7 @@ analyze-smollm2: $(DEV)  ## analyse SmolLM2-135M on State of the Union text: exp
 	$(BIN)/python experiments/13_redundancy_smollm2/run.py
 
 test: $(DEV)  ## run the tests on all cores, up to four (PYTEST_ARGS="-k name" to choose, "-n 0" for one process)
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-kernels:  ## run the tests of the Triton kernels, without a GPU, in an environment of their own (installs a gigabyte)
 	$(MAKE) VENV=.venv-kernels .venv-kernels/.installed-kernels

@@ -16,6 +16,28 @@ settings.load_profile("torchcram")
 torch.set_num_threads(1)
 
 
+# Files of few but long tests, which start processes: they come first, so that no worker is left with one at
+# the end.
+LONG = (
+    "test_ray_executor.py",
+    "test_resume.py",
+    "test_distributed.py",
+    "test_export.py",
+    "test_thresholds.py",
+    "test_examples.py",
+    "test_auto_classes.py",
+    "test_scikit_learn.py",
+    "test_life.py",
+    "test_wheel.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long tests first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def _shapes_are_checked() -> None:
     begin_test()
