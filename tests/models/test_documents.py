@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tiny_language_models import left_padded, tokens
-from torchcram.models.documents import Documents, Predictions, document_judge, read_documents
+from torchcram.models.documents import Documents, Predictions, document_judge, load_documents
 from torchcram.types import Route
 
 
 def test_batches_may_be_ids_or_mappings():
     ids, mask = left_padded(tokens(3, 6), [6, 4, 2])
-    plain, masked = read_documents([tokens(2, 5), {"input_ids": ids, "attention_mask": mask}])
+    plain, masked = load_documents([tokens(2, 5), {"input_ids": ids, "attention_mask": mask}])
     assert plain.real.all()
     assert plain.tokens.shape == (2, 5)
     assert torch.equal(masked.real, mask.bool())
@@ -43,7 +43,7 @@ def test_batches_may_be_ids_or_mappings():
 )
 def test_what_are_no_documents_is_named(batches, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        read_documents(batches)
+        load_documents(batches)
 
 
 def test_losses_and_reads_are_shares_of_the_real_tokens():

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from torchcram.runs.files import (
-    read_json,
-    read_json_list,
-    read_sealed,
+    load_json,
+    load_json_list,
+    load_sealed,
     require_place,
     require_writable,
     write_json,
@@ -35,7 +35,7 @@ def test_a_full_disk_keeps_the_older_file(tmp_path, monkeypatch, contents):
 
 def test_what_has_no_value_is_null(tmp_path):
     write_json(tmp_path / "a.json", {"a": math.nan, "b": [math.inf, 1.5, {"c": -math.inf}], "d": (1, "x")})
-    assert read_json(tmp_path / "a.json") == {"a": None, "b": [None, 1.5, {"c": None}], "d": [1, "x"]}
+    assert load_json(tmp_path / "a.json") == {"a": None, "b": [None, 1.5, {"c": None}], "d": [1, "x"]}
 
 
 def test_text_is_utf_8_in_any_locale(tmp_path, monkeypatch):
@@ -58,30 +58,30 @@ def test_text_is_utf_8_in_any_locale(tmp_path, monkeypatch):
 def test_a_damaged_file_is_named(tmp_path, content, message):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.json {message}.*: restore it from a copy, or delete it"):
-        read_json(tmp_path / "a.json")
+        load_json(tmp_path / "a.json")
 
 
 def test_a_list_of_objects_is_read_and_nothing_else(tmp_path):
     file = tmp_path / "a.json"
     write_json(file, [{"a": 1}, {}])
-    assert read_json_list(file) == [{"a": 1}, {}]
+    assert load_json_list(file) == [{"a": 1}, {}]
     for content in ("{}", "[1]", "[{}", "null"):
         file.write_text(content)
         with pytest.raises(ValueError, match=r"a\.json is damaged"):
-            read_json_list(file)
+            load_json_list(file)
 
 
 def test_a_sealed_file_is_what_was_written_or_refused(tmp_path):
     file = tmp_path / "state.json"
     content = {"step": 4, "seconds": 1.5, "controller": {"price": None, "losses": [0.1, 0.2]}}
     write_sealed(file, content)
-    assert read_sealed(file) == content
+    assert load_sealed(file) == content
     text = file.read_text()
     for changed in (text.replace("4", "5", 1), text.replace('"step": 4,', ""), text.replace("0.1", "0.11")):
         assert changed != text
         file.write_text(changed)
         with pytest.raises(ValueError, match=r"state\.json is damaged, or of another version"):
-            read_sealed(file)
+            load_sealed(file)
 
 
 def test_places_are_looked_at_before_the_work(tmp_path, monkeypatch):

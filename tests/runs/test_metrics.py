@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from torchcram.runs.metrics import TAIL, append_line, last_step, mark, read_lines, text_until
+from torchcram.runs.metrics import TAIL, append_line, last_step, load_lines, mark, text_until
 
 
 @pytest.fixture
@@ -16,11 +16,11 @@ def file(tmp_path) -> Path:
 
 
 def steps(file: Path) -> list[int]:
-    return [record["step"] for record in read_lines(file)[0]]
+    return [record["step"] for record in load_lines(file)[0]]
 
 
 def test_no_file_holds_no_lines(tmp_path):
-    assert read_lines(tmp_path / "metrics.jsonl") == ([], False)
+    assert load_lines(tmp_path / "metrics.jsonl") == ([], False)
     assert last_step(tmp_path / "metrics.jsonl") is None
     assert text_until(tmp_path / "metrics.jsonl", mark(tmp_path / "metrics.jsonl")) == ""
 
@@ -28,10 +28,10 @@ def test_no_file_holds_no_lines(tmp_path):
 @pytest.mark.parametrize("rest", ['{"kind": "tra', '{"kind": "train", "step": 6}', "\0\0"])
 def test_what_follows_the_last_line_feed_is_left_out_by_all_who_read(file, rest):
     """Also where it looks complete: the next line would be appended to it."""
-    assert read_lines(file)[1] is False
+    assert load_lines(file)[1] is False
     with file.open("a") as handle:
         handle.write(rest)
-    assert (steps(file), read_lines(file)[1], last_step(file)) == ([0, 1, 2, 3, 4, 5], True, 5)
+    assert (steps(file), load_lines(file)[1], last_step(file)) == ([0, 1, 2, 3, 4, 5], True, 5)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_damaged_line_is_named_and_nothing_is_dropped(file, damaged):
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines[:4], damaged, *lines[5:]]) + "\n")
     with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged in line 5 .*restore it from a copy"):
-        read_lines(file)
+        load_lines(file)
 
 
 def test_the_last_step_is_read_from_the_end_alone(file):

@@ -95,7 +95,7 @@ def test_what_is_missing_is_named(tmp_path):
     run = opened(tmp_path, Settings(), resume=False)
     message = r"is no finished run, summary\.json is missing: finish it with train --resume"
     with pytest.raises(ValueError, match=message):
-        run.read_json(SUMMARY)
+        run.load_json(SUMMARY)
     assert run.find_json(SUMMARY) is None
 
 

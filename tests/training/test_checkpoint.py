@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from torchcram.runs import tensor_file
 from torchcram.runs.run_dir import RunDir
-from torchcram.runs.tensor_file import read_tensors, write_tensors
+from torchcram.runs.tensor_file import load_tensors, write_tensors
 from torchcram.training.build import build_task
 from torchcram.training.checkpoint import (
     OPTIMIZER,
@@ -172,7 +172,7 @@ def test_the_weights_of_another_model_are_refused(saved, tiny, change, message):
 
 
 def test_the_moments_of_another_optimizer_are_refused(saved, tiny):
-    moments = read_tensors(saved / OPTIMIZER)
+    moments = load_tensors(saved / OPTIMIZER)
     write_tensors(saved / OPTIMIZER, {**moments, "embed.weight|exp_avg": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match=r"another optimizer's: 'embed.weight\|exp_avg' does not fit"):
         make(tiny()).load(RunDir(saved.parent))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from torchcram.runs.files import read_sealed, write_sealed
+from torchcram.runs.files import load_sealed, write_sealed
 from torchcram.training.loop import train
 from training_child import exit_code, said_by, start, stop_at
 
@@ -83,8 +83,8 @@ def test_the_seconds_of_all_processes_are_counted(tiny, tmp_path):
     out = tmp_path / "run"
     exit_code(stop_at(CHANGES, out, "step", 8, signal.SIGKILL))
     state = out / "checkpoint" / "state.json"
-    before = read_sealed(state)["seconds"]
-    write_sealed(state, {**read_sealed(state), "seconds": before + 1000})
+    before = load_sealed(state)["seconds"]
+    write_sealed(state, {**load_sealed(state), "seconds": before + 1000})
     assert (
         train(tiny(**CHANGES), out=out, resume=True, show_progress=False).summary["seconds"] > before + 1000
     )

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from torchcram.report.markdown import markdown_table
 from torchcram.report.style import BLUE, INK, MUTED, VERMILION, WIDTH, png, styled
 from torchcram.report.wording import count, factor, percent
-from torchcram.runs.files import read_json_list
+from torchcram.runs.files import load_json_list
 
 HEAD = ("question", "tokens", "reads", "ours, ms", "peer, ms", "times faster", "limit", "peer")
 READING = (
@@ -36,8 +36,8 @@ def write_bench_page(file: Path) -> Path:
         ValueError: if a file of measurements is damaged.
         OSError: if the files cannot be read or written.
     """
-    records: Sequence[Record] = read_json_list(file)
-    machines: Sequence[Record] = read_json_list(file.with_suffix(".machine.json"))
+    records: Sequence[Record] = load_json_list(file)
+    machines: Sequence[Record] = load_json_list(file.with_suffix(".machine.json"))
     picture = file.with_suffix(".png")
     picture.write_bytes(png(bench_figure(records)))
     origins = "\n".join(
@@ -94,7 +94,7 @@ def _not_on_a_gpu(records: Sequence[Record], *, folder: Path) -> str:
     """Name the questions that some file of the folder has measured, but none on a GPU."""
     asked = [
         *records,
-        *(record for file in sorted(folder.glob("*.machine.json")) for record in read_json_list(file)),
+        *(record for file in sorted(folder.glob("*.machine.json")) for record in load_json_list(file)),
     ]
     there = {record["question"] for record in asked if not record["device"].startswith("cpu")}
     lacking = [

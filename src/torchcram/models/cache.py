@@ -205,13 +205,13 @@ def check_cache(
     Raises:
         ValueError: naming what does not fit, and what would.
     """
-    found = [layer for layer in getattr(cache, "layers", []) if isinstance(layer, CRAMCacheLayer)]
-    if len(found) != layers or len(cache.layers) != layers:
+    cram_layers = [layer for layer in getattr(cache, "layers", []) if isinstance(layer, CRAMCacheLayer)]
+    if len(cram_layers) != layers or len(cache.layers) != layers:
         raise ValueError(
-            f"past_key_values is {cache!r} with {len(found)} CRAM layers, the model has {layers}: "
+            f"past_key_values is {cache!r} with {len(cram_layers)} CRAM layers, the model has {layers}: "
             "pass DynamicCache(config=model.config)"
         )
-    for layer in found:
+    for layer in cram_layers:
         if layer.max_cache_len is not None and layer.columns + columns > layer.max_cache_len:
             raise ValueError(
                 f"{layer.columns + columns} tokens do not fit a static cache of max_cache_len "
@@ -219,7 +219,7 @@ def check_cache(
             )
         if layer.state is not None:
             _check_state(layer, layer.state, owner, batch_size, dtype)
-    return found
+    return cram_layers
 
 
 def _check_state(

@@ -43,7 +43,7 @@ class Predictions:
         return Predictions(tokens=self.tokens[chosen], routes=self.routes[chosen])
 
 
-def read_documents(batches: Any) -> list[Documents]:
+def load_documents(batches: Any) -> list[Documents]:
     """Return a user's batches of documents.
 
     Args:

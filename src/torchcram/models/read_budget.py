@@ -22,7 +22,7 @@ from torchcram.calibration.curve import RiskCurve, joined, risk_curve, shift_gri
 from torchcram.calibration.rule import Rule
 from torchcram.memory.block import CRAMBlock
 from torchcram.memory.residual import ResidualBlock
-from torchcram.models.documents import Documents, Predictions, document_judge, read_documents
+from torchcram.models.documents import Documents, Predictions, document_judge, load_documents
 from torchcram.types import ReadBudget, RoutingControl
 
 # A number may be NumPy's.
@@ -166,7 +166,7 @@ class BudgetedReads:
         check_budget(self.model.mixers)
         if not 0 < largest_tolerance <= 1:
             raise ValueError(f"largest_tolerance {largest_tolerance} must lie in (0, 1]")
-        shifts, documents = shift_grid(_thresholds(self.model.mixers)), read_documents(batches)
+        shifts, documents = shift_grid(_thresholds(self.model.mixers)), load_documents(batches)
         mode = self.model.training
         self.model.eval()
         try:

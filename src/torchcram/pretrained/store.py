@@ -36,7 +36,7 @@ class Store:
         self.path, self.files = path, RunDir(path)
         plain = json.loads(json.dumps(identity))
         if (path / SETTINGS).exists():
-            before = self.files.read_json(SETTINGS)
+            before = self.files.load_json(SETTINGS)
             changed = sorted(key for key in plain.keys() | before.keys() if plain.get(key) != before.get(key))
             if changed:
                 raise ValueError(

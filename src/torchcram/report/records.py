@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from torchcram.runs.metrics import Record, read_lines
+from torchcram.runs.metrics import Record, load_lines
 from torchcram.runs.run_dir import CALIBRATION, ENVIRONMENT, METRICS, ROUTE_MAP, SUMMARY, RunDir
 
 Points = Float[np.ndarray, " points"]
@@ -103,7 +103,7 @@ def load_record(directory: Path) -> RunRecord:
             message names the file.
     """
     run = RunDir(Path(directory))
-    config, (lines, torn) = run.config_tree(), read_lines(run.path / METRICS)
+    config, (lines, torn) = run.config_tree(), load_lines(run.path / METRICS)
     by_kind = {
         kind: {line["step"]: line for line in lines if line["kind"] == kind} for kind in ("train", "eval")
     }

@@ -73,7 +73,7 @@ def row_of(folder: Path) -> dict[str, Any]:
         ValueError: if one of its files is damaged.
     """
     run = RunDir(folder)
-    summary, environment = run.read_json(SUMMARY), run.read_json(ENVIRONMENT)
+    summary, environment = run.load_json(SUMMARY), run.load_json(ENVIRONMENT)
     fields = {name: value for name, value in summary.items() if name not in LEFT_OUT}
     told = {"source": environment.get("source"), "machine": machine_of(environment)}
     return {

@@ -19,7 +19,7 @@ from torchcram.reproduce.claim_page import STATUS, WORDS, figure_file, spread_wo
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.readme import README, Words, words_of
 from torchcram.reproduce.results import RESULTS, load_rows
-from torchcram.runs.files import RESTORE, read_json
+from torchcram.runs.files import RESTORE, load_json
 
 MAIN = "01_srcd_main"
 OVERVIEW = "<!-- claims: written by torchcram reproduce -->", "<!-- /claims -->"
@@ -119,7 +119,7 @@ def _outcome(scale: str, measured: Mapping[str, Any]) -> str:
 def _status(file: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
-    record = read_json(file)
+    record = load_json(file)
     if "scales" not in record or record.get("status") not in WORDS:
         raise ValueError(f"{file} is damaged: {RESTORE}")
     return record

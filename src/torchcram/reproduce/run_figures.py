@@ -66,11 +66,11 @@ def transfer_figures(run: RunDir, rival: Path | None) -> dict[str, Any]:
     """Return what a transferred run spared against its rival from scratch; empty without one, or with one
     of other code.
     """
-    if rival is None or run.read_json(ENVIRONMENT).get("source") != RunDir(rival).read_json(ENVIRONMENT).get(
+    if rival is None or run.load_json(ENVIRONMENT).get("source") != RunDir(rival).load_json(ENVIRONMENT).get(
         "source"
     ):
         return {}
-    ours, theirs = run.read_json(SUMMARY), RunDir(rival).read_json(SUMMARY)
+    ours, theirs = run.load_json(SUMMARY), RunDir(rival).load_json(SUMMARY)
     level = LEVEL * theirs["retrieval_accuracy"]
     keys, rival_keys = (_keys_until(one, level) for one in (run, RunDir(rival)))
     return {

@@ -49,7 +49,7 @@ def write_json(file: Path, content: Any) -> None:
     write_text(file, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
 
 
-def read_json(file: Path, *, mend: str = RESTORE) -> dict[str, Any]:
+def load_json(file: Path, *, mend: str = RESTORE) -> dict[str, Any]:
     """Return the object that a JSON file holds; ``mend`` is what to do if it is damaged.
 
     Raises:
@@ -62,7 +62,7 @@ def read_json(file: Path, *, mend: str = RESTORE) -> dict[str, Any]:
     return content
 
 
-def read_json_list(file: Path) -> list[dict[str, Any]]:
+def load_json_list(file: Path) -> list[dict[str, Any]]:
     """Return the objects in the list that a JSON file holds.
 
     Raises:
@@ -83,7 +83,7 @@ def _parsed(file: Path, *, mend: str) -> Any:
 
 
 def write_sealed(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its SHA-256 beside its other keys, for :func:`read_sealed`.
+    """Write a JSON object with its SHA-256 beside its other keys, for :func:`load_sealed`.
 
     Raises:
         OSError: if it cannot be written.
@@ -91,14 +91,14 @@ def write_sealed(file: Path, content: Mapping[str, Any]) -> None:
     write_json(file, {**content, SEAL: _seal(content)})
 
 
-def read_sealed(file: Path) -> dict[str, Any]:
+def load_sealed(file: Path) -> dict[str, Any]:
     """Return the object that :func:`write_sealed` wrote.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if anything in it has changed.
     """
-    content = read_json(file, mend=MEND)
+    content = load_json(file, mend=MEND)
     if content.pop(SEAL, None) != _seal(content):
         raise ValueError(f"{file} is damaged, or of another version (its checksum does not fit): {MEND}")
     return content

@@ -34,7 +34,7 @@ def append_line(file: Path, record: Record) -> None:
         raise unwritten(file, error) from error
 
 
-def read_lines(file: Path) -> tuple[list[Record], bool]:
+def load_lines(file: Path) -> tuple[list[Record], bool]:
     """Return the complete lines, none if there is no file, and whether a last one was cut off.
 
     Raises:
@@ -69,7 +69,7 @@ def text_until(file: Path, mark: Record) -> str:
     content = file.read_bytes()[: mark["bytes"]] if file.is_file() else b""
     if sha256(content).hexdigest() != mark["sha256"]:
         # Names the line, where a line is no line any more.
-        read_lines(file)
+        load_lines(file)
         raise ValueError(
             f"{file} is missing or damaged (it does not hold what it held when the checkpoint was written): "
             f"{MEND}"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from torchcram.runs.environment import environment
-from torchcram.runs.files import draft_of, read_json, write_json, write_text
+from torchcram.runs.files import draft_of, load_json, write_json, write_text
 from torchcram.runs.lock import LOCK, alone
-from torchcram.runs.metrics import Record, append_line, last_step, mark, read_lines, text_until
+from torchcram.runs.metrics import Record, append_line, last_step, load_lines, mark, text_until
 from torchcram.strict import ConfigT, StrictConfig
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "environment.json", "metrics.jsonl", "summary.json"
@@ -114,7 +114,7 @@ class RunDir:
             raise ValueError(f"{self.path} is no run: it has no {CONFIG}")
         return tree
 
-    def read_json(self, name: str) -> Record:
+    def load_json(self, name: str) -> Record:
         """Return the object in a JSON file of the run.
 
         Raises:
@@ -134,7 +134,7 @@ class RunDir:
             ValueError: if it is damaged.
         """
         try:
-            return read_json(self.path / name)
+            return load_json(self.path / name)
         except FileNotFoundError:
             return None
 
@@ -154,8 +154,8 @@ class RunDir:
             append_line(self.path / METRICS, record)
 
     def metrics(self) -> list[Record]:
-        """Return the metrics so far, see :func:`torchcram.runs.metrics.read_lines`."""
-        return read_lines(self.path / METRICS)[0]
+        """Return the metrics so far, see :func:`torchcram.runs.metrics.load_lines`."""
+        return load_lines(self.path / METRICS)[0]
 
     def last_step(self) -> int | None:
         """Return the last step with metrics, see :func:`torchcram.runs.metrics.last_step`."""

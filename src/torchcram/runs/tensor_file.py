@@ -36,7 +36,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
         os.fsync(handle.fileno())
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
+def load_tensors(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a file that :func:`write_tensors` wrote.
 
     Raises:

@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from torchcram.runs.files import MEND, draft_of, read_sealed, write_sealed
-from torchcram.runs.tensor_file import read_tensors, write_tensors
+from torchcram.runs.files import MEND, draft_of, load_sealed, write_sealed
+from torchcram.runs.tensor_file import load_tensors, write_tensors
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 RNG = "rng"
@@ -83,7 +83,7 @@ def load_checkpoint(
         ValueError: if the checkpoint is damaged in any way, or is another model's or another run's.
     """
     folder = find_checkpoint(folder) or folder
-    weights, flat = read_tensors(folder / WEIGHTS), read_tensors(folder / OPTIMIZER)
+    weights, flat = load_tensors(folder / WEIGHTS), load_tensors(folder / OPTIMIZER)
     state = _read_state(folder / STATE)
     for name, value in expected.items():
         if state.get(name) != value:
@@ -136,7 +136,7 @@ def load_weights(file: Path, model: nn.Module) -> None:
     Raises:
         ValueError: if the file is missing, damaged, or another model's.
     """
-    weights = read_tensors(file)
+    weights = load_tensors(file)
     _check_names(file, model.state_dict(), weights)
     model.load_state_dict(weights)
 
@@ -147,7 +147,7 @@ def load_body(file: Path, model: nn.Module, *, fresh: str) -> None:
     Raises:
         ValueError: if the file is missing, damaged, or another model's.
     """
-    weights = {name: value for name, value in read_tensors(file).items() if not name.startswith(fresh)}
+    weights = {name: value for name, value in load_tensors(file).items() if not name.startswith(fresh)}
     own = {name: value for name, value in model.state_dict().items() if name.startswith(fresh)}
     _check_names(file, model.state_dict(), weights | own)
     model.load_state_dict(weights | own)
@@ -198,7 +198,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 def _read_state(file: Path) -> dict[str, Any]:
     try:
-        return read_sealed(file)
+        return load_sealed(file)
     except FileNotFoundError:
         raise ValueError(f"{file} is missing: {MEND}") from None
 

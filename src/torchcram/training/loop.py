@@ -163,7 +163,7 @@ def _complete(
             _learn(trainer, run, clock, progress)
             finish(trainer, run, clock, progress)
             if run.writes:
-                track(trainer.accelerator, {"kind": "final", "step": trainer.step, **run.read_json(SUMMARY)})
+                track(trainer.accelerator, {"kind": "final", "step": trainer.step, **run.load_json(SUMMARY)})
         except KeyboardInterrupt:
             progress.say(f"interrupted after {trainer.step} steps; nothing is lost: continue with --resume")
             raise
@@ -241,7 +241,7 @@ def load_run(path: Path | str, *, task: Task | None = None) -> Run:
         ValueError: if the folder is no finished run, or its files are damaged or foreign.
     """
     run = RunDir(Path(path))
-    config, summary = run.config(RunConfig), run.read_json(SUMMARY)
+    config, summary = run.config(RunConfig), run.load_json(SUMMARY)
     learned = build_task(config, task)
     model = build_model(config, learned)
     load_weights(run.path / MODEL, model)

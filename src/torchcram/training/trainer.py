@@ -280,7 +280,7 @@ class Trainer:
         """
         source = RunDir(folder)
         digest = source.config(RunConfig).digest()
-        source.read_json(SUMMARY)
+        source.load_json(SUMMARY)
         if digest != self.config.start_from:
             raise ValueError(
                 f"{folder} holds the run {digest}, but start_from is {self.config.start_from!r}: "

@@ -15,7 +15,7 @@ from torchcram.pretrained.analysis.story import nats
 from torchcram.report.page import embedded, render_file
 from torchcram.report.style import BLUE, MUTED, VERMILION, WIDTH, percent_labels, png, styled
 from torchcram.report.wording import percent
-from torchcram.runs.files import read_json_list, write_text
+from torchcram.runs.files import load_json_list, write_text
 
 PAGE, FIGURE = "series.html", "series.png"
 
@@ -109,7 +109,7 @@ def write_series_page(folder: Path) -> Path:
     """
     if not (folder / SERIES).is_file():
         raise ValueError(f"{folder} holds no series of analyses: it has no {SERIES}")
-    records = read_json_list(folder / SERIES)
+    records = load_json_list(folder / SERIES)
     image = png(series_figure({"training": records}))
     (folder / FIGURE).write_bytes(image)
     rows = [_row(record) for record in records]

@@ -50,7 +50,7 @@ def kept_findings(files: RunDir) -> dict[str, Record] | None:
     """Return what a finished analysis wrote, None if it is not finished."""
     names = (SUMMARY, PLAN, DETAILS)
     return (
-        {name.removesuffix(".json"): files.read_json(name) for name in names}
+        {name.removesuffix(".json"): files.load_json(name) for name in names}
         if all((files.path / name).is_file() for name in names)
         else None
     )

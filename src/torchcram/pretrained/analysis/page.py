@@ -92,7 +92,7 @@ def write_analysis_page(folder: Path) -> Path:
             f"{folder} holds no finished analysis: it has no details.json; run torchcram analyze "
             "again to finish it"
         )
-    summary, details, plan = (run.read_json(f"{name}.json") for name in ("summary", "details", "plan"))
+    summary, details, plan = (run.load_json(f"{name}.json") for name in ("summary", "details", "plan"))
     run.write_text(REPORT, _page(summary, details, plan, draw_sections(SECTIONS, details, folder=folder)))
     return folder / REPORT
 

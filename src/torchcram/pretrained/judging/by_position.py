@@ -92,22 +92,22 @@ def judge_by_position(
         advance: is told the tokens of each finished window.
     """
     everything = {"all reads": lambda: reading(model, "all"), **ways}
-    found = judge_ways(model, windows, everything, advance=advance)
+    judged = judge_ways(model, windows, everything, advance=advance)
     length = max(len(ids) for ids in windows)
     spans = [(0, length)]
     if length > block:
         spans += [(start, min(start + block, length)) for start in range(0, length, block)]
-    return [_stretch(name, each, *span) for name, each in found.items() for span in spans]
+    return [_stretch(name, each, *span) for name, each in judged.items() for span in spans]
 
 
-def _stretch(way: str, found: ByPosition, start: int, end: int) -> Stretch:
-    means = found.between(start, end)
+def _stretch(way: str, positions: ByPosition, start: int, end: int) -> Stretch:
+    means = positions.between(start, end)
     return Stretch(
         way=way,
         start=start,
         end=end,
         reads=means.reads,
-        loss=found.loss_between(start, end) + means.loss_change,
+        loss=positions.loss_between(start, end) + means.loss_change,
         loss_change=means.loss_change,
         divergence=means.divergence,
         agreement=means.agreement,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torchcram.pretrained.retrofit.install import retrofit_of
 from torchcram.pretrained.retrofit.saving import base_digest, memory_state
-from torchcram.runs.files import read_json, write_json
+from torchcram.runs.files import load_json, write_json
 from torchcram.runs.tensor_file import checksum
 
 FILE = "judged.json"
@@ -53,4 +53,4 @@ class Kept:
     def _there(self) -> dict[str, Any]:
         if self.file is None or not self.file.is_file():
             return {}
-        return read_json(self.file, mend="delete it, and judge again")
+        return load_json(self.file, mend="delete it, and judge again")

@@ -57,8 +57,8 @@ class Judging:
 
         def work() -> list[dict[str, float]]:
             advance = self.progress.stage("prices", total=ROUNDS * len(SHARES) * sum(map(len, text.select)))
-            found = prices(self.model, text.select, advance=advance)
-            return [{"share": share, "price": price} for share, price in found.items()]
+            price_of_share = prices(self.model, text.select, advance=advance)
+            return [{"share": share, "price": price} for share, price in price_of_share.items()]
 
         rows = self.kept.part("prices", {"text": text.digest}, work)
         return {row["share"]: row["price"] for row in rows}
@@ -77,7 +77,7 @@ class Judging:
         """Return the scores of the exam."""
 
         def work() -> list[dict[str, Any]]:
-            found = examine(
+            scores = examine(
                 self.model,
                 self.tokenizer,
                 ways_of(self.model, price_of),
@@ -86,7 +86,7 @@ class Judging:
                 draw=random.Random(self.seed),
                 advance=self.progress.stage("retrieval", total=len(TASKS) * papers * self.context),
             )
-            return [asdict(each) for each in found]
+            return [asdict(each) for each in scores]
 
         asked = {"papers": papers, "prices": list(price_of.values())}
         return [Score(**row) for row in self.kept.part("retrieval", asked, work)]
@@ -127,7 +127,7 @@ class Judging:
             return self.progress.stage(f"{make().name}: {name}", total=total, unit="parts")
 
         def work() -> list[dict[str, Any]]:
-            found = compare(
+            points = compare(
                 self.model,
                 fit=text.fit,
                 select=text.select,
@@ -135,6 +135,6 @@ class Judging:
                 contenders=[make],
                 progress=staged,
             )
-            return [asdict(each) for each in found]
+            return [asdict(each) for each in points]
 
         return work

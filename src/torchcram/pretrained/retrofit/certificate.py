@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from torchcram.pretrained.retrofit.drift import Drift, drift_of, mean_harm
-from torchcram.runs.files import read_json
+from torchcram.runs.files import load_json
 from torchcram.strict import StrictConfig
 
 FILE = "certificate.json"
@@ -101,4 +101,4 @@ def load_certificate(folder: str | Path) -> Certificate:
     file = Path(folder) / FILE
     if not file.is_file():
         raise ValueError(f"{folder} has no certificate: make one with torchcram retrofit --risk 0.05")
-    return Certificate.parse(read_json(file))
+    return Certificate.parse(load_json(file))

@@ -219,18 +219,18 @@ def _realised(curve: RiskCurve, rule: Rule, orders: Tensor | None) -> Realised |
 def _certificate(
     curve: RiskCurve, rule: Rule, harms: tuple[float, ...], longest: int, realised: Realised | None
 ) -> Certificate:
-    found = choose_shift(curve, rule)
-    beyond = found.next_shift
+    choice = choose_shift(curve, rule)
+    beyond = choice.next_shift
     return Certificate(
         risk_tolerance=rule.risk_tolerance,
-        certified=found.certified,
-        price=price_of(found.threshold_shift),
-        risk=found.empirical_risk,
-        reads=found.read_rate,
-        documents=found.sequences,
+        certified=choice.certified,
+        price=price_of(choice.threshold_shift),
+        risk=choice.empirical_risk,
+        reads=choice.read_rate,
+        documents=choice.sequences,
         document_tokens=longest,
         next_price=None if beyond is None else price_of(beyond),
-        next_risk=found.next_risk,
+        next_risk=choice.next_risk,
         harms=harms,
         realised=realised,
     )

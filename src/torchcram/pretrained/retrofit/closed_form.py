@@ -89,14 +89,14 @@ def solutions(
     cross = target[:-1] - total * torch.outer(mean_x, mean_y)
     values, basis = torch.linalg.eigh(centred)
     inner, scale = basis.T @ cross, values.clamp(min=0).mean().clamp(min=1e-12)
-    found = []
+    weights = []
     for strength in strengths:
         weight = basis @ (inner / (values.clamp(min=0) + strength * scale)[:, None])
-        found.append(torch.cat((weight, (mean_y - mean_x @ weight)[None])))
+        weights.append(torch.cat((weight, (mean_y - mean_x @ weight)[None])))
     return Solutions(
         share=share,
         slope=slope,
-        weight=torch.stack(found).float(),
+        weight=torch.stack(weights).float(),
         strengths=strengths,
         basis=basis.flip(1)[:, :directions].float(),
     )

@@ -24,7 +24,7 @@ from torchcram.pretrained.retrofit.distil import ReadCount, distil, untouched_st
 from torchcram.pretrained.retrofit.install import memories, reading
 from torchcram.pretrained.retrofit.judge import compared
 from torchcram.pretrained.retrofit.router_fit import predicted_harms, price_for
-from torchcram.pretrained.retrofit.snapshot import read_snapshot, write_snapshot
+from torchcram.pretrained.retrofit.snapshot import load_snapshot, write_snapshot
 from torchcram.runs.clock import Clock
 from torchcram.runs.interruption import Interruption
 from torchcram.runs.metrics import append_line
@@ -210,7 +210,7 @@ class _Teaching:
     def _take_up(self, file: Path) -> None:
         from torchcram.memory.phases import ConsolidationRules
 
-        self.best, numbers = read_snapshot(file, self.parameters, self.optimizer)
+        self.best, numbers = load_snapshot(file, self.parameters, self.optimizer)
         self.step, self.records = numbers["step"], numbers["records"]
         self.before, self.least = Held(**numbers["before"]), Held(**numbers["least"])
         self.phases = Phases(ConsolidationRules.parse(numbers["rules"]))

@@ -57,11 +57,11 @@ def drift_of(calibrated: Sequence[float], now: Sequence[float]) -> Drift:
     """
     if not len(calibrated) or not len(now):
         raise ValueError(f"{len(calibrated)} and {len(now)} documents: both must be there to be compared")
-    known, found = torch.tensor(calibrated).double(), torch.tensor(now).double()
-    chance = float(ks_2samp(known.numpy(), found.numpy()).pvalue)
+    known, fresh = torch.tensor(calibrated).double(), torch.tensor(now).double()
+    chance = float(ks_2samp(known.numpy(), fresh.numpy()).pvalue)
     return Drift(
-        documents=len(found),
-        quantile=float((known <= found.median()).double().mean()),
+        documents=len(fresh),
+        quantile=float((known <= fresh.median()).double().mean()),
         chance=chance,
         void=chance < CHANCE,
     )

@@ -117,8 +117,8 @@ def judge(model: Any, windows: Sequence[Tensor], settings: Mapping[str, Setting]
     def way(setting: Setting) -> Way:
         return lambda: reading(model, setting.reads, price=setting.price)
 
-    found = judge_ways(model, windows, {name: way(setting) for name, setting in settings.items()})
-    return {name: each.between() for name, each in found.items()}
+    by_position = judge_ways(model, windows, {name: way(setting) for name, setting in settings.items()})
+    return {name: each.between() for name, each in by_position.items()}
 
 
 @torch.no_grad()
@@ -153,8 +153,8 @@ def judge_ways(
             with way() as own, counted:
                 behind[name] = layerwise.run(calls.embedded, calls)
             counts[name] += (counted if own is None else own).reads
-        found = compared_tokens(layerwise, calls, untouched, list(behind.values()))
-        for name, each in zip(behind, found, strict=True):
+        comparisons = compared_tokens(layerwise, calls, untouched, list(behind.values()))
+        for name, each in zip(behind, comparisons, strict=True):
             sums[name][:, : len(ids)] += each
         advance(len(ids))
     return {

@@ -43,7 +43,7 @@ from torchcram.pretrained.retrofit.stages import Stages
 from torchcram.pretrained.retrofit.teaching_figure import teaching_png
 from torchcram.pretrained.sites import find_sites
 from torchcram.pretrained.texts import Corpus
-from torchcram.runs.files import read_json, write_json
+from torchcram.runs.files import load_json, write_json
 
 # The figure of the distillation.
 PNG = "consolidation.png"
@@ -125,7 +125,7 @@ class Making:
         if self.out is not None and self.out.exists():
             raise ValueError(f"{self.out} exists: choose another folder, or delete it")
         if self.place is not None and (self.place / "plan.json").is_file():
-            before = read_json(self.place / "plan.json")
+            before = load_json(self.place / "plan.json")
             if before["identity"] != identity:
                 changed = sorted(key for key in identity if before["identity"].get(key) != identity[key])
                 raise ValueError(
@@ -169,10 +169,11 @@ class Making:
             self.test[: self.plan.judged],
             {"routed": Setting(), "none": Setting(reads="none"), "all": Setting(reads="all")},
         )
-        for name, found in judged.items():
+        for name, judgement in judged.items():
             progress.say(
-                f"reads {name}: {found.reads:.1%} of token x layer, divergence {found.divergence:.4f} nats, "
-                f"loss {found.loss_change:+.4f}, same next token {found.agreement:.1%}"
+                f"reads {name}: {judgement.reads:.1%} of token x layer, "
+                f"divergence {judgement.divergence:.4f} nats, "
+                f"loss {judgement.loss_change:+.4f}, same next token {judgement.agreement:.1%}"
             )
         return Life(judged=judged, matured=matured, certificate=certificate)
 
@@ -198,23 +199,25 @@ class Making:
         assert self.risk is not None, "without a tolerance there is nothing to certify"
         file = self.stages.file(FILE)
         if file is not None and file.is_file():
-            found = Certificate.parse(read_json(file))
+            certificate = Certificate.parse(load_json(file))
         else:
             documents = self.documents[: self.plan.certify]
             advance = progress.stage("certify", total=len(documents) * len(LEVELS), unit="documents")
             select = self.select[: self.plan.select]
-            found = certify(self.layerwise, documents, select, risks=[self.risk], advance=advance)[self.risk]
+            certificate = certify(self.layerwise, documents, select, risks=[self.risk], advance=advance)[
+                self.risk
+            ]
             if file is not None:
-                write_json(file, found.model_dump(mode="json"))
-        progress.say(found.told())
-        retrofit_of(self.model).set_price(found.price)
-        return found
+                write_json(file, certificate.model_dump(mode="json"))
+        progress.say(certificate.told())
+        retrofit_of(self.model).set_price(certificate.price)
+        return certificate
 
     def finish(self, tokenizer: Any, life: Life) -> Path | None:
         """Save the model, and clear away what it was made from."""
         if self.out is None or self.place is None:
             return None
-        figures = {name: asdict(found) for name, found in life.judged.items()}
+        figures = {name: asdict(judgement) for name, judgement in life.judged.items()}
         told = {"base": self.base, "plan": self.plan.model_dump(), "judged": figures}
         card = model_card(
             self.base,
@@ -244,9 +247,9 @@ def _logits(model: Any, ids: Tensor) -> Tensor:
     return model(input_ids=ids[None], use_cache=False).logits[0, -1].float()
 
 
-def _require_same(expected: Tensor, found: Tensor) -> None:
+def _require_same(expected: Tensor, actual: Tensor) -> None:
     """The model that reads everything must be the untouched one."""
-    wrong = float((expected - found).abs().max())
+    wrong = float((expected - actual).abs().max())
     if not wrong <= SAME * max(1.0, float(expected.abs().max())):
         raise ValueError(
             f"with all reads the retrofitted model differs from the untouched one (logits by {wrong:.3g}): "

@@ -16,8 +16,8 @@ from torch import Tensor
 from torchcram.pretrained.retrofit.block import NAME
 from torchcram.pretrained.retrofit.install import install, is_retrofitted, remove, retrofit_of
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
-from torchcram.runs.files import read_json, write_json, write_text
-from torchcram.runs.tensor_file import read_tensors, write_tensors
+from torchcram.runs.files import load_json, write_json, write_text
+from torchcram.runs.tensor_file import load_tensors, write_tensors
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "retrofit.json"
 
@@ -110,7 +110,7 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
     place = Path(folder)
     if not (place / DESCRIPTION).is_file():
         raise ValueError(f"{place} holds no adapter: there is no {DESCRIPTION}")
-    description = read_json(place / DESCRIPTION)
+    description = load_json(place / DESCRIPTION)
     settings = RetrofitSettings.parse(description["settings"])
     if is_retrofitted(model):
         raise ValueError("the model is retrofitted already: torchcram.remove(model) gives it back")
@@ -122,7 +122,7 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
         )
     install(model, settings).base = base
     try:
-        load_memories(model, read_tensors(place / WEIGHTS))
+        load_memories(model, load_tensors(place / WEIGHTS))
     except ValueError as error:
         remove(model)
         raise ValueError(f"{place / WEIGHTS} is damaged ({error})") from None

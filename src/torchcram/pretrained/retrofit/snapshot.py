@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchcram.runs.files import draft_of
-from torchcram.runs.tensor_file import read_tensors, write_tensors
+from torchcram.runs.tensor_file import load_tensors, write_tensors
 
 NUMBERS = "numbers"
 AVERAGES = ("exp_avg", "exp_avg_sq", "step")
@@ -46,7 +46,7 @@ def write_snapshot(
 
 
 @torch.no_grad()
-def read_snapshot(
+def load_snapshot(
     file: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Put a snapshot into parameters and optimizer; return the best weights, and the numbers.
@@ -54,7 +54,7 @@ def read_snapshot(
     Raises:
         ValueError: if it is damaged, or of another model.
     """
-    tensors = read_tensors(file)
+    tensors = load_tensors(file)
     if wrong := sorted(name for name in parameters if f"now.{name}" not in tensors):
         raise ValueError(f"{file} holds nothing for {wrong[0]}: delete it, and this stage is done again")
     for name, parameter in parameters.items():

@@ -13,7 +13,7 @@ from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
 from torchcram.pretrained.retrofit.saving import load_memories, memory_state
 from torchcram.pretrained.retrofit.unread import give_up
 from torchcram.runs.files import draft_of
-from torchcram.runs.tensor_file import read_tensors, write_tensors
+from torchcram.runs.tensor_file import load_tensors, write_tensors
 
 FURTHER = "further."
 # A stage that lets layers give up their reads tells which, under this name.
@@ -68,7 +68,7 @@ class Stages:
 
     def _taken_up(self, file: Path) -> dict[str, Tensor]:
         try:
-            kept = read_tensors(file)
+            kept = load_tensors(file)
         except ValueError as error:
             raise ValueError(
                 f"{file} is damaged ({error}): delete it, and this stage is done again"
