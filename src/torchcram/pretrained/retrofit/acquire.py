@@ -81,12 +81,12 @@ def acquire(
     """
     layers = memories(model)
     with reading(model, "all"):
-        _standardise(model, layers, fit[:FIRST_WINDOWS], advance)
-        sums = _summed(model, layers, fit, advance)
+        standardise(model, layers, fit[:FIRST_WINDOWS], advance=advance)
+        sums = summed(model, layers, fit, advance=advance)
         solved = {}
         for layer in sorted(layers):
             solved[layer] = solutions(sums.pop(layer), directions=DIRECTIONS)
-        return _chosen(layerwise, layers, solved, select, generator, advance)
+        return choose(layerwise, layers, solved, select, generator=generator, advance=advance)
 
 
 def standard_of(memory: LayerMemory) -> Standard:
@@ -100,9 +100,18 @@ def standard_of(memory: LayerMemory) -> Standard:
     return memory.semantic.standard
 
 
-def _standardise(
-    model: Any, layers: dict[int, LayerMemory], windows: Sequence[Tensor], advance: Advance
+def standardise(
+    model: Any,
+    layers: dict[int, LayerMemory],
+    windows: Sequence[Tensor],
+    *,
+    advance: Advance = lambda tokens: None,
 ) -> None:
+    """Take means and deviations of the features from some windows, on which the model reads everything.
+
+    Raises:
+        ValueError: if no window is longer than what is near.
+    """
     seen: dict[int, FeatureMoments] = {}
 
     def hear(layer: int, asked: Asked) -> None:
@@ -122,10 +131,27 @@ def _standardise(
             memory.router.standard.load_state_dict(standard_of(memory).state_dict())
 
 
-def _summed(
-    model: Any, layers: dict[int, LayerMemory], windows: Sequence[Tensor], advance: Advance
+def summed(
+    model: Any,
+    layers: dict[int, LayerMemory],
+    windows: Sequence[Tensor],
+    *,
+    into: dict[int, RemoteMoments] | None = None,
+    advance: Advance = lambda tokens: None,
 ) -> dict[int, RemoteMoments]:
-    sums: dict[int, RemoteMoments] = {}
+    """Return the sums over some windows, on which the model reads everything.
+
+    Args:
+        model: retrofitted, at rest.
+        layers: its memories, whose features are standardised.
+        windows: tokens.
+        into: sums over earlier windows, to go on with.
+        advance: is told the tokens of each finished window.
+
+    Raises:
+        ValueError: if values overflow.
+    """
+    sums: dict[int, RemoteMoments] = {} if into is None else into
 
     def hear(layer: int, asked: Asked) -> None:
         semantic = layers[layer].semantic
@@ -158,15 +184,16 @@ def _run(
             advance(len(ids))
 
 
-def _chosen(
+def choose(
     layerwise: Layerwise,
     layers: dict[int, LayerMemory],
     solved: dict[int, Solutions],
     select: Sequence[Tensor],
+    *,
     generator: torch.Generator,
-    advance: Advance,
+    advance: Advance = lambda tokens: None,
 ) -> dict[int, LayerChoice]:
-    """Measure the harm of all solutions on select text, and keep the least."""
+    """Measure the harm of all solutions on select text, and keep the least; ``solved`` is used up."""
     harms = {layer: torch.zeros(1 + len(solved[layer].strengths), dtype=torch.float64) for layer in layers}
     tokens = sum(len(ids) for ids in select)
 
