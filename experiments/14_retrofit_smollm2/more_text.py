@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import time
 from typing import Any
 
 import torch
@@ -49,12 +48,12 @@ def main() -> None:
     with torch.no_grad():
         with reading(model, "all"):
             standardise(model, layers, fit[:FIRST_WINDOWS])
-        sums, done, begun = None, 0, time.process_time()
+        sums, done = None, 0
         for count in given.windows:
             with reading(model, "all"):
                 sums = summed(model, layers, fit[done:count], into=sums)
                 solved = {layer: solutions(sums[layer], strengths=STRENGTHS) for layer in sorted(sums)}
-                done, seconds = count, time.process_time() - begun
+                done = count
                 drawing = torch.Generator().manual_seed(1000 * given.seed + 1)
                 choices = choose(layerwise, layers, solved, select, generator=drawing)
             judged = judge(model, windows["select"][SELECT:], {"none": Setting(reads="none")})["none"]
@@ -66,7 +65,6 @@ def main() -> None:
                     "harm_of_all_layers": f"{sum(min(one.harm.values()) for one in choices.values()):.5f}",
                     "strengths": " ".join(f"{one.strength:g}" for one in choices.values()),
                     "judged_tokens": judged.tokens,
-                    "fit_cpu_seconds": f"{seconds:.0f}",
                     "seed": given.seed,
                 }
             )
