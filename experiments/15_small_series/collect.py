@@ -36,10 +36,11 @@ def spread(values: Iterable[float], digits: int) -> str:
 
 
 def ranks(groups: dict[tuple[str, str], Rows], methods: list[str]) -> dict[str, float]:
-    """Return the mean rank, over the sets, of the methods that have rows for every set, on the seeds that all
-    of them have; 1 is best.
+    """Return the mean rank, over the sets, of the methods of today that have rows for every set, on the seeds
+    that all of them have; 1 is best.
     """
-    whole = [method for method in methods if all((method, name) in groups for name in NAMES)]
+    today = [method for method in methods if not method.endswith("_before")]
+    whole = [method for method in today if all((method, name) in groups for name in NAMES)]
     placed = defaultdict(list)
     for name in NAMES:
         seeds = set.intersection(*({row["seed"] for row in groups[method, name]} for method in whole))
