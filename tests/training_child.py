@@ -1,6 +1,7 @@
 """A process that trains a run and stops at a named moment, so that it can be killed exactly there.
 
-A server imports everything once, and every child is forked from it: imports take longer than such a run.
+A server imports everything once and reads the sources for their hash, and every child is forked from it: that
+takes longer than such a run.
 """
 
 import multiprocessing
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # optimizers import it when the first one is made
 
 from tiny_runs import tiny_config
 from torchcram.runs import tensor_file
+from torchcram.runs.source import source_hash
 from torchcram.training import checkpoint, loop, summary
 from torchcram.training.trainer import Trainer
 
@@ -28,6 +31,8 @@ MOMENTS = {
     "final": (summary, "evaluate_fully"),
     "map": (summary, "route_map"),
 }
+# Kept for all children.
+source_hash()
 
 
 def start(changes: dict[str, Any], out: Path, moment: str, number: int) -> BaseProcess:

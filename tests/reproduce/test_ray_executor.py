@@ -22,11 +22,14 @@ ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'torc
 def two_workers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
+        # Ray answers SIGTERM for good.
+        before = signal.getsignal(signal.SIGTERM)
         # Ray's workers are nice to everybody else: beside other tests they would hardly run.
         busy = {"worker_niceness": 0}
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=busy)
         yield
         ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own

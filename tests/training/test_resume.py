@@ -25,7 +25,7 @@ CHANGES = {
         "controller__acquire_steps": 9,
         "evaluation__queries": 60,
         "evaluation__risk_tolerance": 0.3,
-        "evaluation__calibration_sequences": 24,
+        "evaluation__calibration_sequences": 6,
     },
 }
 
