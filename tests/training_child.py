@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch._dynamo  # optimizers import it when the first one is made
 
@@ -40,7 +41,10 @@ def start(changes: dict[str, Any], out: Path, moment: str, number: int) -> BaseP
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     process = context.Process(target=_train, args=(changes, out, moment, number))
-    process.start()
+    with pytest.MonkeyPatch.context() as patch:
+        # Before Python 3.13 the server does not take over where its parent looks for modules.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        process.start()
     return process
 
 

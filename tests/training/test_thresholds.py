@@ -125,14 +125,14 @@ def test_against_labels_the_loss_is_the_share_of_wrong_answers(model, task):
 
 
 def test_where_the_thresholds_stand_does_not_change_what_is_chosen(model, task):
-    first = calibrate(model, task, HALF, sequences=8, **FRESH)
+    first = calibrate(model, task, HALF, sequences=5, **FRESH)
     before = thresholds_of(model)[0]
     apply_shift(model, first.threshold_shift)
-    again = calibrate(model, task, HALF, sequences=8, **FRESH)
+    again = calibrate(model, task, HALF, sequences=5, **FRESH)
     assert again.threshold_shift == pytest.approx(0.0, abs=1e-5)
     assert again.skipped_share == first.skipped_share
     apply_shift(model, shift_grid(thresholds_of(model))[0])
-    last = calibrate(model, task, HALF, sequences=8, **FRESH)
+    last = calibrate(model, task, HALF, sequences=5, **FRESH)
     assert thresholds_of(model)[0] + last.threshold_shift == pytest.approx(before + first.threshold_shift)
 
 
@@ -141,11 +141,11 @@ def test_a_head_per_sequence_can_be_watched():
         calibrated_head = "positive"
 
     model = lively(Watched())
-    curve = fresh_risk_curve(model, Watched(), sequences=12, **FRESH)
+    curve = fresh_risk_curve(model, Watched(), sequences=8, **FRESH)
     assert set(curve.losses.unique().tolist()) == {0.0, 1.0}
     assert curve.skipped[:, 0].abs().max() == 0
     assert curve.skipped.mean(0)[-1] > 0.9
-    chosen = calibrate(model, Watched(), HALF, sequences=12, **FRESH)
+    chosen = calibrate(model, Watched(), HALF, sequences=8, **FRESH)
     assert chosen.certified
 
 
