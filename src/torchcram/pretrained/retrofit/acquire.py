@@ -109,6 +109,12 @@ def standardise(
 ) -> None:
     """Take means and deviations of the features from some windows, on which the model reads everything.
 
+    Args:
+        model: retrofitted, at rest.
+        layers: its memories.
+        windows: tokens.
+        advance: is told the tokens of each finished window.
+
     Raises:
         ValueError: if no window is longer than what is near.
     """
@@ -193,7 +199,16 @@ def choose(
     generator: torch.Generator,
     advance: Advance = lambda tokens: None,
 ) -> dict[int, LayerChoice]:
-    """Measure the harm of all solutions on select text, and keep the least; ``solved`` is used up."""
+    """Measure the harm of all solutions on select text, and keep the least.
+
+    Args:
+        layerwise: the model.
+        layers: its memories.
+        solved: solutions of each layer; those of a finished layer are taken out, and free their memory.
+        select: tokens of the windows that choose.
+        generator: draws labels.
+        advance: is told the tokens of each finished window.
+    """
     harms = {layer: torch.zeros(1 + len(solved[layer].strengths), dtype=torch.float64) for layer in layers}
     tokens = sum(len(ids) for ids in select)
 

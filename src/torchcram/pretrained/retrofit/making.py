@@ -204,9 +204,8 @@ class Making:
             documents = self.documents[: self.plan.certify]
             advance = progress.stage("certify", total=len(documents) * len(LEVELS), unit="documents")
             select = self.select[: self.plan.select]
-            certificate = certify(self.layerwise, documents, select, risks=[self.risk], advance=advance)[
-                self.risk
-            ]
+            by_risk = certify(self.layerwise, documents, select, risks=[self.risk], advance=advance)
+            certificate = by_risk[self.risk]
             if file is not None:
                 write_json(file, certificate.model_dump(mode="json"))
         progress.say(certificate.told())
