@@ -71,8 +71,8 @@ def test_a_claim_takes_over_the_runs_that_it_shares_with_another(tmp_path):
     runs = planned(twin, tmp_path / "here")
     # The results of claims that are not this one's are looked for among the real claims alone: give it the
     # folder.
-    (tmp_path / "01_srcd_main/frontier").mkdir(parents=True)
-    (tmp_path / "99_toy/results.csv").rename(tmp_path / "01_srcd_main/frontier/results.csv")
+    (tmp_path / "01_srcd_main").mkdir(parents=True)
+    (tmp_path / "99_toy/results.csv").rename(tmp_path / "01_srcd_main/results.csv")
     assert names(runs, tmp_path) == {key_of(run) for run in runs}
     write_claim(twin, runs, experiments=tmp_path, source=SOURCE)
     rows = load_rows(tmp_path / "98_other/results.csv")
@@ -144,7 +144,7 @@ def test_of_two_claims_that_hold_a_run_the_one_that_says_more_is_taken(tmp_path)
     made(TRAINING, tmp_path / "with_course")
     made(OTHER, tmp_path / "without")
     for made_in, folder in (
-        ("with_course/99_toy", "01_srcd_main/frontier"),
+        ("with_course/99_toy", "01_srcd_main"),
         ("without/98_other", "02_transition"),
     ):
         (tmp_path / folder).mkdir(parents=True)

@@ -103,19 +103,6 @@ def test_holes_and_stale_rows_are_said(tmp_path):
     assert "| 70% recur (stale: other code) |" in page
 
 
-def test_the_main_experiment_has_its_own_table(tmp_path):
-    folder = tmp_path / "01_srcd_main"
-    folder.mkdir()
-    (folder / "results.csv").write_text(
-        "method,seed,retrieval_accuracy,any_layer_read_rate,dynamics_mse\ndemo,0,0.99,0.014,0.03\ndemo,1,1.0,0.016,0.02\n"
-    )
-    page = results_page(tmp_path)
-    assert (
-        "| demo | 2 | 99.50% (99.00% to 100.00%) | - | 1.50% (1.40% to 1.60%) | - | - | 0.0250 "
-        "(0.0200 to 0.0300) |"
-    ) in page
-
-
 @pytest.mark.parametrize("text", ["{", "[]", '{"status": "splendid", "scales": {}}', '{"status": "not"}'])
 def test_a_damaged_status_is_an_error_that_names_the_file(tmp_path, text):
     (write(tmp_path, "07_recurrence") / "status.json").write_text(text)

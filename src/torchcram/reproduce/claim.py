@@ -116,6 +116,7 @@ class Goal:
         of: field of the run that the bound is a multiple of.
         than: methods that the run is compared with.
         times, plus: see above.
+        scales: at which it is asked for; all if empty.
     """
 
     method: str
@@ -126,6 +127,7 @@ class Goal:
     than: tuple[str, ...] = ()
     times: float = 1.0
     plus: float = 0.0
+    scales: tuple[str, ...] = ()
 
     def bound(self, row: Row, others: Mapping[str, list[Row]]) -> float | None:
         """Return the bound for one run; None where what it depends on has not been measured."""
@@ -180,8 +182,10 @@ class Picture:
             line a family, above the bound on static routing) or ``"dots"`` (``x`` and ``y`` for every method,
             one below the other).
         title: what the figure asks.
-        x, y: fields of the rows; for ``"training"`` fields of the metrics.
+        x, y: fields of the rows; for ``"training"`` and a course of the metrics.
         methods: which are drawn; all if empty.
+        course: names of the methods whose reads over training are drawn above the rest, the one that the
+            claim is about first.
     """
 
     kind: Literal["training", "sweep", "frontier", "exposures", "bound", "dots"]
@@ -189,6 +193,11 @@ class Picture:
     x: str = "any_layer_read_rate"
     y: str = "retrieval_accuracy"
     methods: tuple[str, ...] = ()
+    course: tuple[str, ...] = ()
+
+    def over_training(self, method: str) -> str:
+        """Return the field of a method's metrics that is shown over training; empty for none."""
+        return self.y if self.kind == "training" else self.x if method in self.course else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +266,8 @@ class Claim:
     def goals_at(self, scale: str) -> tuple[Goal, ...]:
         """Return the goals that what is trained at a scale can be judged by."""
         trained = {method.name for method in self.methods_at(scale)}
-        return tuple(goal for goal in self.goals if {goal.method, *goal.than} <= trained)
+        asked = (goal for goal in self.goals if not goal.scales or scale in goal.scales)
+        return tuple(goal for goal in asked if {goal.method, *goal.than} <= trained)
 
     def method(self, name: str) -> Method:
         """Return the method of that name."""

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from torchcram.report.consolidation_curve import Counts, Points
-from torchcram.report.style import INK, MUTED, VERMILION, WIDTH, percent_labels, rate_axis, styled
+from torchcram.report.style import INK, MUTED, PHASE_ROOM, VERMILION, WIDTH, percent_labels, rate_axis, styled
 from torchcram.reproduce.claim import Claim, Method, is_share
+from torchcram.reproduce.headline import curves_of, draw_course, draw_curves
 from torchcram.reproduce.lower_bound import static_accuracy
-from torchcram.reproduce.run_figures import COURSE_STEPS, COURSE_VALUES
 from torchcram.reproduce.status import Group
 
 COLOURS = (
@@ -46,13 +46,15 @@ def claim_figure(claim: Claim, groups: Mapping[str, Group]) -> Figure | None:
     shown = [method for method in _drawn(claim) if method.name in groups and not groups[method.name].stale]
     if not shown:
         return None
-    height = max(3.4, 0.33 * len(shown) + 1.4) if claim.picture.kind == "dots" else 5.0
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Figure(figsize=(WIDTH, _height(claim, len(shown))))
     if claim.picture.kind == "dots":
         _dots(figure, claim, shown, groups)
         return figure
-    axes = figure.subplots()
-    axes.set_title(claim.picture.title)
+    if claim.picture.course:
+        axes = _below_course(figure, claim, shown, groups)
+    else:
+        axes = figure.subplots()
+        axes.set_title(claim.picture.title)
     if claim.picture.kind == "training":
         _training(axes, claim, shown, groups)
     elif claim.picture.kind == "sweep":
@@ -65,6 +67,26 @@ def claim_figure(claim: Claim, groups: Mapping[str, Group]) -> Figure | None:
         _frontier(axes, claim, shown, groups)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
     return figure
+
+
+def _height(claim: Claim, methods: int) -> float:
+    if claim.picture.kind == "dots":
+        return max(3.4, 0.33 * methods + 1.4)
+    return 8.0 if claim.picture.course else 5.0
+
+
+def _below_course(figure: Figure, claim: Claim, shown: Sequence[Method], groups: Mapping[str, Group]) -> Axes:
+    """Draw the course above, and return the axes for the rest."""
+    named = [claim.method(name) for name in claim.picture.course if name in {one.name for one in shown}]
+    drawn = [method for method in named if curves_of(groups[method.name])]
+    if not drawn or drawn[0].name != claim.picture.course[0]:
+        return figure.subplots()
+    colours = _colours(claim)
+    above, below = figure.subplots(2, 1, height_ratios=[1.2, 1])
+    draw_course(above, drawn, groups, {method.name: colours[_family(method)] for method in drawn})
+    above.set_title(claim.picture.title, pad=PHASE_ROOM)
+    above.legend(loc="upper right", bbox_to_anchor=(1.0, 0.94), fontsize=8.5)
+    return below
 
 
 def _drawn(claim: Claim) -> list[Method]:
@@ -94,17 +116,8 @@ def _training(axes: Axes, claim: Claim, shown: Sequence[Method], groups: Mapping
     colours = _colours(claim)
     for method in shown:
         colour = colours[_family(method)]
-        curves = [
-            (np.array(row[COURSE_STEPS]), np.array(row[COURSE_VALUES]))
-            for row in groups[method.name].rows
-            if row.get(COURSE_STEPS)
-        ]
-        for steps, values in curves if len(curves) > 1 else []:
-            axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.4)
-        if curves:
-            grid = min((steps for steps, _ in curves), key=len)
-            mean = np.mean([np.interp(grid, steps, values) for steps, values in curves], 0)
-            axes.plot(grid, mean, color=colour, label=method.title)
+        if curves := curves_of(groups[method.name]):
+            draw_curves(axes, curves, colour=colour, label=method.title, bold=False)
     axes.set_xlabel("training step")
     rate_axis(axes, label=_label(claim.picture.y))
 

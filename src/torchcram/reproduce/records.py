@@ -60,14 +60,14 @@ def _rows(experiments: Path, folders: set[str]) -> dict[tuple[str, str], Row]:
 
 def _says_enough(run: PlannedRun, row: Row) -> bool:
     """Whether a row, maybe of another claim, has what this claim makes of it: the course over training for
-    a picture of that kind.
+    a picture that shows it.
     """
-    return run.claim.picture.kind != "training" or bool(row.get(COURSE_STEPS))
+    return not run.claim.picture.over_training(run.method.name) or bool(row.get(COURSE_STEPS))
 
 
 def _fit(run: PlannedRun, row: Row) -> Row:
     """Return a row as this claim would have made it."""
-    dropped = () if run.claim.picture.kind == "training" else (COURSE_STEPS, COURSE_VALUES)
+    dropped = () if run.claim.picture.over_training(run.method.name) else (COURSE_STEPS, COURSE_VALUES)
     return {
         **{name: value for name, value in row.items() if name not in dropped},
         "scale": run.scale,

@@ -16,6 +16,7 @@ from torchcram.reproduce.claim import Claim, Row
 from torchcram.reproduce.plan import PlannedRun
 from torchcram.reproduce.run_figures import (
     bound_figures,
+    certificate_figures,
     curve_figures,
     drift_figures,
     training_course,
@@ -25,7 +26,7 @@ from torchcram.runs.run_dir import ENVIRONMENT, SUMMARY, RunDir
 from torchcram.training.presets import PRESETS
 
 RESULTS = "results.csv"
-LEADING = ("scale", "method", "seed", "source")
+LEADING = ("scale", "method", "seed", "source", "commit")
 # Where a run lies says nothing elsewhere; routes by slice are a table of their own, in the run's report.
 LEFT_OUT = ("run_dir", "routes_by_slice")
 # Columns that are words, whatever they look like.
@@ -56,8 +57,8 @@ def rows_of(planned: Sequence[PlannedRun]) -> list[dict[str, Any]]:
         if folder is not None:
             rival = folders.get((run.claim.name, run.method.rival, run.seed))
             own = {"scale": run.scale, "method": run.method.name, "seed": run.seed}
-            picture = run.claim.picture
-            course = training_course(RunDir(folder), picture.y) if picture.kind == "training" else {}
+            shown = run.claim.picture.over_training(run.method.name)
+            course = training_course(RunDir(folder), shown) if shown else {}
             rows.append({**own, **row_of(folder), **transfer_figures(RunDir(folder), rival), **course})
     return rows
 
@@ -75,10 +76,12 @@ def row_of(folder: Path) -> dict[str, Any]:
     run = RunDir(folder)
     summary, environment = run.load_json(SUMMARY), run.load_json(ENVIRONMENT)
     fields = {name: value for name, value in summary.items() if name not in LEFT_OUT}
-    told = {"source": environment.get("source"), "machine": machine_of(environment)}
+    told = {name: environment.get(name) for name in ("source", "commit")}
+    told["machine"] = machine_of(environment)
     return {
         **told,
         **fields,
+        **certificate_figures(run),
         **bound_figures(run, summary),
         **drift_figures(run, summary),
         **curve_figures(run),

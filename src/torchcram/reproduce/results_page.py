@@ -7,9 +7,8 @@ judge nothing. A claim without a status has not been measured, and they say so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from torchcram.report.markdown import markdown_table
@@ -18,19 +17,9 @@ from torchcram.reproduce.claim import Claim
 from torchcram.reproduce.claim_page import STATUS, WORDS, figure_file, spread_words
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.readme import README, Words, words_of
-from torchcram.reproduce.results import RESULTS, load_rows
 from torchcram.runs.files import RESTORE, load_json
 
-MAIN = "01_srcd_main"
 OVERVIEW = "<!-- claims: written by torchcram reproduce -->", "<!-- /claims -->"
-MAIN_FIGURES = (
-    "retrieval_accuracy",
-    "novel_accuracy",
-    "any_layer_read_rate",
-    "any_layer_floor",
-    "attention_share",
-    "dynamics_mse",
-)
 
 
 def results_page(experiments: Path) -> str:
@@ -52,10 +41,7 @@ def results_page(experiments: Path) -> str:
     parts = [
         _claim(CLAIMS[name], words[name], record, experiments=experiments) for name, record in records.items()
     ]
-    return (
-        "\n\n".join(part for part in ("# Results", head, table, _main(experiments / MAIN), *parts) if part)
-        + "\n"
-    )
+    return "\n\n".join(part for part in ("# Results", head, table, *parts) if part) + "\n"
 
 
 def overview(experiments: Path) -> str:
@@ -127,31 +113,6 @@ def _status(file: Path) -> dict[str, Any] | None:
 
 def _word(record: Mapping[str, Any] | None) -> str:
     return "not measured yet" if record is None else WORDS[record["status"]].lower()
-
-
-def _main(folder: Path) -> str:
-    """The main experiment's own table: its runs by configuration."""
-    rows = load_rows(folder / RESULTS)
-    if not rows:
-        return ""
-    methods = list(dict.fromkeys(str(row["method"]) for row in rows))
-    lines = [_line(method, [row for row in rows if row["method"] == method]) for method in methods]
-    picture = (
-        f"![Reads fall to the floor while retrieval stays](figures/{MAIN}-figure.png)"
-        if (folder / "figure.png").exists()
-        else ""
-    )
-    table = markdown_table(("configuration", "seeds", *map(_words, MAIN_FIGURES)), lines)
-    return "\n\n".join(part for part in ("## The main experiment", picture, table) if part)
-
-
-def _line(method: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    cells = []
-    for figure in MAIN_FIGURES:
-        values = [float(row[figure]) for row in rows if row.get(figure) is not None]
-        spread = {"mean": mean(values), "least": min(values), "greatest": max(values)} if values else None
-        cells.append(_cell(spread, figure))
-    return (method, str(len(rows)), *cells)
 
 
 def _claim(claim: Claim, words: Words, record: Mapping[str, Any] | None, *, experiments: Path) -> str:

@@ -14,7 +14,7 @@ from torchcram.report.consolidation_curve import encounters, fit_curve
 from torchcram.reproduce.claim import Row
 from torchcram.reproduce.lower_bound import static_accuracy
 from torchcram.reproduce.saved_work import LEVEL, keys_until, saved
-from torchcram.runs.run_dir import ENVIRONMENT, METRICS, SUMMARY, RunDir
+from torchcram.runs.run_dir import CALIBRATION, ENVIRONMENT, METRICS, SUMMARY, RunDir
 from torchcram.tasks.srcd_config import SRCDConfig
 from torchcram.training.run_config import RunConfig
 
@@ -60,6 +60,16 @@ def bound_figures(run: RunDir, summary: Row) -> dict[str, Any]:
         "static_bound": bound,
         "above_static_bound": summary["retrieval_accuracy"] - bound,
     }
+
+
+def certificate_figures(run: RunDir) -> dict[str, Any]:
+    """Return what a run's own calibration certified: 1 or 0, and the share of the skippable reads that it
+    spares. Empty for a run that was not calibrated.
+    """
+    chosen = run.find_json(CALIBRATION)
+    if chosen is None:
+        return {}
+    return {"certified": int(chosen["certified"]), "certified_skipped_share": chosen["skipped_share"]}
 
 
 def transfer_figures(run: RunDir, rival: Path | None) -> dict[str, Any]:
