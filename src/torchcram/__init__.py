@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchcram.after_import import after_import
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public name -> the module that defines it. Imported on first use, so that `import torchcram` and the command
 # line stay quick.
