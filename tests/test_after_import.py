@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from fresh_process import run
 from torchcram.after_import import after_import
 
 
@@ -44,8 +45,8 @@ def test_what_never_comes_is_no_error():
 )
 def test_transformers_knows_retrofits_whichever_is_imported_first(lines):
     asked = f"{lines}; print('torchcram' in auto.AUTO_QUANTIZER_MAPPING)"
-    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "True"
+    found = run(asked)
+    assert found.stdout.strip() == "True", found.stderr
 
 
 def test_importing_the_package_stays_quick():

@@ -5,6 +5,8 @@ Everything in float64, in blocks that have lived (see ``lived.py``), so that a t
 something and no path is idle.
 """
 
+from copy import deepcopy
+from functools import cache
 from inspect import isclass
 
 import pytest
@@ -46,10 +48,15 @@ LOOK_AHEAD = (mixture_of_depths.MixtureOfDepthsBlock,)
 pytestmark = pytest.mark.usefixtures("float64")
 
 
+@cache
+def lived(case: str) -> nn.Module:
+    name, options = CASES[case]
+    return live(build_mixer(name, WIDTH, options))
+
+
 @pytest.fixture(params=CASES)
 def mixer(request: pytest.FixtureRequest, float64: None) -> nn.Module:
-    name, options = CASES[request.param]
-    block = live(build_mixer(name, WIDTH, options))
+    block = deepcopy(lived(request.param))
     return block.train(not isinstance(block, LOOK_AHEAD))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import fresh_process
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.readme import words_of
 
@@ -65,7 +66,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python(code: str, *, site: Path, cwd: Path) -> str:
-    return run(sys.executable, "-W", "error", "-c", code, cwd=cwd, PYTHONPATH=str(site))
+    """Run a program in a process that has the wheel in front of everything; return what it printed."""
+    result = fresh_process.run(code, cwd=cwd, site=site)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.strip()
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path):
@@ -119,7 +123,8 @@ def test_importing_the_package_is_light(installed: Path, tmp_path: Path):
         "import sys, torchcram; print(sorted({'torch', 'accelerate', 'matplotlib', 'scipy', "
         "'pydantic', 'transformers'} & set(sys.modules)))"
     )
-    assert python(code, site=installed, cwd=tmp_path) == "[]"
+    printed = run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert printed == "[]"
 
 
 def test_a_task_works(installed: Path, tmp_path: Path):

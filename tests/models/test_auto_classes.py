@@ -1,8 +1,6 @@
 """The Auto classes find a saved model, whoever is imported first, and nothing is imported before it is asked
 for."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Trainer, Traini
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer_pt_utils import LabelSmoother
 
+from fresh_process import run
 from tiny_language_models import tiny_config, tokens
 from torchcram.models.modeling_cram import CRAMForCausalLM
 
@@ -32,15 +31,6 @@ assert type(model).__name__ == "CRAMForCausalLM", type(model)
 assert type(AutoModel.from_pretrained(folder)).__name__ == "CRAMModel"
 assert type(AutoModelForCausalLM.from_config(config)).__name__ == "CRAMForCausalLM"
 """
-
-
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,20 @@
 """Sums over processes: the identity in one, and in two really the sum over both."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import fresh_process
 from torchcram.ops.collective import step_mean, world_concat, world_mean, world_sum
 
 TWO = """
-import sys
+import os, sys
 import torch, torch.distributed as dist
 from torchcram.ops.collective import world_concat, world_mean, world_sum
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+other = os.fork()
+rank = 1 if other else 0
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=rank, world_size=2)
 assert world_sum(torch.tensor([1.0 + rank, 10.0])).tolist() == [3.0, 20.0]
 rows = torch.arange(3.0 if rank == 0 else 1.0)[:, None] + 10 * rank
 assert world_concat(rows, 2).flatten().tolist() == [0.0, 1.0, 10.0]
@@ -26,6 +26,9 @@ mean.backward()
 average = world_sum(torch.stack([mean.detach(), weight.grad])) / 2
 assert average.tolist() == [(6 + 10) / 4, (3 + 5) / 4], average
 dist.destroy_process_group()
+if other:
+    _, status = os.waitpid(other, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
@@ -57,14 +60,8 @@ def test_the_mean_of_nothing_is_zero():
 def test_in_two_processes_both_count(tmp_path: Path):
     """The average over processes of a mean, and of its gradient, is that over all rows: 16 over 4,
     although one process has three quarters of them."""
-    command = [sys.executable, "-c", TWO]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    done = fresh_process.run(TWO, str(tmp_path / "meet"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_mean_over_steps_leaves_padding_out():

@@ -1,6 +1,7 @@
 """The thresholds of real models: measured, certified against either reference, and moved."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torchcram.models.sequence import SequenceModel
 from torchcram.tasks.base import Floors, skippable_steps
 from torchcram.tasks.srcd import SRCD
 from torchcram.tasks.srcd_config import SRCDConfig
+from torchcram.training import thresholds
 from torchcram.training.evaluate import evaluation_batch
 from torchcram.training.thresholds import (
     apply_shift,
@@ -34,14 +36,14 @@ def task() -> SRCD:
     return SRCD(SRCDConfig(length=40, patterns=6, key_size=4, values=4))
 
 
-def lively(task, **options) -> SequenceModel:
+def lively(task, layers: int = 1, **options) -> SequenceModel:
     """A model whose familiarity differs from token to token, and whose semantic answers matter."""
     model = SequenceModel(
         task.heads,
         input_size=task.input_size,
         vocabulary=getattr(task, "vocabulary", None),
         d_model=16,
-        layers=2,
+        layers=layers,
         options={"slots": 16, "state_size": 8} | options,
     ).eval()
     for block in model.blocks:
@@ -49,6 +51,12 @@ def lively(task, **options) -> SequenceModel:
         torch.nn.init.normal_(block.familiarity.net[2].weight, std=2.0)
         torch.nn.init.normal_(block.semantic.values)
     return model
+
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of a quarter of the shifts: every one that makes a difference is a pass of the model."""
+    monkeypatch.setattr(thresholds, "shift_grid", partial(shift_grid, resolution=0.5))
 
 
 @pytest.fixture
@@ -73,8 +81,8 @@ def test_at_the_most_cautious_shift_nothing_is_skipped_and_nothing_lost(model, t
 @pytest.mark.parametrize("reference", ["cautious", "labels"])
 @pytest.mark.parametrize("options", [{}, {"router": "gumbel3"}, {"window": 3}], ids=str)
 def test_the_search_finds_what_passes_at_every_shift_would(task, reference, options):
-    model = lively(task, **options).double()
-    batch, head = evaluation_batch(task, sequences=12, seed=3, index=0, step=0).double(), task.heads[0]
+    model, units = lively(task, layers=2, **options).double(), 8
+    batch, head = evaluation_batch(task, sequences=units, seed=3, index=0, step=0).double(), task.heads[0]
     shifts = shift_grid(thresholds_of(model), resolution=0.5)
     judge = sequence_judge(
         model,
@@ -90,25 +98,27 @@ def test_the_search_finds_what_passes_at_every_shift_would(task, reference, opti
         asked.append(len(units))
         return judge(shift, units)
 
-    curve, every = risk_curve(counted, units=12, shifts=shifts), torch.arange(12)
+    curve, every = risk_curve(counted, units=units, shifts=shifts), torch.arange(units)
     columns = [judge(shift, every) for shift in shifts]
     assert torch.equal(curve.losses, torch.stack([one.losses for one in columns], 1).cummax(1).values)
     for name in ("skipped", "reads"):
         whole = torch.stack([getattr(one, name) for one in columns], 1)
         torch.testing.assert_close(getattr(curve, name), whole, equal_nan=True)
     assert len({one.routes for one in columns}) > 3
-    assert sum(asked) < 12 * len(shifts)
+    assert sum(asked) < units * len(shifts)
 
 
-def test_something_is_always_certified_against_the_cautious_reference(model, task):
+@pytest.mark.usefixtures("coarse")
+def test_something_is_always_certified_against_the_cautious_reference(task):
     """Semantic answers of an untrained model are noise; dense reads are not what it was routed with."""
-    chosen = calibrate(model, task, Rule(risk_tolerance=0.05), sequences=19, **FRESH)
+    model = lively(task, layers=2)
+    chosen = calibrate(model, task, Rule(risk_tolerance=0.1), sequences=9, **FRESH)
     assert chosen.certified
     assert (chosen.empirical_risk, chosen.skipped_share) == (0.0, 0.0)
-    loose = calibrate(model, task, HALF, sequences=19, **FRESH)
+    loose = calibrate(model, task, HALF, sequences=9, **FRESH)
     assert loose.threshold_shift < chosen.threshold_shift
     assert loose.skipped_share > 0
-    assert (loose.sequences, loose.reference) == (19, "cautious")
+    assert (loose.sequences, loose.reference) == (9, "cautious")
 
 
 def test_against_labels_the_loss_is_the_share_of_wrong_answers(model, task):
@@ -124,18 +134,20 @@ def test_against_labels_the_loss_is_the_share_of_wrong_answers(model, task):
     assert (chosen.certified, chosen.threshold_shift, chosen.reference) == (False, most_cautious, "labels")
 
 
+@pytest.mark.usefixtures("coarse")
 def test_where_the_thresholds_stand_does_not_change_what_is_chosen(model, task):
-    first = calibrate(model, task, HALF, sequences=5, **FRESH)
+    first = calibrate(model, task, HALF, sequences=3, **FRESH)
     before = thresholds_of(model)[0]
     apply_shift(model, first.threshold_shift)
-    again = calibrate(model, task, HALF, sequences=5, **FRESH)
+    again = calibrate(model, task, HALF, sequences=3, **FRESH)
     assert again.threshold_shift == pytest.approx(0.0, abs=1e-5)
     assert again.skipped_share == first.skipped_share
     apply_shift(model, shift_grid(thresholds_of(model))[0])
-    last = calibrate(model, task, HALF, sequences=5, **FRESH)
+    last = calibrate(model, task, HALF, sequences=3, **FRESH)
     assert thresholds_of(model)[0] + last.threshold_shift == pytest.approx(before + first.threshold_shift)
 
 
+@pytest.mark.usefixtures("coarse")
 def test_a_head_per_sequence_can_be_watched():
     class Watched(Sums):
         calibrated_head = "positive"
@@ -153,7 +165,7 @@ def test_a_task_without_skippable_slice_counts_scored_steps():
     class Watched(Echo):
         calibrated_head = "before"
 
-    curve = fresh_risk_curve(lively(Watched()), Watched(), sequences=6, **FRESH)
+    curve = fresh_risk_curve(lively(Watched()), Watched(), sequences=6, batch_size=4, **FRESH)
     assert curve.skipped.nanmean(0)[-1] == 1
     assert curve.losses[:, -1].mean() > 0
 
@@ -220,31 +232,32 @@ def test_what_cannot_be_calibrated_is_said_before_anything_is_drawn(model, task)
         fresh_risk_curve(model, undrawn, sequences=2, **FRESH)
 
 
-def test_a_study_tells_risk_reads_and_floor(model, task):
+@pytest.mark.usefixtures("coarse")
+def test_a_study_tells_risk_reads_and_floor(task):
     strict, loose = study_guarantee(
-        model,
+        lively(task, layers=2),
         task,
-        [Rule(risk_tolerance=0.05), HALF],
-        sequences=20,
-        test_sequences=8,
+        [Rule(risk_tolerance=0.1), HALF],
+        sequences=9,
+        test_sequences=6,
         splits=6,
-        batch_size=16,
         **FRESH,
     )
     assert (strict.certified_share, strict.mean_skipped) == (0.0, 0.0)
-    assert strict.mean_risk <= 0.05
+    assert strict.mean_risk <= 0.1
     assert loose.certified
     assert 0 < loose.mean_risk < 0.5
     assert loose.holds
     assert loose.read_rate < strict.read_rate
     assert loose.reads_over_floor == pytest.approx(loose.read_rate / loose.floor)
-    assert loose.floor == fresh_floor(task, fresh_batches(task, sequences=28, batch_size=16, **FRESH))
+    assert loose.floor == fresh_floor(task, fresh_batches(task, sequences=15, **FRESH))
 
 
+@pytest.mark.usefixtures("coarse")
 def test_the_risk_of_a_choice_is_what_the_model_does_at_that_shift(model, task):
     """On the calibration sequences themselves: answers that differ, and reads, by an evaluation."""
-    chosen = calibrate(model, task, HALF, sequences=12, batch_size=12, **FRESH)
-    (batch,) = fresh_batches(task, sequences=12, batch_size=12, **FRESH)
+    chosen = calibrate(model, task, HALF, sequences=8, **FRESH)
+    (batch,) = fresh_batches(task, sequences=8, **FRESH)
     silent = RoutingControl(threshold_shift=shift_grid(thresholds_of(model))[0])
     with torch.no_grad():
         outputs = [
