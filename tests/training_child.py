@@ -38,9 +38,14 @@ source_hash()
 
 def start(changes: dict[str, Any], out: Path, moment: str, number: int) -> BaseProcess:
     """Train a tiny run in a child that holds at the moment's call of that number."""
+    return child(_train, changes, out, moment, number)
+
+
+def child(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Call a function of a module in a child."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_train, args=(changes, out, moment, number))
+    process = context.Process(target=target, args=arguments)
     with pytest.MonkeyPatch.context() as patch:
         # Before Python 3.13 the server does not take over where its parent looks for modules.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))

@@ -11,53 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator, PartialState
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from tiny_runs import tiny_config
 from torchcram.tasks.srcd import SRCD
-from torchcram.training.distributed import leave_group, local_batch, make_accelerator, step_generator
-from torchcram.training.run_config import RunConfig
-
-STEPS = 20
-TESTS = Path(__file__).parents[1]
-
-
-def exact_config() -> RunConfig:
-    # Without caution some tokens go to semantic memory from the start, so that there is something to explore.
-    shape = {
-        "training__steps": STEPS,
-        "task__length": 64,
-        "training__tokens_per_step": 512,
-        "model__layers": 2,
-    }
-    return tiny_config(training__precision="fp64", controller__caution_start=0.0, **shape)
-
-
-def learn(out: Path) -> None:
-    """Take 20 steps in this process, be it one of many; the main one writes what came of it."""
-    from torchcram.training.build import build_task
-    from torchcram.training.trainer import Trainer
-
-    torch.set_num_threads(1)
-    config, accelerator = exact_config(), make_accelerator()
-    trainer = Trainer(config, build_task(config), accelerator)
-    records = [trainer.train_step() for _ in range(STEPS)]
-    seen = {
-        "processes": accelerator.num_processes,
-        "explored": sum(record["explored_rate"] for record in records),
-    }
-    if accelerator.is_main_process:
-        save_file(
-            {name: value.contiguous() for name, value in trainer.plain.state_dict().items()},
-            out / "model.safetensors",
-        )
-        state = {
-            "consolidator": trainer.consolidator.state_dict(),
-            "exposures": trainer.exposures.state_dict(),
-            "counts": trainer.ledger.counts,
-        }
-        (out / "state.json").write_text(json.dumps({"records": records, **state, **seen}))
-    accelerator.wait_for_everyone()
+from torchcram.training.distributed import leave_group, local_batch, step_generator
+from training_together import learn_together
 
 
 def launched(tmp_path: Path, *arguments: str, processes: int) -> str:
@@ -72,12 +30,7 @@ def launched(tmp_path: Path, *arguments: str, processes: int) -> str:
         str(processes),
         *arguments,
     ]
-    environment = {
-        **os.environ,
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
-    }
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=1200
     )
@@ -89,8 +42,8 @@ def launched(tmp_path: Path, *arguments: str, processes: int) -> str:
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
     """State and weights after 20 steps in two processes, and in one."""
     folders = [tmp_path_factory.mktemp(f"processes{processes}") for processes in (2, 1)]
-    for processes, folder in zip((2, 1), folders, strict=True):
-        launched(folder, __file__, str(folder), processes=processes)
+    learn_together(folders[0], processes=2)
+    learn_together(folders[1], processes=1)
     two, one = (
         {
             **json.loads((folder / "state.json").read_text()),
@@ -223,8 +176,3 @@ def test_steps_and_seeds_have_generators_of_their_own():
         for step in range(4)
     }
     assert len(set(draws.values())) == 16
-
-
-if __name__ == "__main__":
-    learn(Path(sys.argv[1]))
-    leave_group()
