@@ -11,21 +11,21 @@ from torchcram.runs.files import load_sealed, write_sealed
 from torchcram.training.loop import train
 from training_child import exit_code, said_by, start, stop_at
 
-STEPS = 24
-# Acquisition ends after 9 steps: checkpoints fall into both phases.
+STEPS = 16
+# Acquisition ends after 6 steps: checkpoints fall into both phases.
 CHANGES = {
     **{
         "task__length": 64,
         "training__steps": STEPS,
-        "training__checkpoint_every": 6,
-        "training__evaluate_every": 8,
+        "training__checkpoint_every": 4,
+        "training__evaluate_every": 5,
         "training__tokens_per_step": 256,
     },
     **{
-        "controller__acquire_steps": 9,
+        "controller__acquire_steps": 6,
         "evaluation__queries": 60,
-        "evaluation__risk_tolerance": 0.3,
-        "evaluation__calibration_sequences": 6,
+        "evaluation__risk_tolerance": 0.5,
+        "evaluation__calibration_sequences": 2,
     },
 }
 
@@ -41,13 +41,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("moment", "number", "checkpoint"),
     [
-        pytest.param("step", 4, None, id="before the first checkpoint"),
+        pytest.param("step", 3, None, id="before the first checkpoint"),
         pytest.param("file", 2, None, id="while the first checkpoint is written"),
-        pytest.param("step", 8, 6, id="between checkpoints, while acquiring"),
-        pytest.param("place", 2, 6, id="when a checkpoint is complete but not in its place"),
-        pytest.param("midway", 2, 12, id="during an evaluation, while consolidating"),
-        pytest.param("final", 2, 24, id="during the final evaluation"),
-        pytest.param("map", 1, 24, id="before the summary"),
+        pytest.param("step", 6, 4, id="between checkpoints, while acquiring"),
+        pytest.param("place", 2, 4, id="when a checkpoint is complete but not in its place"),
+        pytest.param("midway", 2, 8, id="during an evaluation, while consolidating"),
+        pytest.param("final", 2, 16, id="during the final evaluation"),
+        pytest.param("map", 1, 16, id="before the summary"),
     ],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_been(
@@ -72,16 +72,16 @@ def timeless(out: Path) -> list[dict]:
 
 def test_a_run_killed_twice_goes_on_too(undisturbed, tiny, lasting_summary, tmp_path):
     out = tmp_path / "run"
-    for moment, number in (("step", 8), ("step", 7)):
+    for moment, number in (("step", 6), ("step", 6)):
         exit_code(stop_at(CHANGES, out, moment, number, signal.SIGKILL))
-    assert json.loads((out / "checkpoint" / "state.json").read_text())["step"] == 12
+    assert json.loads((out / "checkpoint" / "state.json").read_text())["step"] == 8
     train(tiny(**CHANGES), out=out, resume=True, show_progress=False)
     assert lasting_summary(out) == lasting_summary(undisturbed)
 
 
 def test_the_seconds_of_all_processes_are_counted(tiny, tmp_path):
     out = tmp_path / "run"
-    exit_code(stop_at(CHANGES, out, "step", 8, signal.SIGKILL))
+    exit_code(stop_at(CHANGES, out, "step", 6, signal.SIGKILL))
     state = out / "checkpoint" / "state.json"
     before = load_sealed(state)["seconds"]
     write_sealed(state, {**load_sealed(state), "seconds": before + 1000})
