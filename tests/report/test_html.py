@@ -1,12 +1,14 @@
 import base64
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
 import pytest
 
+from planted_run import write_planted_run
 from torchcram.report.html import SECTIONS, write_report
 from torchcram.report.records import load_record
 from torchcram.report.story import story
@@ -16,29 +18,35 @@ def headings(page: str) -> list[str]:
     return re.findall(r'<section id="(\w+)">', page)
 
 
-def test_the_report_is_one_file_with_the_figures_beside_it(run_dir: Path):
-    path = write_report(run_dir)
-    assert path == run_dir / "report.html"
-    page = path.read_text()
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with its report, which tests only look at."""
+    folder = write_planted_run(tmp_path_factory.mktemp("reported") / "run")
+    assert write_report(folder) == folder / "report.html"
+    return folder
+
+
+def test_the_report_is_one_file_with_the_figures_beside_it(reported: Path):
+    page = (reported / "report.html").read_text()
     assert headings(page) == [section.name for section in SECTIONS] + ["summary", "terms", "details"]
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    beside = {file.read_bytes() for file in (run_dir / "figures").iterdir()}
+    beside = {file.read_bytes() for file in (reported / "figures").iterdir()}
     assert {base64.b64decode(image) for image in images} == beside
     assert len(beside) == len(SECTIONS) == 7
     assert all(image.startswith(b"\x89PNG") for image in beside)
 
 
-def test_the_page_needs_nothing_else(run_dir: Path):
-    page = write_report(run_dir).read_text()
+def test_the_page_needs_nothing_else(reported: Path):
+    page = (reported / "report.html").read_text()
     assert set(re.findall(r'(?:src|href)="([^"]{0,22})', page)) == {"data:image/png;base64,"}
     assert "<script" not in page
     assert "url(" not in page
 
 
-def test_the_page_tells_the_story_the_figures_and_their_origin(run_dir: Path):
-    page = unescape(write_report(run_dir).read_text())
+def test_the_page_tells_the_story_the_figures_and_their_origin(reported: Path):
+    page = unescape((reported / "report.html").read_text())
     for text in [
-        *story(load_record(run_dir)),
+        *story(load_record(reported)),
         "floor 1.41%, 1.08x the floor",
         '"d_model": 64',
         '"threads": 2',
@@ -48,9 +56,12 @@ def test_the_page_tells_the_story_the_figures_and_their_origin(run_dir: Path):
     assert "This run is unfinished" not in page
 
 
-def test_the_same_run_gives_the_same_report(run_dir: Path):
-    first = write_report(run_dir).read_bytes()
-    assert write_report(run_dir).read_bytes() == first
+def test_the_same_run_gives_the_same_report(reported: Path, tmp_path: Path):
+    again = tmp_path / "run"
+    shutil.copytree(reported, again)
+    first = (again / "report.html").read_bytes()
+    (again / "report.html").unlink()
+    assert write_report(again).read_bytes() == first
 
 
 def test_an_unfinished_run_is_reported_as_far_as_it_got(run_dir: Path, rewrite):
@@ -110,14 +121,20 @@ def test_a_run_of_a_single_record_is_reported(run_dir: Path, rewrite):
     assert "read_rate" in headings(page)
 
 
-def test_a_figure_of_an_earlier_report_does_not_outlive_its_data(run_dir: Path):
-    write_report(run_dir)
+def test_a_figure_of_an_earlier_report_does_not_outlive_its_data(reported: Path, tmp_path: Path, rewrite):
+    run_dir = tmp_path / "run"
+    shutil.copytree(reported, run_dir)
+    assert (run_dir / "figures" / "calibration.png").exists()
     (run_dir / "calibration.json").unlink()
+    rewrite(run_dir, lambda line: line if line["step"] == 0 else None)
     write_report(run_dir)
     assert not (run_dir / "figures" / "calibration.png").exists()
 
 
-def test_names_are_text_and_not_markup(run_dir: Path):
+def test_names_are_text_and_not_markup(run_dir: Path, rewrite):
+    for name in ("summary.json", "calibration.json", "route_map.json"):
+        (run_dir / name).unlink()
+    rewrite(run_dir, lambda line: line if line["step"] == 0 else None)
     (run_dir / "config.json").write_text(json.dumps({"name": "<b>x</b> & y"}))
     page = write_report(run_dir).read_text()
     assert "<h1>&lt;b&gt;x&lt;/b&gt; &amp; y</h1>" in page
