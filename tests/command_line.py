@@ -1,12 +1,11 @@
 """The command line as a user calls it, in this process or in one of its own; a run of a second."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
+import fresh_process
 from torchcram.cli import main
 
 TINY = {
@@ -29,16 +28,7 @@ def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return 0
 
 
-def shell(
-    *arguments: str | bytes, preexec_fn: Callable[[], None] | None = None, **environment: str
-) -> subprocess.CompletedProcess:
-    """Run the command line in a process of its own, with more environment variables."""
-    return subprocess.run(
-        [sys.executable, "-m", "torchcram", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        preexec_fn=preexec_fn,
-    )
+def shell(*arguments: str, before: str = "") -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own, after some lines of code."""
+    program = "import runpy; runpy.run_module('torchcram', run_name='__main__', alter_sys=True)"
+    return fresh_process.run(f"{before}\n{program}", *arguments, strict=False)

@@ -71,7 +71,7 @@ def test_ones_own_data_train_from_start_to_summary(capsys, tmp_path):
 
 
 def test_irregular_series_are_classified_in_five_lines(capsys):
-    accuracy = example("irregular_series").main(steps=80)
+    accuracy = example("irregular_series").main(steps=60)
     assert re.match(
         (
             r"accuracy \d+\.\d%, reads \d+\.\d% of the steps after \d+ training steps\nfirst series: "

@@ -1,7 +1,6 @@
 """The command line: quick to answer, one line for what went wrong, nothing written before it is sure."""
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -301,14 +300,14 @@ def test_a_mistake_shows_no_traceback_in_a_process_of_its_own():
     assert "Traceback" not in result.stderr
 
 
-def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed():
+def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed(monkeypatch):
     """A limit on the size of files stands for the disk: the weights of the first checkpoint do not fit,
     the lines of the metrics do."""
 
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-
-    result = shell("train", "tiny.yaml", "--out", "run", "--quiet", preexec_fn=small_files)
+    small_files = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))"
+    )
+    result = shell("train", "tiny.yaml", "--out", "run", "--quiet", before=small_files)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: cannot write the checkpoint run/checkpoint: ")
     assert "Traceback" not in result.stderr
@@ -318,7 +317,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed():
         "environment.json",
         "metrics.jsonl",
     ]
-    assert shell("train", "tiny.yaml", "--out", "run", "--quiet", "--resume").returncode == 0
+    assert run("train", "tiny.yaml", "--out", "run", "--quiet", "--resume", monkeypatch=monkeypatch) == 0
 
 
 def test_analyze_goes_from_a_folder_and_text_to_a_report(monkeypatch, capsys):

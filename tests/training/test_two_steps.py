@@ -24,7 +24,7 @@ from torchcram.training.trainer import Trainer
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").glob("**/*.yaml"))
 # Longer sequences take the same code, and longer.
-LONGEST = 256
+LONGEST = 96
 
 
 def shrunk(config: RunConfig) -> RunConfig:
