@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from retrofitted import SINKS, WINDOW, make_retrofitted
+from retrofitted import KEPT, SINKS, WINDOW, make_retrofitted
 from tiny_models import tiny_model
 from torchcram.pretrained.retrofit import attention as attention_file
 from torchcram.pretrained.retrofit.cache import RetrofitCacheLayer
@@ -65,14 +65,14 @@ def test_a_second_turn_goes_on_where_the_first_ended(ids, unread):
 
 
 @torch.no_grad()
-def test_layers_that_never_read_keep_sinks_and_window_alone(ids):
+def test_layers_that_never_read_hold_what_is_near_and_kept_alone(ids):
     model = make_retrofitted(unread=(0,))
     cache = model(ids).past_key_values
     model(ids[:, :1], past_key_values=cache)
     bounded, full = cache.layers
     assert bounded.keys.shape[2] == SINKS + WINDOW
     assert full.keys.shape[2] >= 41
-    assert bounded.bytes == full.bytes * (SINKS + WINDOW) // 41
+    assert bounded.bytes == full.bytes * (SINKS + WINDOW + KEPT) // (41 + KEPT)
     assert [layer.get_seq_length() for layer in cache.layers] == [41, 41]
 
 

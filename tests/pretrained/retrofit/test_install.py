@@ -64,7 +64,7 @@ def test_layers_can_be_left_untouched():
 @pytest.mark.parametrize("kind", ["linear", "low_rank", "slots"])
 def test_a_memory_that_knows_nothing_leaves_near_attention_alone(kind, ids):
     model = tiny_model("llama")
-    install(model, RetrofitSettings(sinks=2, window=5, kind=kind, slots=3))
+    install(model, RetrofitSettings(sinks=2, window=5, kept=3, kind=kind, slots=3))
     with reading(model, "none"):
         nothing = model(ids).logits
         for memory in memories(model).values():
@@ -77,18 +77,18 @@ def _near_alone(memory, asked):
     from torchcram.pretrained.retrofit.memory import Answered
     from torchcram.pretrained.retrofit.router import decision_of
 
-    evidence, sums = memory.evidence(asked)
+    evidence, left = memory.evidence(asked)
     return Answered(
         heads=evidence.near.value.transpose(1, 2),
         decision=decision_of(torch.zeros_like(evidence.remote)),
-        sums=sums,
+        left=left,
     )
 
 
 @torch.no_grad()
 def test_a_new_born_router_reads_everything(ids):
     model = tiny_model("llama")
-    install(model, RetrofitSettings(sinks=2, window=5, price=1.0))
+    install(model, RetrofitSettings(sinks=2, window=5, kept=3, price=1.0))
     torch.testing.assert_close(model(ids).logits, tiny_model("llama")(ids).logits, rtol=1e-5, atol=2e-5)
 
 

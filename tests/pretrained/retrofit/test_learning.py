@@ -34,7 +34,7 @@ def fresh(family="llama", **settings):
     model = tiny_model(family)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    install(model, RetrofitSettings(sinks=2, window=5, **settings))
+    install(model, RetrofitSettings(sinks=2, window=5, kept=3, **settings))
     return model, Layerwise(model, find_sites(model))
 
 

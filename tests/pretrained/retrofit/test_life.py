@@ -16,7 +16,7 @@ from torchcram.pretrained.retrofit.plan import FEWEST, JUDGED, ROUTE, SELECT, pl
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.texts import Window
 
-NEAR = RetrofitSettings(sinks=2, window=5)
+NEAR = RetrofitSettings(sinks=2, window=5, kept=3)
 
 
 class Tokenizer(CharTokenizer):
@@ -192,7 +192,7 @@ def test_a_damaged_stage_is_told(tmp_path, monkeypatch):
         ({"context": 7}, "context 7 holds nothing beyond the near tokens"),
         ({"minutes": 0.0}, "minutes 0.0 must be above 0"),
         ({"texts": ["short"]}, "too short"),
-        ({"settings": RetrofitSettings(sinks=2, window=5, kind="slots")}, "slots has no closed form"),
+        ({"settings": RetrofitSettings(sinks=2, window=5, kept=3, kind="slots")}, "slots has no closed form"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")

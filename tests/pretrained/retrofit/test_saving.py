@@ -27,13 +27,15 @@ def test_a_saved_model_is_loaded_by_the_auto_class(family, ids, tmp_path):
     assert not loading["unexpected_keys"]
     assert loaded.config.model_type == tiny_model(family).config.model_type
     assert json.loads((folder / "config.json").read_text())["architectures"] == [type(model).__name__]
-    assert torch.equal(loaded(ids).logits, model(ids).logits)
+    state = loaded.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    # Sums may round otherwise where a file's tensors lie at other addresses.
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-5, atol=1e-5)
     assert retrofit_of(loaded).settings == retrofit_of(model).settings
     assert retrofit_of(loaded).control.price == 0.25
     again = save_retrofit(loaded, None, tmp_path / "again")
-    assert torch.equal(
-        transformers.AutoModelForCausalLM.from_pretrained(again)(ids).logits, model(ids).logits
-    )
+    twice = transformers.AutoModelForCausalLM.from_pretrained(again).state_dict()
+    assert all(torch.equal(value, twice[name]) for name, value in state.items())
     assert torch.equal(remove(loaded)(ids).logits, tiny_model(family)(ids).logits)
     plain = loaded.config.to_dict()
     assert "quantization_config" not in plain

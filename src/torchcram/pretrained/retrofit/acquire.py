@@ -1,8 +1,8 @@
 """Acquire: the model reads everything, as it always did, and semantic memory learns in its shadow, in closed
 form.
 
-Three passes over text: what features look like; sums for the ridge, forward alone; then, on select text,
-which strength does the least harm in each layer, with gradients of the model's own predictions. No activation
+Four passes over text: which entries are notable; what features look like; sums for the ridge, forward alone;
+then, on select text, which strength does the least harm in each layer, with gradients of the model's own predictions. No activation
 outlives its window.
 """
 
@@ -21,6 +21,7 @@ from torchcram.pretrained.retrofit.closed_form import Solutions, solutions
 from torchcram.pretrained.retrofit.evidence import Standard
 from torchcram.pretrained.retrofit.gradients import visit_gradients
 from torchcram.pretrained.retrofit.install import memories, reading
+from torchcram.pretrained.retrofit.keeper_fit import fit_keepers
 from torchcram.pretrained.retrofit.lessons import Lesson, lesson_of, listening
 from torchcram.pretrained.retrofit.memory import Asked, LayerMemory
 from torchcram.pretrained.retrofit.moments import (
@@ -81,6 +82,7 @@ def acquire(
     """
     layers = memories(model)
     with reading(model, "all"):
+        fit_keepers(model, layers, fit, advance=advance)
         standardise(model, layers, fit[:FIRST_WINDOWS], advance=advance)
         sums = summed(model, layers, fit, advance=advance)
         solved = {}
@@ -130,7 +132,7 @@ def standardise(
         if layer not in seen or seen[layer].count == 0:
             raise ValueError(
                 "the text is too short: no window has a token with something beyond the near ones "
-                f"({memory.reach.sinks} + {memory.reach.window} tokens)"
+                f"({memory.reach.sinks} + {memory.reach.window} tokens, and {memory.reach.kept} kept)"
             )
         seen[layer].settle(standard_of(memory))
         if memory.router is not None:

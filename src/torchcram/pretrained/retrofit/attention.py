@@ -14,19 +14,40 @@ from torch.nn.functional import pad
 
 from torchcram.ops.routed_attention import routed_attention, routed_attention_lse
 from torchcram.pretrained.retrofit.entries import Entries, taken
+from torchcram.pretrained.retrofit.kept import KeptBlocks, kept_reference
 from torchcram.pretrained.retrofit.parts import Part
 from torchcram.pretrained.retrofit.reach import Reach
 
 # Queries of a block: as many as the usual window, so that a block looks at twice as many keys as it needs.
 BLOCK = 64
+# Queries whose scores exist at once where all entries are looked at.
+PIECE = 256
 
 
-def near_attention(query: Float[Tensor, "batch heads time d_head"], entries: Entries, reach: Reach) -> Part:
-    """Fast form of :func:`torchcram.pretrained.retrofit.reference.near_reference`."""
-    block = min(query.shape[2], BLOCK)
+def block_of(steps: int) -> int:
+    """Return how many queries stand in a block of a pass."""
+    return min(steps, BLOCK)
+
+
+def near_attention(
+    query: Float[Tensor, "batch heads time d_head"],
+    entries: Entries,
+    reach: Reach,
+    kept: KeptBlocks | None = None,
+) -> Part:
+    """Fast form of :func:`torchcram.pretrained.retrofit.reference.near_reference`.
+
+    Args:
+        query: scaled.
+        entries: what can be looked at.
+        reach: what is near.
+        kept: what each query keeps besides, in blocks of :func:`block_of`.
+    """
+    block = block_of(query.shape[2])
     first = _first_ranks(query, entries, block)
     inside = torch.arange(block, device=query.device)
-    stretch = torch.arange(1 - reach.window, block, device=query.device)
+    # With kept entries, the one that leaves before the block's first query is among the candidates.
+    stretch = torch.arange((1 if kept is None else 0) - reach.window, block, device=query.device)
     asked, looked = first[..., None] + inside, first[..., None] + stretch
     sinks = torch.arange(reach.sinks, device=query.device).expand(*first.shape, -1)
     visible = torch.cat(
@@ -36,7 +57,20 @@ def near_attention(query: Float[Tensor, "batch heads time d_head"], entries: Ent
         ),
         -1,
     )
-    return _in_blocks(query, entries, reach, torch.cat((sinks, looked), -1), visible, never_empty=True)
+    key, value = _gathered(entries, reach, torch.cat((sinks, looked), -1))
+    if kept is not None:
+        key, value = torch.cat((key, kept.key), 3), torch.cat((value, kept.value), 3)
+        visible = _with_kept(visible, kept, reach)
+    else:
+        visible = visible[:, None]
+    return _in_blocks(query, key, value, visible, never_empty=True)
+
+
+def _with_kept(visible: Bool[Tensor, "batch blocks block keys"], kept: KeptBlocks, reach: Reach) -> Tensor:
+    """Return what is near or kept, and behind it what was kept before the block."""
+    block = visible.shape[2]
+    leaving = pad(kept.leaving, (reach.sinks, visible.shape[3] - reach.sinks - block))
+    return torch.cat((visible[:, None] | leaving, kept.before), -1)
 
 
 def remote_attention(query: Float[Tensor, "batch heads time d_head"], entries: Entries, reach: Reach) -> Part:
@@ -45,6 +79,8 @@ def remote_attention(query: Float[Tensor, "batch heads time d_head"], entries: E
     """
     if reach.own is not None:
         return _sliding(query, entries, reach, remote=True)
+    if reach.kept:
+        return _not_kept(query, entries, reach)
     some = reach.remote_count(entries.query_ranks(query.shape[2])) > 0
     if not bool(some.any()):
         wide = torch.promote_types(query.dtype, torch.float32)
@@ -79,15 +115,32 @@ def whole_attention(
     )
 
 
+def _not_kept(query: Tensor, entries: Entries, reach: Reach) -> Part:
+    """Return attention over what is remote and not kept, a few queries at a time: for lessons, not for use."""
+    keeps, parts = kept_reference(entries, reach, query.shape[2]), []
+    ranks = entries.ranks(sinks=reach.sinks)[:, None]
+    for start in range(0, query.shape[2], PIECE):
+        piece = slice(start, start + PIECE)
+        some = query[:, :, piece]
+        asked = entries.query_ranks(query.shape[2])[:, piece, None]
+        rest = reach.remote(asked, ranks)[:, None] & ~keeps[:, :, piece]
+        key, value = entries.key[:, :, None], entries.value[:, :, None]
+        parts.append(_in_blocks(some, key, value, rest[:, :, None]))
+    return Part(
+        value=torch.cat([part.value for part in parts], 2),
+        log_mass=torch.cat([part.log_mass for part in parts], 2),
+    )
+
+
 def _sliding(query: Tensor, entries: Entries, reach: Reach, *, remote: bool) -> Part:
     assert reach.own is not None, "without a window of its own a layer is read by routed attention"
-    block = min(query.shape[2], BLOCK)
+    block = block_of(query.shape[2])
     first = _first_ranks(query, entries, block)
     asked = first[..., None] + torch.arange(block, device=query.device)
     looked = first[..., None] + torch.arange(1 - reach.own, block, device=query.device)
     rule = reach.remote if remote else reach.seen
     visible = rule(asked[..., None], looked[..., None, :]) & (looked >= 0)[..., None, :]
-    return _in_blocks(query, entries, reach, looked, visible)
+    return _in_blocks(query, *_gathered(entries, reach, looked), visible[:, None])
 
 
 def _first_ranks(query: Tensor, entries: Entries, block: int) -> Int[Tensor, "batch blocks"]:
@@ -95,29 +148,37 @@ def _first_ranks(query: Tensor, entries: Entries, block: int) -> Int[Tensor, "ba
     return entries.past[:, None] + starts
 
 
+def _gathered(
+    entries: Entries, reach: Reach, rank: Int[Tensor, "batch blocks keys"]
+) -> tuple[
+    Float[Tensor, "batch kv_heads blocks keys d_head"], Float[Tensor, "batch kv_heads blocks keys d_head"]
+]:
+    """Return keys and values of some ranks for each block."""
+    index = entries.index(rank, sinks=reach.sinks).flatten(1)
+    key, value = (
+        taken(tensor, index).unflatten(2, tuple(rank.shape[1:])) for tensor in (entries.key, entries.value)
+    )
+    return key, value
+
+
 def _in_blocks(
     query: Float[Tensor, "batch heads time d_head"],
-    entries: Entries,
-    reach: Reach,
-    rank: Int[Tensor, "batch blocks keys"],
-    visible: Bool[Tensor, "batch blocks block keys"],
+    key: Float[Tensor, "batch kv_heads blocks keys d_head"],
+    value: Float[Tensor, "batch kv_heads blocks keys d_head"],
+    visible: Bool[Tensor, "batch masks blocks block keys"],
     *,
     never_empty: bool = False,
 ) -> Part:
-    """Attend from each block of queries to the entries of its ranks, as far as they are visible; every query
-    sees itself if they are never empty.
+    """Attend from each block of queries to its keys, as far as they are visible; every query sees itself if
+    they are never empty. There is one mask for all heads, or one for each head of keys.
     """
     batch, heads, time, size = query.shape
-    shared, (_, blocks, block, keys) = entries.key.shape[1], visible.shape
-    index = entries.index(rank, sinks=reach.sinks).flatten(1)
-    key, value = (
-        taken(tensor, index).unflatten(2, (blocks, keys)) for tensor in (entries.key, entries.value)
-    )
+    shared, (blocks, block) = key.shape[1], visible.shape[2:4]
     # Heads that share keys stand in one block, one after the other.
     asked = pad(query, (0, 0, 0, blocks * block - time)).view(batch, shared, -1, blocks, block, size)
     asked = asked.transpose(2, 3).reshape(batch, shared, blocks, -1, size)
     scores = (asked @ key.mT).to(torch.promote_types(query.dtype, torch.float32))
-    scores = scores.unflatten(3, (-1, block)).masked_fill_(~visible[:, None, :, None], -torch.inf)
+    scores = scores.unflatten(3, (-1, block)).masked_fill_(~visible[:, :, :, None], -torch.inf)
     weights, log_mass = _fast_softmax(scores) if never_empty else _softmax(scores)
     found = weights.to(value.dtype).flatten(3, 4) @ value
     return Part(

@@ -52,7 +52,11 @@ class RetrofittedBlock:
             )
         )
         layer = _cache_layer(self, memory, given)
-        entries = fresh_entries(key, value) if layer is None else layer.write(key, value, alignment)
+        score = memory.scores(hidden)
+        if layer is None:
+            entries = fresh_entries(key, value, score, kept=memory.reach.kept)
+        else:
+            entries = layer.write(key, value, alignment, score)
         answered: Answered = memory(
             Asked(
                 hidden=hidden,
@@ -65,10 +69,8 @@ class RetrofittedBlock:
         )
         if layer is not None:
             real = None if alignment.order is None else alignment.real
-            layer.spent, layer.sums = (
-                counted(layer.spent, answered.decision.read, real),
-                answered.sums.detach(),
-            )
+            layer.spent = counted(layer.spent, answered.decision.read, real)
+            layer.leave(answered.left.sums, answered.left.kept)
         return projected_output(self, family, alignment.scattered(answered.heads)), None
 
 

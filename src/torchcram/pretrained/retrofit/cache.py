@@ -17,7 +17,15 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from torchcram.pretrained.retrofit.alignment import Alignment
-from torchcram.pretrained.retrofit.entries import Entries, fresh_entries, no_sums, taken
+from torchcram.pretrained.retrofit.entries import (
+    Entries,
+    Kept,
+    fresh_entries,
+    no_kept,
+    no_sums,
+    ordered,
+    taken,
+)
 from torchcram.pretrained.retrofit.reach import Reach
 
 # Tokens for which a fresh buffer has room.
@@ -36,6 +44,8 @@ class RetrofitCacheLayer(CacheLayerMixin):
         count: tokens of each sequence so far, padding left out.
         spent: tokens and reads of each sequence so far.
         sums: of the keys and values that have left the window.
+        scores: how notable each entry is; None where nothing is kept.
+        kept: keys, values and scores of the entries that stay at hand behind the window.
     """
 
     is_sliding = False
@@ -47,16 +57,19 @@ class RetrofitCacheLayer(CacheLayerMixin):
         self.count: Tensor | None = None
         self.spent: Tensor | None = None
         self.sums: Tensor | None = None
+        self.scores: Tensor | None = None
+        self.kept: Kept | None = None
         # Whether all sequences have as many tokens as columns: then tokens are written side by side.
         self.even = True
 
-    def write(self, key: Tensor, value: Tensor, alignment: Alignment) -> Entries:
+    def write(self, key: Tensor, value: Tensor, alignment: Alignment, score: Tensor | None = None) -> Entries:
         """Take in the tokens of a pass, and return what its queries can look at.
 
         Args:
             key: ``[batch, kv_heads, time, d_head]``, real tokens at the left.
             value: alike.
             alignment: of the pass.
+            score: ``[batch, kv_heads, time]``, how notable the tokens are; None where nothing is kept.
 
         Raises:
             ValueError: if the cache holds another number of sequences, or gradients are to flow through a
@@ -65,11 +78,17 @@ class RetrofitCacheLayer(CacheLayerMixin):
         fresh = self.columns == 0
         if key.requires_grad and not fresh:
             raise ValueError("gradients do not flow through a filled cache: train with use_cache=False")
-        entries = self._written(key.detach(), value.detach(), alignment)
+        entries = self._written(key.detach(), value.detach(), alignment, score)
         # The first pass looks at its own tokens, through which gradients flow.
-        return fresh_entries(key, value) if fresh else entries
+        return fresh_entries(key, value, score, kept=self.reach.kept) if fresh else entries
 
-    def _written(self, key: Tensor, value: Tensor, alignment: Alignment) -> Entries:
+    def leave(self, sums: Tensor, kept: Kept | None) -> None:
+        """Take over what is known of the entries that left the window, behind a pass."""
+        self.sums = sums.detach()
+        if kept is not None:
+            self.kept = Kept(key=kept.key.detach(), value=kept.value.detach(), score=kept.score)
+
+    def _written(self, key: Tensor, value: Tensor, alignment: Alignment, score: Tensor | None) -> Entries:
         if not self.is_initialized:
             self._begin(key)
         assert self.keys is not None and self.values is not None
@@ -86,11 +105,20 @@ class RetrofitCacheLayer(CacheLayerMixin):
         index = torch.where(ranks < self.reach.sinks, ranks, ranks - shift[:, None])
         self._put(self.keys, key, index)
         self._put(self.values, value, index)
+        if self.scores is not None:
+            assert score is not None, "what is kept needs scores"
+            self._put(self.scores, ordered(score, ranks)[..., None], index)
         self.columns += key.shape[2]
         self.count = past + alignment.count
         held = self.keys.shape[2] if self.bounded else self.columns
         entries = Entries(
-            key=self.keys[:, :, :held], value=self.values[:, :, :held], past=past, shift=shift, sums=self.sums
+            key=self.keys[:, :, :held],
+            value=self.values[:, :, :held],
+            past=past,
+            shift=shift,
+            sums=self.sums,
+            score=None if self.scores is None else self.scores[:, :, :held, 0],
+            kept=self.kept,
         )
         if self.bounded:
             self._forget_remote(shift)
@@ -104,6 +132,9 @@ class RetrofitCacheLayer(CacheLayerMixin):
         self.count = torch.zeros(batch, dtype=torch.long, device=like.device)
         self.spent = torch.zeros(batch, 2, dtype=torch.long, device=like.device)
         self.sums = no_sums(like)
+        if self.reach.kept:
+            self.scores = like.new_zeros(batch, heads, room, 1, dtype=torch.float64)
+            self.kept = no_kept(like, self.reach.kept)
         self.is_initialized = True
 
     @property
@@ -122,7 +153,13 @@ class RetrofitCacheLayer(CacheLayerMixin):
             # few.
             room = needed if self.bounded else max(needed + FIRST_ROOM, 2 * self.keys.shape[2])
             more = (0, 0, 0, room - self.keys.shape[2])
-            self.keys, self.values = pad(self.keys, more), pad(self.values, more)
+            self._buffers(lambda buffer: pad(buffer, more))
+
+    def _buffers(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Change everything that stands entry by entry."""
+        assert self.keys is not None and self.values is not None
+        self.keys, self.values = change(self.keys), change(self.values)
+        self.scores = None if self.scores is None else change(self.scores)
 
     def _put(self, buffer: Tensor, states: Tensor, index: Int[Tensor, "batch time"]) -> None:
         if self.even and not self.bounded:
@@ -136,15 +173,17 @@ class RetrofitCacheLayer(CacheLayerMixin):
         window = torch.arange(self.reach.sinks, self._near, device=shift.device)
         recent = window + (self._shift(self.count) - shift)[:, None]
         kept = torch.cat((sinks, recent), 1).clamp(max=self.keys.shape[2] - 1)
-        self.keys, self.values = taken(self.keys, kept), taken(self.values, kept)
+        self._buffers(lambda buffer: taken(buffer, kept))
 
     @property
     def bytes(self) -> int:
-        """Memory that keys and values take, room to spare left out."""
+        """Memory that keys and values take, room to spare left out; what is kept stands there twice where
+        everything is there.
+        """
         if self.keys is None:
             return 0
-        held = self._near if self.bounded else self.columns
-        return 2 * self.keys[:, :, :held].numel() * self.keys.element_size()
+        held = (self._near if self.bounded else self.columns) + self.reach.kept
+        return 2 * self.keys[:, :, 0].numel() * held * self.keys.element_size()
 
     @property
     def read_rate(self) -> Float[Tensor, " batch"]:
@@ -166,7 +205,7 @@ class RetrofitCacheLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget everything."""
-        self.keys = self.values = self.count = self.spent = self.sums = None
+        self.keys = self.values = self.count = self.spent = self.sums = self.scores = self.kept = None
         self.columns, self.even, self.is_initialized = 0, True, False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -203,8 +242,11 @@ class RetrofitCacheLayer(CacheLayerMixin):
 
     def _change(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.is_initialized:
-            for name in ("keys", "values", "count", "spent", "sums"):
+            for name in ("count", "spent", "sums"):
                 setattr(self, name, change(getattr(self, name)))
+            self._buffers(change)
+            if (kept := self.kept) is not None:
+                self.kept = Kept(key=change(kept.key), value=change(kept.value), score=change(kept.score))
 
 
 def cache_layer(cache: Cache, layer: int, *, reach: Reach, bounded: bool) -> RetrofitCacheLayer:

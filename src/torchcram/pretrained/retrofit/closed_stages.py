@@ -15,6 +15,7 @@ from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
 from torchcram.pretrained.analysis.layerwise import Layerwise
 from torchcram.pretrained.retrofit.acquire import FIRST_WINDOWS, acquire
 from torchcram.pretrained.retrofit.install import memories, retrofit_of
+from torchcram.pretrained.retrofit.keeper_fit import keeps
 from torchcram.pretrained.retrofit.refit import refit
 from torchcram.pretrained.retrofit.router_fit import ROUNDS, fit_routers, price_for
 from torchcram.pretrained.retrofit.stages import Stages
@@ -51,7 +52,9 @@ def closed_form(
     acquired = stages.stage(
         "acquire",
         progress,
-        _tokens(text.fit) + _tokens(text.fit[:FIRST_WINDOWS]) + _tokens(text.select),
+        (1 + keeps(memories(model))) * _tokens(text.fit)
+        + _tokens(text.fit[:FIRST_WINDOWS])
+        + _tokens(text.select),
         lambda advance: _acquire(layerwise, stages, text, advance, progress),
     )
     stages.stage(

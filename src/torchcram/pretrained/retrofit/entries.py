@@ -9,8 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
+
+# What a rank adds to a score: of equal scores the newer one is higher, and no two are equal.
+NEWER = 1e-13
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Entries that left the window and stay at hand, in no order.
+
+    Attributes:
+        key, value: of the entries; zeros where there are none yet.
+        score: how notable they are, no two alike; minus infinity where there are none yet.
+    """
+
+    key: Float[Tensor, "batch kv_heads kept d_head"]
+    value: Float[Tensor, "batch kv_heads kept d_head"]
+    score: Float64[Tensor, "batch kv_heads kept"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +41,8 @@ class Entries:
         shift: ranks that were dropped behind the sinks; zeros if all entries are there.
         sums: of keys and values, side by side, of the entries that had left the window before; in float32 at
             least.
+        score: how notable each entry is, no two of a head alike; None where nothing is kept.
+        kept: entries that were kept before the first query; None where nothing is.
     """
 
     key: Float[Tensor, "batch kv_heads length d_head"]
@@ -31,6 +50,8 @@ class Entries:
     past: Int[Tensor, " batch"]
     shift: Int[Tensor, " batch"]
     sums: Float[Tensor, "batch kv_heads twice"]
+    score: Float64[Tensor, "batch kv_heads length"] | None = None
+    kept: Kept | None = None
 
     def query_ranks(self, steps: int) -> Int[Tensor, "batch steps"]:
         """Return the ranks of so many queries."""
@@ -48,11 +69,43 @@ class Entries:
 
 
 def fresh_entries(
-    key: Float[Tensor, "batch kv_heads length d_head"], value: Float[Tensor, "batch kv_heads length d_head"]
+    key: Float[Tensor, "batch kv_heads length d_head"],
+    value: Float[Tensor, "batch kv_heads length d_head"],
+    score: Float[Tensor, "batch kv_heads length"] | None = None,
+    *,
+    kept: int = 0,
 ) -> Entries:
-    """Return the entries of sequences that begin with this pass."""
+    """Return the entries of sequences that begin with this pass.
+
+    Args:
+        key, value: of every token.
+        score: how notable it is.
+        kept: how many entries stay at hand behind the window.
+    """
     none = torch.zeros(len(key), dtype=torch.long, device=key.device)
-    return Entries(key=key, value=value, past=none, shift=none, sums=no_sums(key))
+    return Entries(
+        key=key,
+        value=value,
+        past=none,
+        shift=none,
+        sums=no_sums(key),
+        score=None if score is None else ordered(score, torch.arange(key.shape[2], device=key.device)),
+        kept=no_kept(key, kept) if kept else None,
+    )
+
+
+def ordered(
+    score: Float[Tensor, "batch kv_heads length"], rank: Int[Tensor, "*batch length"]
+) -> Float64[Tensor, "batch kv_heads length"]:
+    """Return scores of which no two of a head are equal: of equal ones, the newer one is higher."""
+    return score.detach().double() + NEWER * (rank if rank.ndim == 1 else rank[:, None])
+
+
+def no_kept(key: Float[Tensor, "batch kv_heads length d_head"], count: int) -> Kept:
+    """Return room for kept entries, with nothing in it."""
+    empty = key.new_zeros(*key.shape[:2], count, key.shape[3])
+    score = torch.full(empty.shape[:3], -torch.inf, dtype=torch.float64, device=key.device)
+    return Kept(key=empty, value=torch.zeros_like(empty), score=score)
 
 
 def no_sums(

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from torchcram.pretrained.retrofit.block import CACHES, NAME, RetrofittedBlock, enter, leave
 from torchcram.pretrained.retrofit.control import ReadControl
 from torchcram.pretrained.retrofit.families import TABLE, family_of, own_window
+from torchcram.pretrained.retrofit.kept import Keeper
 from torchcram.pretrained.retrofit.memory import LayerMemory
 from torchcram.pretrained.retrofit.reach import Reach
 from torchcram.pretrained.retrofit.router import HarmRouter
@@ -134,7 +136,9 @@ def install(model: Any, settings: RetrofitSettings) -> Retrofit:
             raise ValueError(f"{name} names layers {wrong}: the model has layers 0 to {max(blocks)}")
     retrofit = Retrofit(settings)
     for layer, block in blocks.items():
-        reach = Reach(sinks=settings.sinks, window=settings.window, own=own_window(block))
+        own = own_window(block)
+        kept = settings.kept if own is None else 0
+        reach = Reach(sinks=settings.sinks, window=settings.window, own=own, kept=kept)
         if layer not in settings.untouched and not reach.covers_all:
             enter(block, _memory(model, block, reach, retrofit, reads=layer not in settings.unread))
     model.get_decoder().register_forward_pre_hook(retrofit, with_kwargs=True)
@@ -168,8 +172,16 @@ def _memory(model: Any, block: Any, reach: Reach, retrofit: Retrofit, *, reads: 
         semantic=_semantic(retrofit.settings, **sizes),
         router=HarmRouter(**sizes) if reads else None,
         control=retrofit.control,
+        keeper=Keeper(width=width, kv_heads=_kv_heads(block, weight, width)) if reach.kept else None,
     )
     return memory.to(weight.device).train(block.training)
+
+
+def _kv_heads(block: Any, like: Tensor, width: int) -> int:
+    """Return how many heads of keys a block has: its projections know."""
+    with torch.no_grad():
+        _, key, _ = family_of(block).project(block, like.new_zeros(1, 1, width))
+    return key.shape[1]
 
 
 def _semantic(settings: RetrofitSettings, *, width: int, heads: int, head_size: int) -> SemanticMemory:

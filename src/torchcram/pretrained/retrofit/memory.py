@@ -14,11 +14,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from torchcram.memory.budget import affordable
-from torchcram.pretrained.retrofit.attention import near_attention, remote_attention, whole_attention
+from torchcram.pretrained.retrofit.attention import (
+    block_of,
+    near_attention,
+    remote_attention,
+    whole_attention,
+)
 from torchcram.pretrained.retrofit.control import ReadControl
-from torchcram.pretrained.retrofit.entries import Entries
+from torchcram.pretrained.retrofit.entries import Entries, Kept
 from torchcram.pretrained.retrofit.evidence import Evidence
 from torchcram.pretrained.retrofit.gist import gist_of
+from torchcram.pretrained.retrofit.kept import Keeper, KeptBlocks, kept_of
 from torchcram.pretrained.retrofit.parts import Part, merge
 from torchcram.pretrained.retrofit.reach import Reach
 from torchcram.pretrained.retrofit.router import HarmRouter, decision_of
@@ -51,18 +57,31 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Left:
+    """What is known of the entries that left the window, of fixed size.
+
+    Attributes:
+        sums: of their keys and values, see :mod:`torchcram.pretrained.retrofit.gist`.
+        kept: those that stay at hand, see :mod:`torchcram.pretrained.retrofit.kept`; None where none do.
+    """
+
+    sums: Float[Tensor, "batch kv_heads twice"]
+    kept: Kept | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answered:
     """What the memories return.
 
     Attributes:
         heads: attention of every head.
         decision: the route of each token.
-        sums: of what has left the window behind this pass, see :mod:`torchcram.pretrained.retrofit.gist`.
+        left: the state behind this pass.
     """
 
     heads: Float[Tensor, "batch heads time d_head"]
     decision: RoutingDecision
-    sums: Float[Tensor, "batch kv_heads twice"]
+    left: Left
 
 
 class LayerMemory(nn.Module):
@@ -73,17 +92,31 @@ class LayerMemory(nn.Module):
         semantic: predicts the remote part.
         router: decides what is read; None for a layer that never reads, and keeps no remote entries.
         control: shared by all layers of the model.
+        keeper: tells which entries stay at hand behind the window; None if none do.
     """
 
     def __init__(
-        self, *, reach: Reach, semantic: SemanticMemory, router: HarmRouter | None, control: ReadControl
+        self,
+        *,
+        reach: Reach,
+        semantic: SemanticMemory,
+        router: HarmRouter | None,
+        control: ReadControl,
+        keeper: Keeper | None = None,
     ):
         super().__init__()
         self.reach, self.semantic, self.router, self.control = reach, semantic, router, control
+        self.keeper = keeper
+
+    def scores(
+        self, hidden: Float[Tensor, "batch time width"]
+    ) -> Float[Tensor, "batch kv_heads time"] | None:
+        """Return how notable tokens are, None where nothing is kept."""
+        return self.keeper(hidden) if self.keeper is not None and self.reach.kept else None
 
     def forward(self, asked: Asked) -> Answered:
         """Attend to what is near, and put a predicted or the true remote part beside it."""
-        evidence, sums = self.evidence(asked)
+        evidence, left = self.evidence(asked)
         decision = self.decide(asked, evidence)
         heads = evidence.near.value
         predicted = decision.asked
@@ -93,7 +126,7 @@ class LayerMemory(nn.Module):
         if bool(decision.used.any()):
             whole = whole_attention(asked.query, asked.entries, self.reach, decision.used)
             heads = torch.where(decision.used[:, None, :, None], whole, heads)
-        return Answered(heads=heads, decision=decision, sums=sums)
+        return Answered(heads=heads, decision=decision, left=left)
 
     def _predicted(
         self, evidence: Evidence, predicted: Bool[Tensor, "batch time"]
@@ -108,11 +141,12 @@ class LayerMemory(nn.Module):
         heads = merge(some.near, self.semantic(some)).to(near.dtype)
         return near.index_put(predicted.nonzero(as_tuple=True), heads)
 
-    def evidence(self, asked: Asked) -> tuple[Evidence, Float[Tensor, "batch kv_heads twice"]]:
-        """Return what is at hand about every token, and the sums behind the last one."""
-        near = near_attention(asked.query, asked.entries, self.reach)
+    def evidence(self, asked: Asked) -> tuple[Evidence, Left]:
+        """Return what is at hand about every token, and the state behind the last one."""
         batch, heads, steps, _ = asked.query.shape
         count = asked.entries.past.new_full((batch,), steps) if asked.real is None else asked.real.sum(1)
+        blocks, kept = self._kept(asked.entries, count, steps)
+        near = near_attention(asked.query, asked.entries, self.reach, blocks)
         gist, sums = gist_of(asked.entries, self.reach, count, steps)
         shared = heads // gist.key.shape[1]
         score = (asked.query.unflatten(1, (-1, shared)) * gist.key[:, :, None]).sum(-1).flatten(1, 2)
@@ -124,7 +158,12 @@ class LayerMemory(nn.Module):
             gist_value=gist.value.repeat_interleave(shared, 1).transpose(1, 2),
             gist_score=score.transpose(1, 2),
         )
-        return evidence, sums
+        return evidence, Left(sums=sums, kept=kept)
+
+    def _kept(self, entries: Entries, count: Tensor, steps: int) -> tuple[KeptBlocks | None, Kept | None]:
+        if not self.reach.kept:
+            return None, None
+        return kept_of(entries, self.reach, count, steps, block_of(steps))
 
     def remote(self, asked: Asked) -> Part:
         """Return the true remote part of every token: what semantic memory learns to predict."""

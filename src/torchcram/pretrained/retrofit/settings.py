@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from torchcram.pretrained.retrofit.semantic import NARROWER, SLOTS, Kind
 from torchcram.strict import StrictConfig
 
-FORMAT = 1
+FORMAT = 2
+# Entries that each head keeps behind its window, as measured on SmolLM2 (experiments/14_retrofit_smollm2).
+KEPT = 64
 
 
 class RetrofitSettings(StrictConfig):
@@ -16,6 +20,8 @@ class RetrofitSettings(StrictConfig):
     Attributes:
         sinks: how many of the first tokens are near to all.
         window: how many of the last tokens are near, the token itself among them.
+        kept: how many of the entries that left the window each head of keys keeps at hand: the most notable
+            ones. Layers with a window of their own keep none.
         kind: of semantic memory: linear, low_rank or slots.
         rank: of low_rank; the width over 16 if None.
         slots: of each head.
@@ -27,6 +33,7 @@ class RetrofitSettings(StrictConfig):
 
     sinks: int = Field(4, ge=0)
     window: int = Field(64, ge=1)
+    kept: int = Field(KEPT, ge=0)
     kind: Kind = "linear"
     rank: int | None = Field(None, ge=1)
     slots: int = Field(SLOTS, ge=1)
@@ -34,6 +41,14 @@ class RetrofitSettings(StrictConfig):
     untouched: tuple[int, ...] = ()
     price: float = Field(0.0, ge=0)
     format: int = FORMAT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_earlier(cls, given: Any) -> Any:
+        """Format 1 knew of no kept entries; all else is the same."""
+        if isinstance(given, dict) and given.get("format") == 1:
+            return {"kept": 0, **given, "format": FORMAT}
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> RetrofitSettings:

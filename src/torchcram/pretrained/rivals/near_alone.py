@@ -55,8 +55,9 @@ def _within(model: Any, wider: int) -> Way:
         before = {layer: memory.reach for layer, memory in layers.items()}
         hooks: dict[Any, Any] = {memory.semantic: silent for memory in layers.values()}
         for layer, memory in layers.items():
-            memory.reach = replace(before[layer], window=wider * before[layer].window)
-            hooks[memory] = _counting(before[layer], memory.reach, tally)
+            narrow = replace(before[layer], kept=0)
+            memory.reach = replace(narrow, window=wider * narrow.window)
+            hooks[memory] = _counting(narrow, memory.reach, tally)
         try:
             with reading(model, "none"), hooked(hooks):
                 yield tally
