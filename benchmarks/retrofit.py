@@ -7,6 +7,7 @@ prefill.
 Times are processor seconds of one thread: others may use the machine at the same time.
 
 python benchmarks/retrofit.py [--length 8192] [--batch 8] [--layers 30] [--unread 12] [--reads 0.1]
+    [--kept 64]
 
 It adds to retrofit_cpu.json here, one measurement after the other.
 """
@@ -37,7 +38,7 @@ from torchcram.pretrained.retrofit.install import (
     memories,
     retrofit_of,
 )
-from torchcram.pretrained.retrofit.settings import RetrofitSettings
+from torchcram.pretrained.retrofit.settings import KEPT, RetrofitSettings
 
 ROUNDS = 3
 HERE = Path(__file__).parent
@@ -52,12 +53,12 @@ SMOLLM2 = {
 }
 
 
-def make_model(layers: int, unread: int, *, kind: str = "linear", **changes: Any) -> Any:
+def make_model(layers: int, unread: int, *, kind: str = "linear", kept: int = KEPT, **changes: Any) -> Any:
     """Return a retrofitted model with random weights, whose last layers never read."""
     config = AutoConfig.for_model("llama", **{**SMOLLM2, **changes}, num_hidden_layers=layers)
     model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     unread_layers = tuple(range(layers - unread, layers))
-    install(model, RetrofitSettings(unread=unread_layers, kind=kind, price=1.0))
+    install(model, RetrofitSettings(unread=unread_layers, kind=kind, kept=kept, price=1.0))
     return model
 
 
@@ -84,12 +85,13 @@ def filled(model: Any, batch: int, length: int, generator: torch.Generator, *, o
     shape = (batch, config.num_key_value_heads, length, config.hidden_size // config.num_attention_heads)
     # All layers hold the same: what is read costs alike.
     key, value = (torch.randn(shape, generator=generator) for _ in range(2))
+    score = torch.randn(shape[:3], generator=generator)
     alignment = Alignment(order=None, count=torch.full((batch,), length))
     for layer in attention_blocks(model):
         if ours:
             memory = memories(model)[layer]
             made = cache_layer(cache, layer, reach=memory.reach, bounded=memory.router is None)
-            made.write(key, value, alignment)
+            made.write(key, value, alignment, score if memory.reach.kept else None)
         else:
             cache.update(key, value, layer)
     return cache
@@ -150,7 +152,7 @@ def compare_prefill(model: Any, length: int, generator: torch.Generator) -> dict
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser()
-    for name, default in (("length", 8192), ("batch", 8), ("layers", 30), ("unread", 12)):
+    for name, default in (("length", 8192), ("batch", 8), ("layers", 30), ("unread", 12), ("kept", KEPT)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--reads", type=float, default=0.1)
     parser.add_argument("--kinds", nargs="+", default=["linear", "low_rank"], help="of semantic memory")
@@ -165,8 +167,8 @@ def main() -> None:
     def add(question: str, model: Any, batch: int, found: dict[str, Any]) -> None:
         settings = retrofit_of(model).settings
         fixed = {"question": question, "length": given.length, "batch": batch, "layers": given.layers}
-        made = {"unread": len(settings.unread), "kind": settings.kind, "reads": given.reads}
-        records.append({**fixed, **made, **found})
+        made = {"unread": len(settings.unread), "kind": settings.kind, "kept": settings.kept}
+        records.append({**fixed, **made, "reads": given.reads, **found})
         sys.stdout.write(json.dumps(records[-1]) + "\n")
         sys.stdout.flush()
         given.out.write_text(json.dumps(records, indent=1) + "\n")
@@ -174,7 +176,7 @@ def main() -> None:
     with torch.no_grad():
         made = [(0, kind) for kind in given.kinds] + [(given.unread, given.kinds[-1])]
         for unread, kind in dict.fromkeys(made):
-            model = make_model(given.layers, unread, kind=kind)
+            model = make_model(given.layers, unread, kind=kind, kept=given.kept)
             with drawn_reads(model, given.reads, generator):
                 if "prefill" in given.questions:
                     add("prefill", model, 1, compare_prefill(model, given.length, generator))

@@ -116,6 +116,20 @@ def test_an_adapter_of_another_format_is_refused(tmp_path):
         load_adapter(tiny_model("llama"), tmp_path)
 
 
+@torch.no_grad()
+def test_an_adapter_from_before_entries_were_kept_loads_as_it_was(tmp_path, ids):
+    model = make_retrofitted(kept=0)
+    save_adapter(model, tmp_path)
+    description = json.loads((tmp_path / "retrofit.json").read_text())
+    description["settings"] = {**description["settings"], "format": 1}
+    del description["settings"]["kept"]
+    (tmp_path / "retrofit.json").write_text(json.dumps(description))
+    loaded = load_adapter(tiny_model("llama"), tmp_path)
+    assert retrofit_of(loaded).settings.kept == 0
+    assert retrofit_of(loaded).settings.format == 2
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+
 def test_the_digest_is_of_the_untouched_weights():
     assert base_digest(make_retrofitted()) == base_digest(tiny_model("llama"))
     assert base_digest(tiny_model("gpt2")) != base_digest(tiny_model("llama"))

@@ -2,8 +2,8 @@
 form.
 
 Four passes over text: which entries are notable; what features look like; sums for the ridge, forward alone;
-then, on select text, which strength does the least harm in each layer, with gradients of the model's own predictions. No activation
-outlives its window.
+then, on select text, which strength does the least harm in each layer, with gradients of the model's own
+predictions. No activation outlives its window.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def whole_attention(
 
 
 def _not_kept(query: Tensor, entries: Entries, reach: Reach) -> Part:
-    """Return attention over what is remote and not kept, a few queries at a time: for lessons, not for use."""
+    """Return attention over what is remote and not kept, a few queries at a time: for lessons alone."""
     keeps, parts = kept_reference(entries, reach, query.shape[2]), []
     ranks = entries.ranks(sinks=reach.sinks)[:, None]
     for start in range(0, query.shape[2], PIECE):

@@ -133,8 +133,8 @@ class RetrofitCacheLayer(CacheLayerMixin):
         self.spent = torch.zeros(batch, 2, dtype=torch.long, device=like.device)
         self.sums = no_sums(like)
         if self.reach.kept:
-            self.scores = like.new_zeros(batch, heads, room, 1, dtype=torch.float64)
             self.kept = no_kept(like, self.reach.kept)
+            self.scores = self.kept.score.new_zeros(batch, heads, room, 1)
         self.is_initialized = True
 
     @property

@@ -18,8 +18,8 @@ tags: [torchcram]
 # {name}, retrofitted with torchcram
 
 The weights are those of `{name}` (sha256 `{digest}`). Beside them stand memories. Attention to the first
-{sinks} and the last {window} tokens is exact. What lies between is predicted, or read where a router asks
-for it.
+{sinks} and the last {window} tokens is exact, and to the {kept} most notable ones before them. What else
+lies between is predicted, or read where a router asks for it.
 
 ```python
 import torchcram  # before from_pretrained; without it, Transformers loads the untouched model
@@ -90,6 +90,7 @@ def model_card(
         name=base["name"],
         digest=base["digest"],
         sinks=settings.sinks,
+        kept=settings.kept,
         window=settings.window,
         rows="\n".join(rows),
         tokens=next(iter(judged.values())).tokens,

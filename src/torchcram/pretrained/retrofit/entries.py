@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 # What a rank adds to a score: of equal scores the newer one is higher, and no two are equal.
@@ -27,7 +27,7 @@ class Kept:
 
     key: Float[Tensor, "batch kv_heads kept d_head"]
     value: Float[Tensor, "batch kv_heads kept d_head"]
-    score: Float64[Tensor, "batch kv_heads kept"]
+    score: Float[Tensor, "batch kv_heads kept"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Entries:
     past: Int[Tensor, " batch"]
     shift: Int[Tensor, " batch"]
     sums: Float[Tensor, "batch kv_heads twice"]
-    score: Float64[Tensor, "batch kv_heads length"] | None = None
+    score: Float[Tensor, "batch kv_heads length"] | None = None
     kept: Kept | None = None
 
     def query_ranks(self, steps: int) -> Int[Tensor, "batch steps"]:
@@ -78,7 +78,8 @@ def fresh_entries(
     """Return the entries of sequences that begin with this pass.
 
     Args:
-        key, value: of every token.
+        key: of every token.
+        value: of every token.
         score: how notable it is.
         kept: how many entries stay at hand behind the window.
     """
@@ -96,15 +97,20 @@ def fresh_entries(
 
 def ordered(
     score: Float[Tensor, "batch kv_heads length"], rank: Int[Tensor, "*batch length"]
-) -> Float64[Tensor, "batch kv_heads length"]:
+) -> Float[Tensor, "batch kv_heads length"]:
     """Return scores of which no two of a head are equal: of equal ones, the newer one is higher."""
-    return score.detach().double() + NEWER * (rank if rank.ndim == 1 else rank[:, None])
+    return score.detach().to(_widest(score)) + NEWER * (rank if rank.ndim == 1 else rank[:, None])
+
+
+def _widest(like: Tensor) -> torch.dtype:
+    """Apple's chips have no float64: equal scores are in no order there."""
+    return torch.float32 if like.device.type == "mps" else torch.float64
 
 
 def no_kept(key: Float[Tensor, "batch kv_heads length d_head"], count: int) -> Kept:
     """Return room for kept entries, with nothing in it."""
     empty = key.new_zeros(*key.shape[:2], count, key.shape[3])
-    score = torch.full(empty.shape[:3], -torch.inf, dtype=torch.float64, device=key.device)
+    score = torch.full(empty.shape[:3], -torch.inf, dtype=_widest(key), device=key.device)
     return Kept(key=empty, value=torch.zeros_like(empty), score=score)
 
 

@@ -69,8 +69,8 @@ def no_keeper_moments(*, width: int, kv_heads: int, device: torch.device) -> Kee
 def given_to_remote(
     asked: Asked, reach: Reach
 ) -> tuple[Float[Tensor, "batch kv_heads time"], Bool[Tensor, "batch time"]]:
-    """Return what each entry of a first pass gave to the queries to which it was remote, and which entries had
-    as many such queries as a window is long.
+    """Return what each entry of a first pass gave to the queries to which it was remote, and which entries
+    had as many such queries as a window is long.
 
     It is the mean attention, summed over the heads that share the entry, times the length of its value.
     """

@@ -1,9 +1,9 @@
 """Entries that left the window and stay at hand: of each head, the few most notable ones.
 
-Much of what is looked up far back falls to a few entries (heavy hitters: Zhang et al. 2023, arXiv 2306.14048).
-How notable an entry is, a linear map of its token's state tells once, when the token comes (KVzap, arXiv
-2601.07891): so a fixed number of entries can be kept, of whatever length the text is, and a token needs no
-read for them. They are seen exactly, beside the sinks and the window.
+Much of what is looked up far back falls to a few entries (heavy hitters: Zhang et al. 2023, arXiv
+2306.14048). How notable an entry is, a linear map of its token's state tells once, when the token comes
+(KVzap, arXiv 2601.07891). So a fixed number of entries can be kept, however long the text is, and a token
+needs no read for them. They are seen exactly, beside the sinks and the window.
 
 An entry competes from when it leaves the window. It stays while fewer than that number of the entries that
 left so far are more notable, so what is kept does not depend on how the text was cut into passes.
@@ -39,8 +39,8 @@ class Keeper(nn.Module):
 
     @torch.no_grad()
     def forward(self, hidden: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch kv_heads time"]:
-        """Return the logarithm of what a token is expected to give to those beyond its window, up to a constant
-        of each head.
+        """Return the logarithm of what a token is expected to give to those beyond its window, up to a
+        constant of each head.
         """
         return (hidden.to(self.weight.dtype) @ self.weight.T).transpose(1, 2)
 
@@ -83,11 +83,12 @@ def kept_of(
         steps: queries, padding included.
         block: queries of a block.
     """
+    if steps == 1:
+        return _one_step(entries, reach, count)
     pool = _pool(entries, reach, count, steps, block)
-    blocks, size = -(-steps // block), reach.kept
-    arrived = torch.arange(blocks, device=count.device)[:, None] * block + size
-    known = torch.arange(pool.score.shape[2], device=count.device) < arrived
-    start = _best(pool, pool.score[:, :, None].masked_fill(~known, -torch.inf), size)
+    size, index = reach.kept, _best_so_far(pool.score, reach.kept, block)
+    start, after = _at(pool, index[:, :, :-1].flatten(2)), _at(pool, index[:, :, -1])
+    blocks = index.shape[2] - 1
     fresh = pool.score[:, :, size:].unflatten(2, (blocks, block))
     seen = _staying(torch.cat((start.score.unflatten(2, (blocks, size)), fresh), -1), size, block)
     return KeptBlocks(
@@ -95,7 +96,32 @@ def kept_of(
         value=start.value.unflatten(2, (blocks, size)),
         before=seen[..., :size],
         leaving=seen[..., size:],
-    ), _best(pool, pool.score[:, :, None], size)
+    ), after
+
+
+def _one_step(entries: Entries, reach: Reach, count: Tensor) -> tuple[KeptBlocks, Kept]:
+    """The same for a single query: the entry that leaves takes the place of the least notable one, or none
+    does.
+    """
+    assert entries.kept is not None and entries.score is not None, "nothing is kept here"
+    kept, leaving = entries.kept, entries.past[:, None] - reach.window
+    index = entries.index(leaving.clamp(min=0), sinks=reach.sinks)
+    real = (leaving >= reach.sinks) & (count > 0)[:, None]
+    score = taken(entries.score[..., None], index)[..., 0].masked_fill(~real[:, None], -torch.inf)
+    least, place = kept.score.min(-1, keepdim=True)
+    enters = score > least
+    if bool(enters.any()):
+        wide = place[..., None].expand(-1, -1, 1, kept.key.shape[3])
+        key, value = (
+            old.scatter(2, wide, torch.where(enters[..., None], taken(new, index), old.gather(2, wide)))
+            for old, new in ((kept.key, entries.key), (kept.value, entries.value))
+        )
+        kept = Kept(key=key, value=value, score=kept.score.scatter(2, place, torch.maximum(score, least)))
+    before = (kept.score > -torch.inf)[:, :, None, None]
+    none = before.new_zeros(*before.shape[:4], 1)
+    return KeptBlocks(
+        key=kept.key[:, :, None], value=kept.value[:, :, None], before=before, leaving=none
+    ), kept
 
 
 def _pool(entries: Entries, reach: Reach, count: Tensor, steps: int, block: int) -> Kept:
@@ -114,13 +140,17 @@ def _pool(entries: Entries, reach: Reach, count: Tensor, steps: int, block: int)
     )
 
 
-def _best(pool: Kept, score: Float[Tensor, "batch kv_heads blocks pool"], size: int) -> Kept:
-    """Return the most notable entries of a pool for each block, by scores that leave out what it does not
-    know; blocks stand one after the other.
-    """
-    best = score.topk(size, -1)
-    index = best.indices.flatten(2)
-    return Kept(key=_at(pool.key, index), value=_at(pool.value, index), score=best.values.flatten(2))
+def _best_so_far(
+    score: Float[Tensor, "batch kv_heads pool"], size: int, block: int
+) -> Int[Tensor, "batch kv_heads starts size"]:
+    """Return where in the pool the most notable entries stand, before each block and behind the last one."""
+    shape = score.shape[:2]
+    place = torch.arange(score.shape[2], device=score.device)
+    found = [place[:size].expand(*shape, -1)]
+    for start in range(size, score.shape[2], block):
+        known = torch.cat((found[-1], place[start : start + block].expand(*shape, -1)), -1)
+        found.append(known.gather(2, score.gather(2, known).topk(size, -1).indices))
+    return torch.stack(found, 2)
 
 
 def _staying(
@@ -138,5 +168,9 @@ def _staying(
     return there & (ahead < size)
 
 
-def _at(tensor: Tensor, index: Int[Tensor, "batch kv_heads chosen"]) -> Tensor:
-    return tensor.gather(2, index[..., None].expand(*index.shape, tensor.shape[3]))
+def _at(pool: Kept, index: Int[Tensor, "batch kv_heads chosen"]) -> Kept:
+    """Return some entries of a pool."""
+    wide = index[..., None].expand(*index.shape, pool.key.shape[3])
+    return Kept(
+        key=pool.key.gather(2, wide), value=pool.value.gather(2, wide), score=pool.score.gather(2, index)
+    )

@@ -43,6 +43,11 @@ class Reach:
             )
 
     @property
+    def held(self) -> int:
+        """Entries that are held however long the text is."""
+        return self.sinks + self.window + self.kept
+
+    @property
     def covers_all(self) -> bool:
         """Whether nothing is ever remote: the layer's own window is no longer than the near one."""
         return self.own is not None and self.own <= self.window
