@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from retrofitted import SINKS, WINDOW, make_retrofitted
+from retrofitted import KEPT, SINKS, WINDOW, make_retrofitted
 from tiny_models import random_windows
 from torchcram.pretrained.judging.frontier import compare, frontier_figure
 from torchcram.pretrained.retrofit.install import memories, reading
@@ -98,7 +98,7 @@ def test_budgets_are_kept(make):
     reads = [each.between().reads for each in found.values()]
     if make in (LinearLayers, DroppedLayers):
         # One layer of two reads wherever something is remote, then none.
-        assert reads[0] == pytest.approx(0.5 * (1 - (SINKS + WINDOW) / TOKENS))
+        assert reads[0] == pytest.approx(0.5 * (1 - (SINKS + WINDOW + KEPT) / TOKENS))
         assert reads[-1] == 0
     else:
         assert reads[0] == pytest.approx(0.5, abs=0.15)
@@ -115,8 +115,10 @@ def test_a_given_price_is_paid(make):
 
 
 def test_silent_memory_is_near_attention_alone():
-    """Zeroed memory without reads is what near attention alone is; shuffled memory is not."""
-    model = make_retrofitted()
+    """Zeroed memory without reads is what near attention alone is, where nothing is kept; shuffled memory is
+    not.
+    """
+    model = make_retrofitted(kept=0)
     zeroed, shuffled, near = (points_of(make, model)[1] for make in (CONTENDERS[1], CONTENDERS[2], NearAlone))
     assert torch.allclose(logits(model, zeroed[-1]), logits(model, near[0]), atol=1e-6)
     assert not torch.allclose(logits(model, shuffled[-1]), logits(model, near[0]), atol=1e-3)
@@ -146,6 +148,13 @@ def test_shuffled_memory_says_the_same_to_others(share, monkeypatch):
     for plain, shuffled in zip(*heard, strict=True):
         assert not torch.allclose(plain, shuffled)
         assert torch.allclose(plain.flatten(1).sort(0).values, shuffled.flatten(1).sort(0).values, atol=1e-5)
+
+
+def test_near_attention_alone_keeps_nothing_behind_its_window():
+    keeping, plain = make_retrofitted(), make_retrofitted(kept=0)
+    (_, first), (_, second) = points_of(NearAlone, keeping), points_of(NearAlone, plain)
+    assert torch.equal(logits(keeping, first[0]), logits(plain, second[0]))
+    assert all(memory.reach.kept == KEPT for memory in memories(keeping).values())
 
 
 def test_a_wider_window_sees_more_and_keeps_more():
@@ -239,7 +248,7 @@ def test_all_entries_kept_is_the_untouched_layer_and_none_is_near_alone():
     from torchcram.pretrained.retrofit.reference import near_reference, whole_reference
     from torchcram.pretrained.rivals.contender import empty_tally
 
-    model = make_retrofitted()
+    model = make_retrofitted(kept=0)
     asked, reach = asked_of(model, windows(1)[0][None])[0], memories(model)[0].reach
     every = torch.ones(1, TOKENS, 2, dtype=torch.bool)
     for kept, reference, share in ((every, whole_reference, 1.0), (~every, near_reference, 0.0)):

@@ -109,10 +109,9 @@ def judge(
     require_positive(windows=windows, papers=papers, batch=batch)
     settings = retrofit_of(model).settings
     tokens = context_for(model) if context is None else context
-    if tokens <= settings.sinks + settings.window:
+    if tokens <= settings.held:
         raise ValueError(
-            f"context {tokens} holds nothing beyond the near tokens ({settings.sinks} + {settings.window}): "
-            "use a longer context"
+            f"context {tokens} holds nothing beyond the near tokens ({settings.held}): use a longer context"
         )
     if (rivals or fit_texts) and not texts:
         raise ValueError("rivals are judged on text, and there is none: name some")

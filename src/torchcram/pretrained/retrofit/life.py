@@ -87,10 +87,9 @@ def retrofit(
     if risk is not None and not 0 < risk < 1:
         raise ValueError(f"risk {risk} must lie in (0, 1): the share of next tokens that may differ")
     chosen = settings or RetrofitSettings()
-    if context <= chosen.sinks + chosen.window:
+    if context <= chosen.held:
         raise ValueError(
-            f"context {context} holds nothing beyond the near tokens ({chosen.sinks} + {chosen.window}): use "
-            "a longer context"
+            f"context {context} holds nothing beyond the near tokens ({chosen.held}): use a longer context"
         )
     if is_retrofitted(model):
         raise ValueError("the model is retrofitted already: torchcram.remove(model) gives it back")

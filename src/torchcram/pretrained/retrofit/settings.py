@@ -61,6 +61,11 @@ class RetrofitSettings(StrictConfig):
             raise ValueError(f"layers {both} cannot be untouched and never read: an untouched layer reads")
         return self
 
+    @property
+    def held(self) -> int:
+        """Tokens that a head has at hand without a read, however long the text is."""
+        return self.sinks + self.window + self.kept
+
     def rank_for(self, width: int) -> int:
         """Return the rank of low_rank in a model of that width."""
         return self.rank or max(width // NARROWER, 1)
