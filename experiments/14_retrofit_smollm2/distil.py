@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from run import CODE, HERE, MODEL, READS, SELECT, folder_of, split_files, split_windows, windows_of
+from run import (
+    CODE,
+    HERE,
+    MODEL,
+    READS,
+    SELECT,
+    folder_of,
+    settings_of,
+    split_files,
+    split_windows,
+    windows_of,
+)
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -34,7 +45,6 @@ from torchcram.pretrained.retrofit.judge import Setting, judge
 from torchcram.pretrained.retrofit.maturing import Text, mature, teach
 from torchcram.pretrained.retrofit.router_fit import price_for
 from torchcram.pretrained.retrofit.saving import load_memories
-from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.retrofit.stages import Stages
 from torchcram.pretrained.retrofit.teaching_figure import teaching_png
 from torchcram.pretrained.sites import find_sites
@@ -71,8 +81,8 @@ def take_up(model: Any, work: Path) -> dict[int, Tensor]:
     file = work / "routed.safetensors"
     if not file.is_file():
         raise SystemExit(f"there is no {file}: run run.py first")
-    install(model, RetrofitSettings())
     kept = load_file(file)
+    install(model, settings_of(kept))
     load_memories(model, {key: value for key, value in kept.items() if not key.startswith("further.")})
     acquired = load_file(work / "acquired.safetensors")
     return {layer: acquired[f"further.{layer}"] for layer in memories(model)}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from run import MODEL, SELECT, folder_of, split_windows
+from run import MODEL, SELECT, folder_of, settings_of, split_windows
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,7 +32,6 @@ from torchcram.pretrained.judging.speed import measure_speed
 from torchcram.pretrained.loading import load_model
 from torchcram.pretrained.retrofit.install import install
 from torchcram.pretrained.retrofit.saving import load_memories
-from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.rivals.table import CONTENDERS
 from torchcram.report.style import png
 
@@ -96,8 +95,8 @@ def loaded(given: argparse.Namespace) -> tuple[Any, Any, dict[str, list[Tensor]]
     windows = split_windows(tokenizer, {"fit": 24, "judged": given.windows}, given.seed)
     windows["fit"] = windows["fit"][: given.fit]
     windows["select"] = windows["select"][SELECT : SELECT + given.select]
-    install(model, RetrofitSettings())
     kept = load_file(given.memories)
+    install(model, settings_of(kept))
     load_memories(model, {name: tensor for name, tensor in kept.items() if not name.startswith("further.")})
     return model, tokenizer, windows
 

@@ -40,7 +40,7 @@ def main() -> None:
     model.requires_grad_(False)
     windows = split_windows(tokenizer, {"fit": max(given.windows), "judged": 0}, given.seed)
     fit, select = windows["fit"], windows["select"][:SELECT]
-    install(model, RetrofitSettings())
+    install(model, RetrofitSettings(kept=0))
     for memory in memories(model).values():
         memory.requires_grad_(False)
     layerwise, layers = Layerwise(model, find_sites(model)), memories(model)

@@ -1,10 +1,11 @@
 """Retrofit SmolLM2-135M-Instruct in closed form, and judge it: divergence and loss at some shares of reads.
 
 Fitted on State of the Union addresses before 1990 and a little of Python's own source, judged on addresses
-from 1990 on. Every stage writes its rows to rows.csv as it ends, and layers.csv says what was chosen in each
-layer.
+from 1990 on. Every stage writes its rows to rows.csv as it ends, and rows_layers.csv says what was chosen in
+each layer.
 
-python experiments/14_retrofit_smollm2/run.py [--fit 24] [--refit 8] [--route 8] [--judged 4] [--threads 2]
+python experiments/14_retrofit_smollm2/run.py [--fit 24] [--refit 8] [--route 8] [--judged 4] [--kept 64]
+    [--threads 2]
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from torch import Tensor
 from torchcram.pretrained.analysis.layerwise import Layerwise
 from torchcram.pretrained.loading import load_model
 from torchcram.pretrained.retrofit.acquire import acquire
-from torchcram.pretrained.retrofit.install import install, memories
+from torchcram.pretrained.retrofit.install import install, memories, retrofit_of
 from torchcram.pretrained.retrofit.judge import Judgement, Setting, judge
 from torchcram.pretrained.retrofit.refit import refit
 from torchcram.pretrained.retrofit.router_fit import fit_routers, price_for
 from torchcram.pretrained.retrofit.saving import load_memories, memory_state
-from torchcram.pretrained.retrofit.settings import RetrofitSettings
+from torchcram.pretrained.retrofit.settings import KEPT, RetrofitSettings
 from torchcram.pretrained.sites import find_sites
 
 HERE = Path(__file__).parent
@@ -143,6 +144,11 @@ def write_layers(file: Path, choices: dict[int, Any]) -> None:
             writer.writerow([layer, choice.strength, f"{choice.near_harm:.6f}", f"{least:.6f}"])
 
 
+def settings_of(state: dict[str, Tensor]) -> RetrofitSettings:
+    """Return the settings under which the memories of a stage were made."""
+    return RetrofitSettings(kept=int(state.get("further.kept", torch.tensor(0))))
+
+
 def stage(file: Path, model: Any, work: Callable[[], dict[str, Tensor]], making: Making) -> dict[str, Tensor]:
     """Do a stage, or take up what an earlier call left: memories, and what later stages need."""
     if file.is_file():
@@ -153,7 +159,8 @@ def stage(file: Path, model: Any, work: Callable[[], dict[str, Tensor]], making:
         return {key.removeprefix("further."): value for key, value in further.items()}
     with making:
         results = work()
-    told = results | {"seconds": torch.tensor(making.seconds)}
+    kept = torch.tensor(retrofit_of(model).settings.kept)
+    told = results | {"seconds": torch.tensor(making.seconds), "kept": kept}
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(memory_state(model) | {f"further.{key}": value for key, value in told.items()}, file)
     return results
@@ -169,8 +176,10 @@ def main() -> None:
         ("judged", 4),
         ("threads", 2),
         ("seed", 0),
+        ("kept", KEPT),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--name", default="rows", help="of the files that are written here")
     parser.add_argument("--work", type=Path, default=Path("runs/retrofit_smollm2"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -179,8 +188,9 @@ def main() -> None:
     windows = split_windows(tokenizer, {"fit": given.fit, "judged": given.judged}, given.seed)
     fit, select = windows["fit"], windows["select"][:SELECT]
     rows = Rows(
-        HERE / "rows.csv",
+        HERE / f"{given.name}.csv",
         {
+            "kept": given.kept,
             "fit_windows": len(fit),
             "refit_windows": given.refit,
             "route_windows": given.route,
@@ -189,7 +199,7 @@ def main() -> None:
     )
     making = Making()
     with making:
-        install(model, RetrofitSettings())
+        install(model, RetrofitSettings(kept=given.kept))
         layerwise = Layerwise(model, find_sites(model))
         for memory in memories(model).values():
             memory.requires_grad_(False)
@@ -201,7 +211,7 @@ def main() -> None:
 
     def acquired() -> dict[str, Tensor]:
         choices = acquire(model, layerwise, fit=fit, select=select, generator=drawing(1))
-        write_layers(HERE / "layers.csv", choices)
+        write_layers(HERE / f"{given.name}_layers.csv", choices)
         return {str(layer): choice.basis.contiguous() for layer, choice in choices.items()}
 
     def refitted() -> dict[str, Tensor]:

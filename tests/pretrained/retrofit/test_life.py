@@ -329,7 +329,8 @@ def test_the_command_makes_a_model(tmp_path, monkeypatch):
         app,
         [
             *("retrofit", "some/model", str(text), "--out", str(tmp_path / "made"), "--reads", "0.5"),
-            *("--minutes", "0.05", "--context", "48", "--set", "window=5", "--set", "sinks=2", "--quiet"),
+            *("--minutes", "0.05", "--context", "48", "--set", "window=5", "--set", "sinks=2"),
+            *("--set", "kept=3", "--quiet"),
         ],
     )
     assert told.exit_code == 0, told.output
