@@ -272,9 +272,11 @@ def test_entries_are_not_dropped_behind_a_cache():
 
 
 def test_the_cache_of_a_retrofit_is_counted():
-    assert cache_share(make_retrofitted(), context=100) == 1
-    assert cache_share(make_retrofitted(unread=(0,)), context=70) == pytest.approx((0.1 + 1) / 2)
-    assert cache_share(make_retrofitted(untouched=(0,)), context=70) == 1
+    assert cache_share(make_retrofitted(kept=0), context=100) == 1
+    assert cache_share(make_retrofitted(kept=0, unread=(0,)), context=70) == pytest.approx((0.1 + 1) / 2)
+    assert cache_share(make_retrofitted(kept=0, untouched=(0,)), context=70) == 1
+    # What is kept stands beside the whole of a layer that reads.
+    assert cache_share(make_retrofitted(unread=(0,)), context=100) == pytest.approx((0.1 + 1.03) / 2)
     assert cache_share(make_retrofitted(unread=(0, 1)), context=3) == 1
 
 

@@ -98,7 +98,8 @@ def cache_share(model: Any, *, context: int) -> float:
     """Return the entries that the model keeps behind a context, as a share of the untouched model's."""
     layers = memories(model)
     kept = sum(
-        min(memory.reach.held / context, 1.0) if memory.router is None else 1.0 for memory in layers.values()
+        min(memory.reach.held / context, 1.0) if memory.router is None else 1.0 + memory.reach.kept / context
+        for memory in layers.values()
     )
     every = len(attention_blocks(model))
     return (kept + every - len(layers)) / every
