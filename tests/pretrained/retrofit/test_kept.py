@@ -11,7 +11,7 @@ from torchcram.pretrained.retrofit.attention import block_of, near_attention, re
 from torchcram.pretrained.retrofit.entries import Entries, fresh_entries, ordered
 from torchcram.pretrained.retrofit.install import memories, reading
 from torchcram.pretrained.retrofit.keeper_fit import fit_keepers, given_to_remote, no_keeper_moments
-from torchcram.pretrained.retrofit.kept import Keeper, kept_of, kept_reference
+from torchcram.pretrained.retrofit.kept import Keeper, kept_entries, kept_of, kept_reference
 from torchcram.pretrained.retrofit.lessons import listening
 from torchcram.pretrained.retrofit.memory import Asked
 from torchcram.pretrained.retrofit.parts import merge
@@ -70,6 +70,14 @@ def test_what_is_near_and_what_is_left_make_the_whole(reach):
     torch.testing.assert_close(far.log_mass, defined.log_mass, **EXACT)
     whole = whole_reference(query, entries, reach).value
     torch.testing.assert_close(merge(near(query, entries, reach)[0], far), whole, **EXACT)
+
+
+@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("steps", [1, 64, 150])
+def test_what_is_kept_is_what_is_defined(reach, steps):
+    _, entries = asked(steps, kept=reach.kept, ties=True)
+    found = kept_entries(entries, reach, steps, block_of(steps))
+    assert torch.equal(found, kept_reference(entries, reach, steps))
 
 
 @pytest.mark.parametrize("reach", REACHES)

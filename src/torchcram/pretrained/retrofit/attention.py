@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from torchcram.ops.routed_attention import routed_attention, routed_attention_lse
 from torchcram.pretrained.retrofit.entries import Entries, taken
-from torchcram.pretrained.retrofit.kept import KeptBlocks, kept_reference
+from torchcram.pretrained.retrofit.kept import KeptBlocks, kept_entries
 from torchcram.pretrained.retrofit.parts import Part
 from torchcram.pretrained.retrofit.reach import Reach
 
@@ -117,7 +117,7 @@ def whole_attention(
 
 def _not_kept(query: Tensor, entries: Entries, reach: Reach) -> Part:
     """Return attention over what is remote and not kept, a few queries at a time: for lessons alone."""
-    keeps, parts = kept_reference(entries, reach, query.shape[2]), []
+    keeps, parts = kept_entries(entries, reach, query.shape[2], block_of(query.shape[2])), []
     ranks = entries.ranks(sinks=reach.sinks)[:, None]
     for start in range(0, query.shape[2], PIECE):
         piece = slice(start, start + PIECE)

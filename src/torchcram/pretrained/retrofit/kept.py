@@ -71,6 +71,25 @@ def kept_reference(entries: Entries, reach: Reach, steps: int) -> Bool[Tensor, "
     return left & (scores >= least)
 
 
+def kept_entries(
+    entries: Entries, reach: Reach, steps: int, block: int
+) -> Bool[Tensor, "batch kv_heads steps length"]:
+    """Fast form of :func:`kept_reference`: what a query keeps is no less notable than the least of it.
+
+    Args:
+        entries: all of them, with what was kept before the first query.
+        reach: what is near.
+        steps: queries.
+        block: queries of a block.
+    """
+    pool = _pool(entries, reach, entries.past.new_full(entries.past.shape, steps), steps, block)
+    scores, seen = _candidates(pool, _best_so_far(pool.score, reach.kept, block), reach.kept, block)
+    least = scores[..., None, :].masked_fill(~seen, torch.inf).amin(-1).flatten(2)[:, :, :steps, None]
+    queries, ranks = entries.query_ranks(steps)[..., None], entries.ranks(sinks=reach.sinks)[:, None]
+    assert entries.score is not None, "what is kept needs scores"
+    return reach.remote(queries, ranks)[:, None] & (entries.score[:, :, None] >= least)
+
+
 def kept_of(
     entries: Entries, reach: Reach, count: Int[Tensor, " batch"], steps: int, block: int
 ) -> tuple[KeptBlocks, Kept]:
@@ -89,8 +108,7 @@ def kept_of(
     size, index = reach.kept, _best_so_far(pool.score, reach.kept, block)
     start, after = _at(pool, index[:, :, :-1].flatten(2)), _at(pool, index[:, :, -1])
     blocks = index.shape[2] - 1
-    fresh = pool.score[:, :, size:].unflatten(2, (blocks, block))
-    seen = _staying(torch.cat((start.score.unflatten(2, (blocks, size)), fresh), -1), size, block)
+    _, seen = _candidates(pool, index, size, block)
     return KeptBlocks(
         key=start.key.unflatten(2, (blocks, size)),
         value=start.value.unflatten(2, (blocks, size)),
@@ -151,6 +169,15 @@ def _best_so_far(
         known = torch.cat((found[-1], place[start : start + block].expand(*shape, -1)), -1)
         found.append(known.gather(2, score.gather(2, known).topk(size, -1).indices))
     return torch.stack(found, 2)
+
+
+def _candidates(
+    pool: Kept, index: Int[Tensor, "batch kv_heads starts size"], size: int, block: int
+) -> tuple[Float[Tensor, "batch kv_heads blocks candidates"], Bool[Tensor, "..."]]:
+    """Return the scores of all that a block may keep, and which of it each query does keep."""
+    start = pool.score.gather(2, index[:, :, :-1].flatten(2)).unflatten(2, (-1, size))
+    scores = torch.cat((start, pool.score[:, :, size:].unflatten(2, (-1, block))), -1)
+    return scores, _staying(scores, size, block)
 
 
 def _staying(
