@@ -34,7 +34,8 @@ def weights(model):
 
 
 def test_memories_are_taught_and_nothing_else_is():
-    model = make_retrofitted()
+    # With nothing kept, so that so tiny a model has something left to learn.
+    model = make_retrofitted(kept=0)
     digest, asking = base_digest(model), [parameter.requires_grad for parameter in model.parameters()]
     routers = {name: tensor.clone() for name, tensor in model.state_dict().items() if "router" in name}
     done = teach(model, steps=60)
@@ -54,7 +55,7 @@ def test_reads_fall_as_their_price_climbs():
     records = [one for one in teach(make_retrofitted(), steps=40).records if one["kind"] == "train"]
     routed = [one for one in records if not one["silent"]]
     assert routed[-1]["price"] > routed[0]["price"]
-    assert routed[0]["reads"] > 0.7
+    assert routed[0]["reads"] > 0.6
     assert sum(one["reads"] for one in routed[-5:]) / 5 < 0.45
     assert all(one["reads"] == 0 for one in records if one["silent"])
 

@@ -231,7 +231,7 @@ def test_all_and_nothing_have_a_price():
     for reads in (0.0, 1.0):
         price = price_for(model, windows, reads=reads)
         judged = judge(model, windows, {"routed": Setting(price=price)})["routed"]
-        assert judged.reads == pytest.approx(reads * 53 / 60, abs=0.02)
+        assert judged.reads == pytest.approx(reads * 50 / 60, abs=0.02)
 
 
 def test_judgement_counts_what_it_says():
