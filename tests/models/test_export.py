@@ -1,7 +1,5 @@
 """A compiled or exported model computes the same; what fixed shapes cannot hold is refused."""
 
-import shutil
-
 import pytest
 import torch
 
@@ -126,7 +124,7 @@ mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])
 with torch.no_grad():
     rest = {"attention_mask": mask, "use_cache": False}
     expected = model(ids, **rest).logits
-    compiled = torch.compile(model, backend=BACKEND, fullgraph=True)(ids, **rest).logits
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(ids, **rest).logits
     exported = torch.export.export(model, (ids,), rest).module()(ids, **rest).logits
 torch.testing.assert_close(compiled, expected)
 torch.testing.assert_close(exported, expected)
@@ -134,7 +132,6 @@ torch.testing.assert_close(exported, expected)
 
 
 def test_with_dense_routing_it_compiles_whole_and_exports():
-    """With inductor where there is a C++ compiler; it stands on what eager captures."""
-    backend = "eager" if shutil.which("g++") is None else "inductor"
-    result = run(EXPORT.replace("BACKEND", repr(backend)), strict=False)
+    """With what inductor starts from; its C++ is not ours to test, and takes a minute to compile."""
+    result = run(EXPORT, strict=False)
     assert result.returncode == 0, result.stderr
