@@ -2,6 +2,8 @@
 its own and from nowhere else.
 
 ``ORDER`` is the only place that holds the order. Circles cannot exist while this passes.
+
+It is long because it lists every file of the package, in the one order that imports obey.
 """
 
 import ast
