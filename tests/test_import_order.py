@@ -215,6 +215,7 @@ ORDER = (
     "pretrained.analysis.checkpoints_page",
     "pretrained.analysis.page",
     "pretrained.retrofit",
+    "pretrained.retrofit.processes",
     "pretrained.retrofit.reach",
     "pretrained.retrofit.parts",
     "pretrained.retrofit.entries",

@@ -15,6 +15,8 @@ import fresh_process
 from torchcram.reproduce.claims import CLAIMS
 from torchcram.reproduce.readme import words_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -300,6 +300,7 @@ def test_a_mistake_shows_no_traceback_in_a_process_of_its_own():
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed(monkeypatch):
     """A limit on the size of files stands for the disk: the weights of the first checkpoint do not fit,
     the lines of the metrics do."""

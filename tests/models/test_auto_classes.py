@@ -46,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 def test_a_saved_model_is_found_in_any_order_of_imports(order, folder):
     result = run(order + LOAD, str(folder))
@@ -57,6 +58,7 @@ def test_torchcram_needs_no_transformers():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_the_tables_hold_no_more_than_the_model_type():
     program = """
 import torchcram

@@ -7,6 +7,8 @@ from fresh_process import run
 from tiny_language_models import PAD, language_model, left_padded, tokens
 from torchcram.models.modeling_cram import CRAMForCausalLM
 
+pytestmark = pytest.mark.slow
+
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": PAD}
 

@@ -15,6 +15,8 @@ from torchcram.runs.source import source_hash
 from torchcram.training.acquisition import acquisition_of
 from torchcram.training.loop import train
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'torchcram[ray]'")
 
 

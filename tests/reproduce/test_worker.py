@@ -24,6 +24,7 @@ def _on_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
 
+@pytest.mark.slow
 def test_a_run_from_an_acquisition_in_its_own_process_equals_one_alone(tmp_path):
     config = tiny_config(controller__price_start=0.02)
     shared = Job(config=acquisition_of(config), runs=tmp_path, source=source_hash(), acquires=True)
@@ -38,6 +39,7 @@ def test_a_run_from_an_acquisition_in_its_own_process_equals_one_alone(tmp_path)
     assert lasting(job.folder) == lasting(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_run_started_where_ctrl_c_is_blocked_can_be_stopped_and_saves(tmp_path):
     """As by Ray, whose workers block it."""
     job = Job(config=tiny_config(training__steps=100_000), runs=tmp_path, source=source_hash())

@@ -11,6 +11,8 @@ from sklearn.utils.estimator_checks import check_estimator, check_regressors_tra
 
 from torchcram import CRAMClassifier, CRAMRegressor
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs" / "irregular_series.md"
 STEPS_ARE_NO_FEATURES = "the columns of X are steps, and a series may have any number of them"
 LONG_FRAME = "a frame is read as a long one, a row an observation"

@@ -69,6 +69,7 @@ def flat(content, path=()) -> dict[tuple, float]:
     return {path: content}
 
 
+@pytest.mark.slow
 def test_the_comparison_is_one_of_two_with_one_and_explores_beyond_acquisition(both):
     two, one = both
     assert (two["processes"], one["processes"]) == (2, 1)
@@ -77,12 +78,14 @@ def test_the_comparison_is_one_of_two_with_one_and_explores_beyond_acquisition(b
     assert two["weights"]["blocks.0.semantic.usage"].count_nonzero() > 4
 
 
+@pytest.mark.slow
 def test_weights_and_semantic_slots_are_equal(both):
     two, one = (run["weights"] for run in both)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-9, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["records", "consolidator", "exposures", "counts"])
 def test_losses_rates_phases_and_counts_are_equal(both, part):
     two, one = (flat(run[part]) for run in both)
@@ -94,6 +97,7 @@ def test_losses_rates_phases_and_counts_are_equal(both, part):
     )
 
 
+@pytest.mark.slow
 def test_the_whole_run_works_in_two_processes(tmp_path):
     """Training, evaluation, summary, resuming: by the command line, as a user would."""
     options = [

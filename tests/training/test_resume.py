@@ -11,6 +11,8 @@ from torchcram.runs.files import load_sealed, write_sealed
 from torchcram.training.loop import train
 from training_child import exit_code, said_by, start, stop_at
 
+pytestmark = pytest.mark.slow
+
 STEPS = 16
 # Acquisition ends after 6 steps: checkpoints fall into both phases.
 CHANGES = {

@@ -108,6 +108,7 @@ def test_the_search_finds_what_passes_at_every_shift_would(task, reference, opti
     assert sum(asked) < units * len(shifts)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("coarse")
 def test_something_is_always_certified_against_the_cautious_reference(task):
     """Semantic answers of an untrained model are noise; dense reads are not what it was routed with."""
@@ -134,6 +135,7 @@ def test_against_labels_the_loss_is_the_share_of_wrong_answers(model, task):
     assert (chosen.certified, chosen.threshold_shift, chosen.reference) == (False, most_cautious, "labels")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("coarse")
 def test_where_the_thresholds_stand_does_not_change_what_is_chosen(model, task):
     first = calibrate(model, task, HALF, sequences=3, **FRESH)
@@ -232,6 +234,7 @@ def test_what_cannot_be_calibrated_is_said_before_anything_is_drawn(model, task)
         fresh_risk_curve(model, undrawn, sequences=2, **FRESH)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("coarse")
 def test_a_study_tells_risk_reads_and_floor(task):
     strict, loose = study_guarantee(

@@ -48,6 +48,7 @@ def retrofit_command(
     """Give a pretrained language model the three memories: it reads its cache only where it must."""
     from torchcram.pretrained.loading import load_model
     from torchcram.pretrained.retrofit.life import retrofit
+    from torchcram.pretrained.retrofit.processes import leave, processes_here
     from torchcram.pretrained.retrofit.settings import RetrofitSettings
     from torchcram.pretrained.texts import load_texts
     from torchcram.runs.files import require_place
@@ -55,7 +56,10 @@ def retrofit_command(
     settings = changed(RetrofitSettings(), set_)
     require_place(out)
     documents = load_texts(texts)
+    processes = processes_here()
     loaded, tokenizer = load_model(model, dtype=dtype)
+    if processes.count > 1:
+        loaded.to(processes.device)
     made = retrofit(
         loaded,
         tokenizer,
@@ -69,4 +73,6 @@ def retrofit_command(
         seed=seed,
         show_progress=not quiet,
     )
-    typer.echo(str(made.folder))
+    if processes.first:
+        typer.echo(str(made.folder))
+    leave()

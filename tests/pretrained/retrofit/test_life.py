@@ -117,6 +117,7 @@ def test_a_model_is_made_saved_and_loaded(tmp_path):
     assert torch.equal(remove(model)(ids).logits, untouched(ids).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "stage"),
     [
@@ -286,6 +287,7 @@ def test_a_taught_model_comes_with_its_certificate(tmp_path, briefly):
     assert made.matured.after.no_worse(made.matured.before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "stage"),
     [(maturing, "consolidate"), (maturing, "fit_routers"), (maturing, "choose_unread"), (making, "certify")],

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchcram.pretrained.analysis.layerwise import Layerwise
 from torchcram.pretrained.retrofit.closed_form import Solutions, solutions
 from torchcram.pretrained.retrofit.evidence import Standard
-from torchcram.pretrained.retrofit.gradients import visit_gradients
+from torchcram.pretrained.retrofit.gradients import generators_of, visit_gradients
 from torchcram.pretrained.retrofit.install import memories, reading
 from torchcram.pretrained.retrofit.keeper_fit import fit_keepers
 from torchcram.pretrained.retrofit.lessons import Lesson, lesson_of, listening
@@ -30,6 +30,7 @@ from torchcram.pretrained.retrofit.moments import (
     no_feature_moments,
     no_remote_moments,
 )
+from torchcram.pretrained.retrofit.processes import ALONE, Processes
 from torchcram.pretrained.retrofit.semantic import LinearRemote, LowRankRemote
 
 # Windows from which means and deviations of the features are taken.
@@ -65,6 +66,7 @@ def acquire(
     fit: Sequence[Tensor],
     select: Sequence[Tensor],
     generator: torch.Generator,
+    processes: Processes = ALONE,
     advance: Advance = lambda tokens: None,
 ) -> dict[int, LayerChoice]:
     """Give every layer the semantic memory that does the least harm on select text.
@@ -75,6 +77,7 @@ def acquire(
         fit: tokens of the windows to fit on.
         select: tokens of the windows that choose.
         generator: draws labels.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
 
     Raises:
@@ -82,13 +85,22 @@ def acquire(
     """
     layers = memories(model)
     with reading(model, "all"):
-        fit_keepers(model, layers, fit, advance=advance)
-        standardise(model, layers, fit[:FIRST_WINDOWS], advance=advance)
-        sums = summed(model, layers, fit, advance=advance)
+        fit_keepers(model, layers, fit, processes=processes, advance=advance)
+        first = fit[: max(FIRST_WINDOWS, processes.count)]
+        standardise(model, layers, first, processes=processes, advance=advance)
+        sums = summed(model, layers, fit, processes=processes, advance=advance)
         solved = {}
         for layer in sorted(layers):
             solved[layer] = solutions(sums.pop(layer), directions=DIRECTIONS)
-        return choose(layerwise, layers, solved, select, generator=generator, advance=advance)
+        return choose(
+            layerwise,
+            layers,
+            solved,
+            select,
+            generator=generator,
+            processes=processes,
+            advance=advance,
+        )
 
 
 def standard_of(memory: LayerMemory) -> Standard:
@@ -107,6 +119,7 @@ def standardise(
     layers: dict[int, LayerMemory],
     windows: Sequence[Tensor],
     *,
+    processes: Processes = ALONE,
     advance: Advance = lambda tokens: None,
 ) -> None:
     """Take means and deviations of the features from some windows, on which the model reads everything.
@@ -115,6 +128,7 @@ def standardise(
         model: retrofitted, at rest.
         layers: its memories.
         windows: tokens.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
 
     Raises:
@@ -127,8 +141,10 @@ def standardise(
         features = layers[layer].semantic.features
         seen.setdefault(layer, no_feature_moments(features, device=asked.hidden.device)).add(lesson)
 
-    _run(model, layers, windows, hear, advance)
+    _run(model, layers, processes.mine(windows), hear, advance)
     for layer, memory in layers.items():
+        if layer in seen:
+            seen[layer].share(processes)
         if layer not in seen or seen[layer].count == 0:
             raise ValueError(
                 "the text is too short: no window has a token with something beyond the near ones "
@@ -145,6 +161,7 @@ def summed(
     windows: Sequence[Tensor],
     *,
     into: dict[int, RemoteMoments] | None = None,
+    processes: Processes = ALONE,
     advance: Advance = lambda tokens: None,
 ) -> dict[int, RemoteMoments]:
     """Return the sums over some windows, on which the model reads everything.
@@ -154,12 +171,14 @@ def summed(
         layers: its memories, whose features are standardised.
         windows: tokens.
         into: sums over earlier windows, to go on with.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
 
     Raises:
         ValueError: if values overflow.
     """
-    sums: dict[int, RemoteMoments] = {} if into is None else into
+    # One process has the earlier sums, so that they count once.
+    sums: dict[int, RemoteMoments] = into if into is not None and processes.first else {}
 
     def hear(layer: int, asked: Asked) -> None:
         semantic = layers[layer].semantic
@@ -172,7 +191,9 @@ def summed(
             )
         sums[layer].add(lesson_of(layers[layer], asked), standard_of(layers[layer]))
 
-    _run(model, layers, windows, hear, advance)
+    _run(model, layers, processes.mine(windows), hear, advance)
+    for layer in sorted(sums):
+        sums[layer].share(processes)
     if wrong := sorted(layer for layer, moments in sums.items() if not moments.finite()):
         raise ValueError(f"values overflowed in layers {wrong}: use bfloat16 or float32")
     return sums
@@ -199,6 +220,7 @@ def choose(
     select: Sequence[Tensor],
     *,
     generator: torch.Generator,
+    processes: Processes = ALONE,
     advance: Advance = lambda tokens: None,
 ) -> dict[int, LayerChoice]:
     """Measure the harm of all solutions on select text, and keep the least.
@@ -209,6 +231,7 @@ def choose(
         solved: solutions of each layer; those of a finished layer are taken out, and free their memory.
         select: tokens of the windows that choose.
         generator: draws labels.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
     """
     harms = {layer: torch.zeros(1 + len(solved[layer].strengths), dtype=torch.float64) for layer in layers}
@@ -221,9 +244,11 @@ def choose(
             solved[layer].give(layers[layer].semantic, number)
             harms[layer][1 + number] += float(lesson.harm(layers[layer].semantic(lesson.evidence)).sum())
 
-    for ids in select:
-        visit_gradients(layerwise, layers, ids, visit, generator=generator)
+    for ids, draws in processes.mine(generators_of(select, generator)):
+        visit_gradients(layerwise, layers, ids, visit, generator=draws)
         advance(len(ids))
+    for layer in sorted(harms):
+        processes.add(harms[layer])
     choices = {}
     for layer in sorted(layers):
         near, *others = (harms[layer] / tokens).tolist()
@@ -246,15 +271,16 @@ def harm_lessons(
     tell: Callable[[int, Lesson], None],
     *,
     generator: torch.Generator,
+    processes: Processes = ALONE,
     advance: Advance = lambda tokens: None,
 ) -> None:
-    """Tell the lessons of some windows, with gradients, layer by layer."""
-    for ids in windows:
+    """Tell the lessons of this process's windows, with gradients, layer by layer."""
+    for ids, draws in processes.mine(generators_of(windows, generator)):
         visit_gradients(
             layerwise,
             layers,
             ids,
             lambda layer, asked, gradient: tell(layer, lesson_of(layers[layer], asked, gradient)),
-            generator=generator,
+            generator=draws,
         )
         advance(len(ids))

@@ -28,6 +28,7 @@ from torchcram.pretrained.retrofit.drift import mean_harm
 from torchcram.pretrained.retrofit.gradients import LOGITS
 from torchcram.pretrained.retrofit.install import memories, reading
 from torchcram.pretrained.retrofit.memory import Answered
+from torchcram.pretrained.retrofit.processes import ALONE, Processes
 from torchcram.pretrained.retrofit.router_fit import predicted_harms
 
 # Of all possible reads, the shares that the prices to try leave on other text.
@@ -60,6 +61,7 @@ class DocumentJudge:
     Args:
         layerwise: the model.
         documents: tokens.
+        processes: that share the documents.
         advance: is told the documents of each finished question.
     """
 
@@ -67,23 +69,28 @@ class DocumentJudge:
         self,
         layerwise: Layerwise,
         documents: Sequence[Int[Tensor, " _"]],
+        *,
+        processes: Processes = ALONE,
         advance: Callable[[int], None] = lambda documents: None,
     ):
-        self.layerwise, self.documents, self.advance = layerwise, documents, advance
+        self.layerwise, self.documents = layerwise, documents
+        self.processes, self.advance = processes, advance
         self.untouched: dict[int, Int[Tensor, " tokens"]] = {}
 
     @torch.no_grad()
     def __call__(self, shift: float, units: Int[Tensor, " units"]) -> Judgement:
         """Judge some documents at a point on the scale."""
-        rows, routes = [], []
-        for unit in units.tolist():
+        made = []
+        for unit in self.processes.mine(units.tolist()):
             loss, reads, possible, route = self._judged(unit, price_of(shift))
             skipped = (possible - reads) / possible if possible else float("nan")
-            rows.append((loss, skipped, reads))
-            routes.append(route)
+            made.append((loss, skipped, reads, route))
             self.advance(1)
-        losses, skips, shares = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3).unbind(1)
-        return Judgement(losses=losses, skipped=skips, reads=shares, routes=tuple(routes))
+        made = self.processes.joined(made)
+        rows = torch.tensor([each[:3] for each in made], dtype=torch.float64).reshape(-1, 3)
+        losses, skips, shares = rows.unbind(1)
+        routes = tuple(route for *_, route in made)
+        return Judgement(losses=losses, skipped=skips, reads=shares, routes=routes)
 
     def _judged(self, unit: int, price: float) -> tuple[float, float, float, bytes]:
         layerwise, ids = self.layerwise, self.documents[unit]
@@ -155,6 +162,7 @@ def certify(
     risks: Sequence[float],
     splits: int = 0,
     generator: torch.Generator | None = None,
+    processes: Processes = ALONE,
     advance: Callable[[int], None] = lambda documents: None,
 ) -> dict[float, Certificate]:
     """Certify some tolerances of one model on the same documents.
@@ -167,6 +175,7 @@ def certify(
         risks: tolerances, each in (0, 1).
         splits: random halves on which to see whether the promise is kept; 0 for none.
         generator: draws the splits.
+        processes: that share the documents.
         advance: is told of each document that was judged at a price.
 
     Raises:
@@ -189,13 +198,13 @@ def certify(
             none_certifies(rule, orders, calibration=half)(losses) for rule in rules.values()
         )
 
-    judge = DocumentJudge(layerwise, documents, advance)
+    judge = DocumentJudge(layerwise, documents, processes=processes, advance=advance)
     curve = document_curve(judge, prices_to_try(layerwise.model, select), fails)
     with torch.no_grad():
-        harms = tuple(mean_harm(layerwise.model, ids) for ids in documents)
+        harms = processes.joined([mean_harm(layerwise.model, ids) for ids in processes.mine(documents)])
     longest = max(len(ids) for ids in documents)
     return {
-        risk: _certificate(curve, rule, harms, longest, _realised(curve, rule, orders))
+        risk: _certificate(curve, rule, tuple(harms), longest, _realised(curve, rule, orders))
         for risk, rule in rules.items()
     }
 

@@ -61,7 +61,7 @@ def closed_form(
         "refit",
         progress,
         _tokens(text.behind) + _tokens(text.select),
-        lambda advance: _refit(layerwise, text, advance, progress),
+        lambda advance: _refit(layerwise, stages, text, advance, progress),
     )
     bases = {layer: acquired[f"basis.{layer}"] for layer in memories(model)}
     price = stages.stage(
@@ -83,6 +83,7 @@ def _acquire(
         fit=text.fit,
         select=text.select,
         generator=stages.generator(1),
+        processes=stages.processes,
         advance=advance,
     )
     near = sum(choice.near_harm for choice in choices.values())
@@ -92,9 +93,16 @@ def _acquire(
 
 
 def _refit(
-    layerwise: Layerwise, text: Closed, advance: Advance, progress: AnalysisProgress
+    layerwise: Layerwise, stages: Stages, text: Closed, advance: Advance, progress: AnalysisProgress
 ) -> dict[str, Tensor]:
-    divergences = refit(layerwise.model, layerwise, fit=text.behind, select=text.select, advance=advance)
+    divergences = refit(
+        layerwise.model,
+        layerwise,
+        fit=text.behind,
+        select=text.select,
+        processes=stages.processes,
+        advance=advance,
+    )
     before, after = divergences[(0.0, 0.0)], min(divergences.values())
     progress.say(f"divergence without reads: {before:.4f} nats, {after:.4f} behind the refit")
     return {}
@@ -108,9 +116,18 @@ def _route(
     reads: float,
     advance: Advance,
 ) -> dict[str, Tensor]:
-    model = layerwise.model
-    fit_routers(model, layerwise, text.routed, bases, generator=stages.generator(2), advance=advance)
-    return {"price": torch.tensor(price_for(model, text.select, reads=reads, advance=advance))}
+    model, together = layerwise.model, stages.processes
+    fit_routers(
+        model,
+        layerwise,
+        text.routed,
+        bases,
+        generator=stages.generator(2),
+        processes=together,
+        advance=advance,
+    )
+    price = price_for(model, text.select, reads=reads, processes=together, advance=advance)
+    return {"price": torch.tensor(price)}
 
 
 def _tokens(windows: Sequence[Tensor]) -> int:

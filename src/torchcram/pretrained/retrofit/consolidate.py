@@ -23,6 +23,7 @@ from torchcram.pretrained.retrofit.course import Course
 from torchcram.pretrained.retrofit.distil import ReadCount, distil, untouched_states
 from torchcram.pretrained.retrofit.install import memories, reading
 from torchcram.pretrained.retrofit.judge import compared
+from torchcram.pretrained.retrofit.processes import ALONE, Processes
 from torchcram.pretrained.retrofit.router_fit import predicted_harms, price_for
 from torchcram.pretrained.retrofit.snapshot import load_snapshot, write_snapshot
 from torchcram.runs.clock import Clock
@@ -82,11 +83,18 @@ class HeldText:
     Args:
         layerwise: the model.
         windows: tokens.
+        processes: that share the windows.
     """
 
-    def __init__(self, layerwise: Layerwise, windows: Sequence[Int[Tensor, " _"]]):
-        self.layerwise = layerwise
-        self.states = [untouched_states(layerwise, ids) for ids in windows]
+    def __init__(
+        self,
+        layerwise: Layerwise,
+        windows: Sequence[Int[Tensor, " _"]],
+        *,
+        processes: Processes = ALONE,
+    ):
+        self.layerwise, self.windows, self.processes = layerwise, windows, processes
+        self.states = [untouched_states(layerwise, ids) for ids in processes.mine(windows)]
 
     @torch.no_grad()
     def divergence(self, reads: Reads = "routed", *, price: float | None = None) -> tuple[float, ReadCount]:
@@ -98,15 +106,24 @@ class HeldText:
                 now = layerwise.run(calls.embedded, calls)
                 total += float(compared(layerwise, calls, untouched, now)[0])
                 tokens += len(calls.ids)
-        return total / tokens, count
+        sums = torch.tensor([total, tokens], dtype=torch.float64)
+        self.processes.add(sums)
+        count.share_with(self.processes)
+        return float(sums[0] / sums[1]), count
 
     def look(self, price: float, *, reads: float) -> Held:
         """Judge the model as it is, without reads and at a share of reads, whose price is near the given
         one.
         """
         none, _ = self.divergence("none")
-        windows = [calls.ids for calls, _ in self.states]
-        now = price_for(self.layerwise.model, windows, reads=reads, start=price, rounds=1)
+        now = price_for(
+            self.layerwise.model,
+            self.windows,
+            reads=reads,
+            start=price,
+            rounds=1,
+            processes=self.processes,
+        )
         routed, count = self.divergence(price=now)
         return Held(none=none, routed=routed, reads=count.share)
 
@@ -145,6 +162,7 @@ def consolidate(
     reads: float,
     snapshot: Path | None = None,
     metrics: Path | None = None,
+    processes: Processes = ALONE,
     tell: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, str], None] = lambda steps, text: None,
 ) -> Consolidated:
@@ -159,6 +177,7 @@ def consolidate(
         reads: share of token x layer down to which reads fall.
         snapshot: file to go on from, and to write; None writes none.
         metrics: file for a line a step; None writes none.
+        processes: each of which takes a window a step; the first one writes.
         tell: is told in words how it stands.
         advance: is told of every step, and in a few words how it stands.
 
@@ -166,7 +185,7 @@ def consolidate(
         KeyboardInterrupt: where a request to end came; the snapshot is written.
         FloatingPointError: if the divergence is not finite: the rate is too large.
     """
-    teaching = _Teaching(model, layerwise, lessons, select, course, reads, snapshot, metrics)
+    teaching = _Teaching(model, layerwise, lessons, select, course, reads, snapshot, metrics, processes)
     with _learning(model, teaching.parameters):
         return teaching.run(tell, advance)
 
@@ -184,10 +203,12 @@ class _Teaching:
         reads: float,
         snapshot: Path | None,
         metrics: Path | None,
+        processes: Processes,
     ):
+        self.processes = processes
         self.model, self.layerwise, self.lessons, self.course = model, layerwise, lessons, course
-        self.snapshot, self.metrics, self.reads = snapshot, metrics, reads
-        self.held = HeldText(layerwise, select)
+        self.snapshot, self.metrics, self.reads = snapshot, metrics if processes.first else None, reads
+        self.held = HeldText(layerwise, select, processes=processes)
         self.parameters = taught_parameters(model)
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=course.rate, betas=BETAS)
         self.step, self.records = 0, list[dict[str, Any]]()
@@ -197,8 +218,8 @@ class _Teaching:
             self._begin(select)
 
     def _begin(self, select: Sequence[Tensor]) -> None:
-        harms = predicted_harms(self.model, select)
-        dearest = price_for(self.model, select, reads=self.reads)
+        harms = predicted_harms(self.model, select, processes=self.processes)
+        dearest = price_for(self.model, select, reads=self.reads, processes=self.processes)
         cheapest = float(harms[min(int(FIRST_READS * len(harms)), len(harms) - 1)]) if len(harms) else 0.0
         self.before = self.least = self.held.look(dearest, reads=self.reads)
         self.best = self._copied()
@@ -217,7 +238,7 @@ class _Teaching:
         self.phases.load_state_dict(numbers["phases"])
 
     def _keep(self) -> None:
-        if self.snapshot is None:
+        if self.snapshot is None or not self.processes.first:
             return
         numbers = {
             "step": self.step,
@@ -239,10 +260,14 @@ class _Teaching:
                 advance(1, f"divergence {record['divergence']:.3f}, reads {record['reads']:.0%}")
                 if self.course.look_after(self.step - 1):
                     tell(self._look())
-                if interruption.requested or clock.seconds() > SNAPSHOT_SECONDS:
+                stopped = interruption.requested
+                if self.processes.count > 1:
+                    stopped = interruption.anywhere(self.processes.device)
+                if stopped or clock.seconds() > SNAPSHOT_SECONDS:
                     self._keep()
                     clock = Clock()
-                if interruption.requested:
+                if stopped:
+                    self.processes.wait()
                     raise KeyboardInterrupt
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -267,13 +292,30 @@ class _Teaching:
         return self._note(record | {"reads": share, "price": price, "rate": rate})
 
     def _lesson(self, step: int, reads: Reads, price: float) -> tuple[float, float]:
-        window = self.course.window(self.lessons, step)
+        together = self.processes
+        number = step * together.count + together.rank
+        window = self.course.window(self.lessons, number)
         divergence, count = distil(self.layerwise, window, reads=reads, price=price)
+        divergence = self._shared(divergence, count)
         if not divergence < float("inf"):
             raise FloatingPointError(
                 f"the divergence is {divergence} at step {step}: use a smaller rate, and float32 or bfloat16"
             )
         return divergence, count.share
+
+    def _shared(self, divergence: float, count: ReadCount) -> float:
+        """Average divergence, gradients and reads over all processes."""
+        together = self.processes
+        if together.count == 1:
+            return divergence
+        for parameter in self.parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            together.add(parameter.grad.div_(together.count))
+        count.share_with(together)
+        mean = torch.tensor(divergence / together.count, dtype=torch.float64)
+        together.add(mean)
+        return float(mean)
 
     def _look(self) -> str:
         """Judge the weights on held-out text, and keep them if they are the best so far."""

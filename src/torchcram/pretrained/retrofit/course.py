@@ -68,13 +68,15 @@ class Course:
             return self.rate * (step + 1) / warm
         return self.rate * (1 + math.cos(math.pi * (step - warm) / max(self.steps - warm, 1))) / 2
 
-    def window(self, lessons: Sequence[Int[Tensor, " _"]], step: int) -> Int[Tensor, " tokens"]:
-        """Return the window of a step: the same in a resumed run."""
-        ids = lessons[step % len(lessons)]
+    def window(self, lessons: Sequence[Int[Tensor, " _"]], number: int) -> Int[Tensor, " tokens"]:
+        """Return a window by its number in the course: the same in a resumed run. One process takes a window
+        a step, several as many as they are.
+        """
+        ids = lessons[number % len(lessons)]
         # Silent steps and others get recalls alike.
-        if (step // SILENT) % RECALLED != RECALLED - 1:
+        if (number // SILENT) % RECALLED != RECALLED - 1:
             return ids
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + step)
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + number)
         return with_recalls(ids, near=self.near, generator=generator)
 
     def rules(self, *, cheapest: float, dearest: float, divergence: float) -> ConsolidationRules:

@@ -17,6 +17,7 @@ from torchcram.pretrained.analysis.layerwise import Calls, Layerwise
 from torchcram.pretrained.retrofit.gradients import LOGITS
 from torchcram.pretrained.retrofit.install import memories, reading
 from torchcram.pretrained.retrofit.memory import Answered, LayerMemory
+from torchcram.pretrained.retrofit.processes import Processes
 from torchcram.types import Reads
 
 Hidden = Float[Tensor, "batch tokens width"]
@@ -92,6 +93,13 @@ class ReadCount:
             self.tokens += answered.decision.used.numel()
 
         return count
+
+    def share_with(self, processes: Processes) -> None:
+        """Count what all processes counted."""
+        counts = torch.tensor([self.tokens, *self.reads.values()])
+        processes.add(counts)
+        self.tokens, *reads = counts.tolist()
+        self.reads = dict(zip(self.reads, reads, strict=True))
 
     @property
     def share(self) -> float:

@@ -8,7 +8,7 @@ times the width of what happens inside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,16 @@ from torchcram.pretrained.retrofit.memory import Asked, LayerMemory
 
 # Tokens whose logits exist at once.
 LOGITS = 256
+
+
+def generators_of(
+    windows: Sequence[Int[Tensor, " _"]], generator: torch.Generator
+) -> list[tuple[Int[Tensor, " _"], torch.Generator]]:
+    """Return each window with a generator of its own, so that its labels do not depend on who draws those of
+    the others.
+    """
+    seeds = torch.randint(2**31, (len(windows),), generator=generator).tolist()
+    return [(ids, torch.Generator().manual_seed(seed)) for ids, seed in zip(windows, seeds, strict=True)]
 
 
 def visit_gradients(

@@ -18,6 +18,7 @@ from torchcram.pretrained.analysis.layerwise import Calls, Layerwise
 from torchcram.pretrained.retrofit.gradients import LOGITS
 from torchcram.pretrained.retrofit.install import memories, reading
 from torchcram.pretrained.retrofit.memory import Answered, LayerMemory
+from torchcram.pretrained.retrofit.processes import ALONE, Processes
 from torchcram.pretrained.sites import find_sites
 from torchcram.types import Reads
 
@@ -105,19 +106,27 @@ def _ending(windows: Float64[Tensor, " positions"]) -> Float64[Tensor, " positio
 
 
 @torch.no_grad()
-def judge(model: Any, windows: Sequence[Tensor], settings: Mapping[str, Setting]) -> dict[str, Judgement]:
+def judge(
+    model: Any,
+    windows: Sequence[Tensor],
+    settings: Mapping[str, Setting],
+    *,
+    processes: Processes = ALONE,
+) -> dict[str, Judgement]:
     """Judge a retrofitted model on some windows, under some settings.
 
     Args:
         model: retrofitted, at rest.
         windows: tokens.
         settings: by name.
+        processes: that share the windows.
     """
 
     def way(setting: Setting) -> Way:
         return lambda: reading(model, setting.reads, price=setting.price)
 
-    by_position = judge_ways(model, windows, {name: way(setting) for name, setting in settings.items()})
+    ways = {name: way(setting) for name, setting in settings.items()}
+    by_position = judge_ways(model, windows, ways, processes=processes)
     return {name: each.between() for name, each in by_position.items()}
 
 
@@ -127,6 +136,7 @@ def judge_ways(
     windows: Sequence[Tensor],
     ways: Mapping[str, Way],
     *,
+    processes: Processes = ALONE,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> dict[str, ByPosition]:
     """Judge what a retrofitted model can be made to do, position by position.
@@ -135,6 +145,7 @@ def judge_ways(
         model: retrofitted, at rest.
         windows: tokens.
         ways: by name, context managers inside which the model is judged.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
     """
     layerwise = Layerwise(model, find_sites(model))
@@ -142,7 +153,7 @@ def judge_ways(
     seen = torch.zeros(length, dtype=torch.float64)
     sums = {name: torch.zeros(4, length, dtype=torch.float64) for name in ways}
     counts = {name: torch.zeros(2, dtype=torch.float64) for name in ways}
-    for ids in windows:
+    for ids in processes.mine(windows):
         seen[: len(ids)] += 1
         calls = layerwise.embed(ids)
         with reading(model, "all"):
@@ -157,6 +168,7 @@ def judge_ways(
         for name, each in zip(behind, comparisons, strict=True):
             sums[name][:, : len(ids)] += each
         advance(len(ids))
+    processes.add(seen, *sums.values(), *counts.values())
     return {
         name: ByPosition(
             windows=seen,

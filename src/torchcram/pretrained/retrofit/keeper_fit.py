@@ -18,6 +18,7 @@ from torch import Tensor
 from torchcram.pretrained.retrofit.kept import Keeper
 from torchcram.pretrained.retrofit.lessons import listening
 from torchcram.pretrained.retrofit.memory import Asked, LayerMemory
+from torchcram.pretrained.retrofit.processes import ALONE, Processes
 from torchcram.pretrained.retrofit.reach import Reach
 
 # Strength of the ridge, as a share of the variance of a feature, and the least that is told apart.
@@ -98,6 +99,7 @@ def fit_keepers(
     layers: dict[int, LayerMemory],
     windows: Sequence[Tensor],
     *,
+    processes: Processes = ALONE,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> None:
     """Fit the keepers of all layers that keep entries, on text on which the model reads everything.
@@ -106,6 +108,7 @@ def fit_keepers(
         model: retrofitted, at rest, reading everything.
         layers: its memories.
         windows: tokens.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
     """
     keepers = {layer: memory.keeper for layer, memory in layers.items() if memory.keeper is not None}
@@ -121,10 +124,11 @@ def fit_keepers(
         sums[layer].add(asked, layers[layer].reach)
 
     with listening({layer: layers[layer] for layer in keepers}, hear):
-        for ids in windows:
+        for ids in processes.mine(windows):
             model.base_model(input_ids=ids[None], use_cache=False)
             advance(len(ids))
-    for layer, moments in sums.items():
+    for layer, moments in sorted(sums.items()):
+        processes.add(moments.xx, moments.xy)
         moments.give(keepers[layer])
 
 

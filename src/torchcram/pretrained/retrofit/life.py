@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torchcram.pretrained.retrofit.install import attention_blocks, is_retrofitt
 from torchcram.pretrained.retrofit.judge import Judgement
 from torchcram.pretrained.retrofit.making import Making
 from torchcram.pretrained.retrofit.maturing import Matured
+from torchcram.pretrained.retrofit.processes import processes_here
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.sites import at_rest, vocabulary_size
 from torchcram.pretrained.texts import make_corpus
@@ -97,8 +98,9 @@ def retrofit(
     corpus = make_corpus(
         texts, tokenizer, tokens=MOST_TOKENS, context=context, vocabulary=vocabulary_size(model), seed=seed
     )
+    processes = processes_here()
     with _untouched_on_failure(model), at_rest(model), _frozen(model):
-        with AnalysisProgress(show=show_progress) as progress:
+        with AnalysisProgress(show=show_progress and processes.first) as progress:
             making = Making(
                 model,
                 corpus,
@@ -108,8 +110,9 @@ def retrofit(
                 out=None if out is None else Path(out),
                 seed=seed,
                 risk=risk,
+                processes=processes,
             )
-            with nullcontext() if making.place is None else alone(making.place):
+            with _alone(making):
                 lived = making.live(progress)
                 folder = making.finish(tokenizer, lived)
         return Retrofitted(
@@ -119,6 +122,16 @@ def retrofit(
             matured=lived.matured,
             certificate=lived.certificate,
         )
+
+
+@contextmanager
+def _alone(making: Making) -> Iterator[None]:
+    """Hold the folder of a making, which the processes share."""
+    with ExitStack() as held:
+        if making.place is not None:
+            folder = making.place
+            making.processes.told(lambda: held.enter_context(alone(folder)))
+        yield
 
 
 @contextmanager

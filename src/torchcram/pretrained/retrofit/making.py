@@ -37,6 +37,7 @@ from torchcram.pretrained.retrofit.plan import (
     seconds_of,
     set_aside,
 )
+from torchcram.pretrained.retrofit.processes import ALONE, Processes
 from torchcram.pretrained.retrofit.saving import base_digest, save_retrofit
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
 from torchcram.pretrained.retrofit.stages import Stages
@@ -78,6 +79,7 @@ class Making:
         out: folder of the finished model; it is made in a folder beside it. None keeps nothing.
         seed: of labels and first weights.
         risk: share of next tokens that may differ, to be certified; None for no certificate.
+        processes: that make it together; the first one writes.
 
     Raises:
         ValueError: if the folder holds something else, the text is too short, or the model is not understood.
@@ -94,7 +96,9 @@ class Making:
         out: Path | None,
         seed: int,
         risk: float | None = None,
+        processes: Processes = ALONE,
     ):
+        self.processes = processes
         self.model, self.reads, self.seed, self.risk = model, reads, seed, risk
         self.out = out
         self.base = {"name": str(model.config.name_or_path), "digest": base_digest(model)}
@@ -111,14 +115,14 @@ class Making:
             "reads": reads,
             "seed": seed,
         } | ({} if risk is None else {"risk": risk})
-        self.plan = self._planned(identity, minutes)
+        self.plan = Plan.parse(processes.told(lambda: self._planned(identity, minutes).model_dump()))
         expected = _logits(model, self.fit[0])
         install(model, settings).base = self.base
         with reading(model, "all"):
             same = _logits(model, self.fit[0])
         _require_same(expected, same)
         self.layerwise = Layerwise(model, find_sites(model))
-        self.stages = Stages(model, self.place, seed=seed)
+        self.stages = Stages(model, self.place, seed=seed, processes=processes)
 
     def _planned(self, identity: dict[str, Any], minutes: float) -> Plan:
         """Return the plan of the work that is resumed, or a new one."""
@@ -146,6 +150,7 @@ class Making:
             test=self.test,
             documents=self.documents,
             needed=needed,
+            processes=self.processes.count,
         )
         if self.place is not None:
             self.place.mkdir(parents=True, exist_ok=True)
@@ -168,6 +173,7 @@ class Making:
             self.model,
             self.test[: self.plan.judged],
             {"routed": Setting(), "none": Setting(reads="none"), "all": Setting(reads="all")},
+            processes=self.processes,
         )
         for name, judgement in judged.items():
             progress.say(
@@ -204,9 +210,16 @@ class Making:
             documents = self.documents[: self.plan.certify]
             advance = progress.stage("certify", total=len(documents) * len(LEVELS), unit="documents")
             select = self.select[: self.plan.select]
-            by_risk = certify(self.layerwise, documents, select, risks=[self.risk], advance=advance)
+            by_risk = certify(
+                self.layerwise,
+                documents,
+                select,
+                risks=[self.risk],
+                processes=self.processes,
+                advance=advance,
+            )
             certificate = by_risk[self.risk]
-            if file is not None:
+            if file is not None and self.processes.first:
                 write_json(file, certificate.model_dump(mode="json"))
         progress.say(certificate.told())
         retrofit_of(self.model).set_price(certificate.price)
@@ -216,6 +229,12 @@ class Making:
         """Save the model, and clear away what it was made from."""
         if self.out is None or self.place is None:
             return None
+        if self.processes.first:
+            self._write(tokenizer, life, self.out, self.place)
+        self.processes.wait()
+        return self.out
+
+    def _write(self, tokenizer: Any, life: Life, out: Path, place: Path) -> None:
         figures = {name: asdict(judgement) for name, judgement in life.judged.items()}
         told = {"base": self.base, "plan": self.plan.model_dump(), "judged": figures}
         card = model_card(
@@ -232,9 +251,8 @@ class Making:
             further |= {"metrics.jsonl": "".join(lines), PNG: teaching_png(life.matured.records)}
         if life.certificate is not None:
             further[FILE] = _json(life.certificate.model_dump(mode="json"))
-        save_retrofit(self.model, tokenizer, self.out, further=further)
-        shutil.rmtree(self.place)
-        return self.out
+        save_retrofit(self.model, tokenizer, out, further=further)
+        shutil.rmtree(place)
 
 
 def _json(content: Any) -> str:

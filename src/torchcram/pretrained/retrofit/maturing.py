@@ -81,7 +81,7 @@ def mature(
         return _route(layerwise, stages, text, bases, reads, advance)
 
     def give_up(advance: Advance) -> dict[str, Tensor]:
-        held = HeldText(layerwise, text.select)
+        held = HeldText(layerwise, text.select, processes=stages.processes)
         chosen = choose_unread(model, held, text.select, reads=reads, advance=advance)
         told = f"divergence {chosen.before:.4f} before, {chosen.after:.4f} nats after"
         progress.say(f"layers without a cache: {list(chosen.layers) or 'none'} ({told})")
@@ -131,6 +131,7 @@ def teach(
             reads=reads,
             snapshot=stages.file("snapshot.safetensors"),
             metrics=stages.file("metrics.jsonl"),
+            processes=stages.processes,
             tell=progress.say,
             advance=stands,
         )
@@ -152,14 +153,22 @@ def _route(
     advance: Advance,
 ) -> dict[str, Tensor]:
     """Fit the routers to the harm of the taught memories; keep the earlier ones where these judge better."""
-    model = layerwise.model
+    model, together = layerwise.model, stages.processes
     layers = memories(model)
-    held = HeldText(layerwise, text.select)
+    held = HeldText(layerwise, text.select, processes=together)
     before = {layer: _router_state(memory) for layer, memory in layers.items()}
-    old_price = price_for(model, text.select, reads=reads, advance=advance)
+    old_price = price_for(model, text.select, reads=reads, processes=together, advance=advance)
     old, _ = held.divergence(price=old_price)
-    fit_routers(model, layerwise, text.routed, bases, generator=stages.generator(3), advance=advance)
-    price = price_for(model, text.select, reads=reads, advance=advance)
+    fit_routers(
+        model,
+        layerwise,
+        text.routed,
+        bases,
+        generator=stages.generator(3),
+        processes=together,
+        advance=advance,
+    )
+    price = price_for(model, text.select, reads=reads, processes=together, advance=advance)
     new, _ = held.divergence(price=price)
     if new <= old:
         return {"price": _number(price)}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchcram.pretrained.retrofit.evidence import Standard
 from torchcram.pretrained.retrofit.lessons import Lesson
+from torchcram.pretrained.retrofit.processes import Processes
 
 # A token counts by the mean square of what fell to its remote part, and this at least.
 LEAST_WEIGHT = 1e-3
@@ -37,6 +38,11 @@ class FeatureMoments:
         self.count += len(features)
         self.total += features.sum(0)
         self.squares += features.square().sum(0)
+
+    def share(self, processes: Processes) -> None:
+        """Sum over all processes."""
+        self.count = _all(self.count, processes)
+        processes.add(self.total, self.squares)
 
     def settle(self, standard: Standard) -> None:
         """Give means and deviations to a standard."""
@@ -104,6 +110,11 @@ class RemoteMoments:
             for place, product in enumerate(products, start):
                 self.gist[place, :, : gist.shape[-1]] += (product * weight[..., None]).sum(0)
 
+    def share(self, processes: Processes) -> None:
+        """Sum over all processes."""
+        self.count = _all(self.count, processes)
+        processes.add(self.xx, self.xy, self.gist)
+
     def gist_factors(self) -> tuple[Float[Tensor, " heads"], Float[Tensor, " heads"]]:
         """Return share and slope: the regressions of value and average log-mass on the gist, head by head."""
         return _slope(self.gist[:5].double()), _slope(self.gist[5:, :, :1].double())
@@ -111,6 +122,12 @@ class RemoteMoments:
     def finite(self) -> bool:
         """Whether no value overflowed so far."""
         return bool(torch.isfinite(self.xx).all() and torch.isfinite(self.xy).all())
+
+
+def _all(count: int, processes: Processes) -> int:
+    total = torch.tensor(count)
+    processes.add(total)
+    return int(total)
 
 
 def _slope(sums: Float[Tensor, "5 heads channels"]) -> Float[Tensor, " heads"]:

@@ -74,6 +74,7 @@ def plan_for(
     test: Sequence[Tensor],
     documents: Sequence[Tensor] = (),
     needed: int = 0,
+    processes: int = 1,
 ) -> Plan:
     """Return what fits into the minutes.
 
@@ -85,27 +86,34 @@ def plan_for(
         test: alike.
         documents: alike, to certify with.
         needed: documents without which nothing can be certified.
+        processes: that share the windows; each has one of every kind at least.
 
     Raises:
         ValueError: if the text is too short.
     """
-    if len(fit) < FEWEST or not select or not test:
+    fewest = max(FEWEST, processes)
+    if len(fit) < fewest or min(len(select), len(test)) < processes:
         raise ValueError(
             f"the text is too short: there are {len(fit)} windows to fit on, {len(select)} to select and "
-            f"{len(test)} to judge, and {FEWEST}, 1 and 1 are needed; give more text, or a smaller context"
+            f"{len(test)} to judge, and {fewest}, {processes} and {processes} are needed; give more text, or "
+            "a smaller context" + (", or start fewer processes" if processes > 1 else "")
         )
-    chosen, behind, routed = min(SELECT, len(select)), min(REFIT, len(fit)), min(ROUTE, len(fit))
+    chosen, behind, routed = (
+        min(max(wanted, processes), len(windows))
+        for wanted, windows in ((SELECT, select), (REFIT, fit), (ROUTE, fit))
+    )
+    seconds = seconds / processes
     certify = _certified(len(documents), needed, passes=60 * minutes / seconds)
     passes = 60 * minutes / seconds - PRICES * certify
     closed = min(passes, max(60 * CLOSED_MINUTES / seconds, CLOSED_SHARE * passes))
     left = closed - GRADIENT_COST * (chosen + routed) - REFIT_COST * behind - REST
     return Plan(
-        fit=min(len(fit), max(FEWEST, int(left / FIT_COST))),
+        fit=min(len(fit), max(fewest, int(left / FIT_COST))),
         select=chosen,
         refit=behind,
         route=routed,
-        judged=min(JUDGED, len(test)),
-        distil=_steps(passes - closed),
+        judged=min(max(JUDGED, processes), len(test)),
+        distil=_steps((passes - closed) / processes),
         certify=certify,
     )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from torchcram.pretrained.analysis.layerwise import Layerwise
@@ -26,6 +26,7 @@ from torchcram.pretrained.retrofit.judge import compared
 from torchcram.pretrained.retrofit.memory import Answered, Asked, LayerMemory
 from torchcram.pretrained.retrofit.moments import LEAST_WEIGHT
 from torchcram.pretrained.retrofit.parts import remote_share
+from torchcram.pretrained.retrofit.processes import ALONE, Processes
 
 # Strengths of the ridge, as shares of the mean weighted square of a feature, and lengths of the step.
 STEPS = ((1.0, 0.5), (1.0, 1.0), (0.3, 1.0))
@@ -72,6 +73,7 @@ def refit(
     fit: Sequence[Tensor],
     select: Sequence[Tensor],
     steps: Sequence[tuple[float, float]] = STEPS,
+    processes: Processes = ALONE,
     advance: Advance = lambda tokens: None,
 ) -> dict[tuple[float, float], float]:
     """Correct the semantic memories of a model.
@@ -82,6 +84,7 @@ def refit(
         fit: tokens of the windows that the step is computed on.
         select: tokens of the windows that choose.
         steps: strength and length of each step to try.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
 
     Returns:
@@ -89,7 +92,9 @@ def refit(
         one was taken.
     """
     layers = memories(model)
-    sums = _summed(model, layers, fit, advance)
+    sums = _summed(model, layers, processes.mine(fit), advance)
+    for layer in layers:
+        processes.add(sums[layer].xx, sums[layer].xr)
     before = {layer: map_of(memory.semantic).clone() for layer, memory in layers.items()}
     changes = {strength: {layer: sums[layer].step(strength) for layer in layers} for strength, _ in steps}
 
@@ -100,7 +105,11 @@ def refit(
                 weight[:, : changes[strength][layer].shape[1]] += length * changes[strength][layer]
             set_map(memory.semantic, weight)
 
-    divergences = _divergences(model, layerwise, select, [(0.0, 0.0), *steps], take, advance)
+    judged = [(0.0, 0.0), *steps]
+    sums_of = _divergences(model, layerwise, processes.mine(select), judged, take, advance)
+    processes.add(sums_of)
+    tokens = sum(len(ids) for ids in select)
+    divergences = dict(zip(judged, (sums_of / tokens).tolist(), strict=True))
     take(*min(divergences, key=divergences.__getitem__))
     return divergences
 
@@ -155,17 +164,17 @@ def _divergences(
     steps: Sequence[tuple[float, float]],
     take: Callable[[float, float], None],
     advance: Advance,
-) -> dict[tuple[float, float], float]:
-    """Return the divergence from the untouched model, without reads, behind each step."""
-    sums, tokens = dict.fromkeys(steps, 0.0), sum(len(ids) for ids in windows)
+) -> Float64[Tensor, " steps"]:
+    """Return the divergence from the untouched model, without reads, behind each step, summed over tokens."""
+    sums = torch.zeros(len(steps), dtype=torch.float64)
     for ids in windows:
         calls = layerwise.embed(ids)
         with reading(model, "all"):
             untouched = layerwise.run(calls.embedded, calls)
-        for step in steps:
+        for number, step in enumerate(steps):
             take(*step)
             with reading(model, "none"):
                 now = layerwise.run(calls.embedded, calls)
-            sums[step] += float(compared(layerwise, calls, untouched, now)[0]) / tokens
+            sums[number] += float(compared(layerwise, calls, untouched, now)[0])
         advance(len(ids))
     return sums

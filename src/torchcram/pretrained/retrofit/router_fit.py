@@ -22,6 +22,7 @@ from torchcram.pretrained.retrofit.evidence import Evidence
 from torchcram.pretrained.retrofit.install import memories, reading, retrofit_of
 from torchcram.pretrained.retrofit.lessons import Lesson, listening
 from torchcram.pretrained.retrofit.memory import Asked, LayerMemory
+from torchcram.pretrained.retrofit.processes import ALONE, Processes
 from torchcram.pretrained.retrofit.router import HarmRouter
 
 # Full-batch steps of Adam, their size, and how often the held windows are asked.
@@ -41,6 +42,14 @@ class _Seen:
     need: list[Tensor] = field(default_factory=list)
     left: list[Tensor] = field(default_factory=list)
 
+    def shared(self, processes: Processes) -> _Seen:
+        """Return what all processes saw."""
+        return _Seen(
+            features=processes.joined(self.features),
+            need=processes.joined(self.need),
+            left=processes.joined(self.left),
+        )
+
 
 def fit_routers(
     model: Any,
@@ -49,6 +58,7 @@ def fit_routers(
     bases: Mapping[int, Float[Tensor, "features directions"]],
     *,
     generator: torch.Generator,
+    processes: Processes = ALONE,
     advance: Advance = lambda tokens: None,
 ) -> None:
     """Fit the routers of all layers that read.
@@ -59,6 +69,7 @@ def fit_routers(
         windows: tokens; the last of every four tells when to stop.
         bases: of every layer, directions of its features.
         generator: draws labels and first weights.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
     """
     layers = {layer: memory for layer, memory in memories(model).items() if memory.router is not None}
@@ -72,10 +83,12 @@ def fit_routers(
         seen[layer].left.append(lesson.harm(layers[layer].semantic(lesson.evidence)))
 
     with torch.no_grad(), reading(model, "all"):
-        harm_lessons(layerwise, layers, windows, tell, generator=generator, advance=advance)
+        harm_lessons(
+            layerwise, layers, windows, tell, generator=generator, processes=processes, advance=advance
+        )
     for layer, memory in layers.items():
         assert memory.router is not None, "only layers with routers are fitted"
-        _fit(memory.router, seen.pop(layer), bases[layer], generator)
+        _fit(memory.router, seen.pop(layer).shared(processes), bases[layer], generator)
 
 
 def _plain(router: HarmRouter) -> int:
@@ -165,6 +178,7 @@ def price_for(
     reads: float,
     start: float | None = None,
     rounds: int = ROUNDS,
+    processes: Processes = ALONE,
     advance: Advance = lambda tokens: None,
 ) -> float:
     """Return the price at which so large a share of token x layer reads, on some text.
@@ -177,12 +191,13 @@ def price_for(
         reads: share of token x layer, over all layers with memories, in [0, 1].
         start: price from which it is looked for; the model's own if None.
         rounds: passes over the text.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
     """
     places = len(memories(model)) * sum(len(ids) for ids in windows)
     price = retrofit_of(model).control.price if start is None else start
     for _ in range(rounds):
-        harms = predicted_harms(model, windows, price=price, advance=advance)
+        harms = predicted_harms(model, windows, price=price, processes=processes, advance=advance)
         wanted = min(int(reads * places), len(harms) - 1)
         price = float(harms[wanted]) if int(reads * places) < len(harms) else 0.0
     return price
@@ -194,6 +209,7 @@ def predicted_harms(
     windows: Sequence[Tensor],
     *,
     price: float | None = None,
+    processes: Processes = ALONE,
     advance: Advance = lambda tokens: None,
 ) -> Float[Tensor, " places"]:
     """Return what the routers expect of leaving out each possible read of some text, in nats, falling.
@@ -202,15 +218,17 @@ def predicted_harms(
         model: retrofitted, at rest.
         windows: tokens.
         price: of a read; the model's own if None.
+        processes: that share the windows.
         advance: is told the tokens of each finished window.
     """
     layers = {layer: memory for layer, memory in memories(model).items() if memory.router is not None}
     left: list[Tensor] = []
     with reading(model, price=price), listening(layers, _noting(layers, left)):
-        for ids in windows:
+        for ids in processes.mine(windows):
             model.base_model(input_ids=ids[None], use_cache=False)
             advance(len(ids))
-    return torch.cat(left).sort(descending=True).values if left else torch.zeros(0)
+    harms = processes.joined([torch.cat(left)] if left else [])
+    return torch.cat(harms).sort(descending=True).values if harms else torch.zeros(0)
 
 
 def _noting(layers: Mapping[int, LayerMemory], left: list[Tensor]) -> Any:

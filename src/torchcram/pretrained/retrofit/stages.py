@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
+from torchcram.pretrained.retrofit.processes import ALONE, Processes
 from torchcram.pretrained.retrofit.saving import load_memories, memory_state
 from torchcram.pretrained.retrofit.unread import give_up
 from torchcram.runs.files import draft_of
@@ -27,10 +28,11 @@ class Stages:
         model: retrofitted.
         place: folder that keeps them; None keeps nothing.
         seed: of what they draw.
+        processes: that do them together; the first one writes, and all see what it wrote.
     """
 
-    def __init__(self, model: Any, place: Path | None, *, seed: int):
-        self.model, self.place, self.seed = model, place, seed
+    def __init__(self, model: Any, place: Path | None, *, seed: int, processes: Processes = ALONE):
+        self.model, self.place, self.seed, self.processes = model, place, seed, processes
 
     def generator(self, stage: int) -> torch.Generator:
         """Each stage draws for itself, so that a resumed one draws the same."""
@@ -58,13 +60,26 @@ class Stages:
         if file is not None and file.is_file():
             progress.say(f"{name}: taken up from {file}")
             return self._taken_up(file)
-        results = work(progress.stage(name, total=total, unit=unit))
-        if file is not None:
+        # Steps are taken together; tokens and documents are shared.
+        share = total if unit == "steps" else -(-total // self.processes.count)
+        results = self._same(work(progress.stage(name, total=share, unit=unit)))
+        if file is not None and self.processes.first:
             draft = draft_of(file)
             further = {f"{FURTHER}{key}": value for key, value in results.items()}
             write_tensors(draft, memory_state(self.model) | further)
             draft.replace(file)
+        self.processes.wait()
         return results
+
+    def _same(self, results: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Have all processes stand where the first one does."""
+        if self.processes.count == 1:
+            return results
+        state = memory_state(self.model)
+        self.processes.follow(*state.values())
+        load_memories(self.model, state)
+        plain = self.processes.told(lambda: {key: value.cpu() for key, value in results.items()})
+        return {key: value.to(self.processes.device) for key, value in plain.items()}
 
     def _taken_up(self, file: Path) -> dict[str, Tensor]:
         try:

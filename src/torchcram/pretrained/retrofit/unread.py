@@ -99,7 +99,7 @@ def _without(
     try:
         for layer in layers:
             all_layers[layer].router = None
-        price = price_for(model, windows, reads=reads, advance=advance)
+        price = price_for(model, windows, reads=reads, processes=held.processes, advance=advance)
         after, _ = held.divergence(price=price)
     finally:
         for layer, router in routers.items():
