@@ -147,7 +147,7 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(module, stage, whole, tm
 
 def test_a_folder_of_another_retrofit_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(making, "judge", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(making, "judge", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "made")
     with pytest.raises(ValueError, match=r"holds another retrofit \(reads differ\)"):

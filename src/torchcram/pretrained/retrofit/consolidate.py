@@ -296,7 +296,8 @@ class _Teaching:
         number = step * together.count + together.rank
         window = self.course.window(self.lessons, number)
         divergence, count = distil(self.layerwise, window, reads=reads, price=price)
-        divergence = self._shared(divergence, count)
+        if together.count > 1:
+            divergence = self._shared(divergence, count)
         if not divergence < float("inf"):
             raise FloatingPointError(
                 f"the divergence is {divergence} at step {step}: use a smaller rate, and float32 or bfloat16"
@@ -306,8 +307,6 @@ class _Teaching:
     def _shared(self, divergence: float, count: ReadCount) -> float:
         """Average divergence, gradients and reads over all processes."""
         together = self.processes
-        if together.count == 1:
-            return divergence
         for parameter in self.parameters.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
