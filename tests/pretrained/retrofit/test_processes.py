@@ -11,8 +11,11 @@ import transformers
 from safetensors.torch import load_file
 
 from retrofit_together import make_together
-from tiny_models import documents, tiny_model
+from retrofitted import make_retrofitted
+from tiny_models import documents, random_windows, tiny_model
 from torchcram.pretrained.analysis.layerwise import Layerwise
+from torchcram.pretrained.retrofit.consolidate import consolidate
+from torchcram.pretrained.retrofit.course import Course
 from torchcram.pretrained.retrofit.install import is_retrofitted
 from torchcram.pretrained.retrofit.plan import plan_for
 from torchcram.pretrained.retrofit.processes import ALONE, Processes, processes_here
@@ -58,6 +61,60 @@ def test_twice_as_many_processes_take_twice_as_many_windows():
         plan_for(**(given | {"minutes": 60.0}), processes=2).distil
         >= plan_for(**(given | {"minutes": 60.0})).distil
     )
+
+
+class SecondOfTwo(Processes):
+    """The second of two processes, the first of which finds nothing but zeros."""
+
+    def add(self, *tensors):
+        self.__dict__.setdefault("summed", []).extend(tensors)
+
+    def joined(self, made):
+        return list(made)
+
+    def told(self, work):
+        return work()
+
+    def follow(self, *tensors):
+        pass
+
+    def wait(self):
+        pass
+
+
+def first_gradients(monkeypatch, lessons, **options):
+    """Return the gradients of the first step of a distillation, its record, and what was summed."""
+    seen = []
+
+    def clip(parameters, largest):
+        seen.append([torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in parameters])
+
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", clip)
+    model = make_retrofitted()
+    done = consolidate(
+        model,
+        Layerwise(model, find_sites(model)),
+        lessons=lessons,
+        select=random_windows(2, seed=2, tokens=40),
+        course=Course(steps=2, near=7, rate=1e-5, looks=1),
+        reads=0.25,
+        **options,
+    )
+    return seen[0], next(record for record in done.records if record["kind"] == "train")
+
+
+def test_a_step_takes_the_mean_over_processes_of_their_own_windows(monkeypatch):
+    lessons = random_windows(6, seed=1, tokens=40)
+    pair = SecondOfTwo(rank=1, count=2)
+    gradients, record = first_gradients(monkeypatch, lessons, processes=pair)
+    alone, of_one = first_gradients(monkeypatch, lessons[1:2])
+    for half, whole in zip(gradients, alone, strict=True):
+        torch.testing.assert_close(half, whole / 2)
+    assert any(whole.count_nonzero() for whole in alone)
+    assert record["divergence"] == pytest.approx(of_one["divergence"] / 2)
+    # Every gradient went through the sum over processes, and not a copy of it.
+    summed = {tensor.shape for tensor in pair.summed}
+    assert {gradient.shape for gradient in alone} <= summed
 
 
 @pytest.fixture(scope="module")
