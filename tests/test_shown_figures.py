@@ -99,6 +99,11 @@ def test_figures_of_other_code_are_owned_up_to(page):
     assert (sources == {source_hash()}) != (CAPTION in plain(page))
 
 
+def test_the_headline_figure_is_that_of_the_claim():
+    shown, made = ROOT / "docs/figures/headline.png", ROOT / "experiments/01_srcd_main/figure_demo.png"
+    assert shown.read_bytes() == made.read_bytes(), f"copy {made} to {shown}"
+
+
 def test_other_figures_would_be_noticed(monkeypatch):
     shown = SHOWN[0]
     changed = [{**row, "any_layer_read_rate": "0.5"} for row in rows_of(shown)]

@@ -106,7 +106,7 @@ def test_nothing_measured_is_said_and_no_figure_drawn(tmp_path, runs):
 def test_stale_results_are_marked(tmp_path, runs):
     for run in plan([TOY], scale="mini", seeds=3, runs=tmp_path / "runs", source="otherothero1"):
         fake_run(run.job.folder, run.job)
-    assert write(runs, tmp_path) == "not"
+    assert write(runs, tmp_path) == "stale"
     page = (tmp_path / "99_toy/README.md").read_text()
     assert "| CRAM | 3 (stale: other code) | 99.50% |" in page
     assert len(re.findall("stale: made with other code .* --refresh` \\|", page)) == 9
@@ -174,8 +174,8 @@ def test_results_of_another_scale_go_stale_with_the_code_too(tmp_path):
         fake_run(run.job.folder, run.job)
     assert write(demo, tmp_path) == "reproduced"
     later = plan([TOY], scale="mini", seeds=3, runs=tmp_path / "runs", source="otherothero1")
-    assert write_claim(TOY, later, experiments=tmp_path, source="otherothero1") == "not"
-    assert "**Status: Not reproduced.**" in (tmp_path / "99_toy/README.md").read_text()
+    assert write_claim(TOY, later, experiments=tmp_path, source="otherothero1") == "stale"
+    assert "**Status: Made with earlier code.**" in (tmp_path / "99_toy/README.md").read_text()
 
 
 def test_fewer_seeds_than_the_scale_needs_reproduce_nothing(tmp_path):

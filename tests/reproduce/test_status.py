@@ -57,7 +57,7 @@ def test_stale_results_alone_are_marked_and_meet_no_goal(tmp_path):
     trained(tmp_path, source="otherothero1")
     rows = rows_of(toys(tmp_path))
     record = scale_record(TOY, rows, scale="mini", source=SOURCE)
-    assert (record["status"], record["holes"]) == ("not", 9)
+    assert (record["status"], record["holes"]) == ("stale", 9)
     assert all(figures["stale"] for figures in record["figures"].values())
     assert [goal["seeds"] for goal in record["goals"]] == [0, 0]
 
@@ -81,6 +81,8 @@ def test_the_status_is_that_of_the_largest_scale_measured(tmp_path):
     )
     assert (whole["claim"], whole["status"], list(whole["scales"])) == ("99_toy", "partly", ["mini", "demo"])
     json.dumps(whole, allow_nan=False)
+    whole = status_record(TOY, {"mini": record, "full": {**record, "status": "stale"}})
+    assert (whole["status"], list(whole["scales"])) == (record["status"], ["mini", "full"])
 
 
 def test_differences_are_taken_seed_by_seed_of_fresh_rows_alone(tmp_path):

@@ -23,7 +23,13 @@ from torchcram.reproduce.results import RESULTS, csv_text, load_rows, merged, ro
 from torchcram.reproduce.status import LEAST_SEEDS, Group, grouped, paired, scale_record, status_record
 
 STATUS = "status.json"
-WORDS = {"reproduced": "Reproduced", "partly": "Partly", "not": "Not reproduced", "measured": "Measured"}
+WORDS = {
+    "reproduced": "Reproduced",
+    "partly": "Partly",
+    "not": "Not reproduced",
+    "measured": "Measured",
+    "stale": "Made with earlier code",
+}
 
 
 def write_claim(claim: Claim, planned: Sequence[PlannedRun], *, experiments: Path, source: str) -> str:

@@ -89,6 +89,8 @@ def _outcomes(record: Mapping[str, Any] | None) -> str:
 
 
 def _outcome(scale: str, measured: Mapping[str, Any]) -> str:
+    if measured["status"] == "stale":
+        return f"{scale}: {WORDS['stale'].lower()}"
     judged = [goal for goal in measured["goals"] if goal["seeds"]]
     reached, unjudged = (
         sum(goal["seeds"] == goal["met"] for goal in judged),

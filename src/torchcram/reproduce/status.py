@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torchcram.reproduce.claim import Claim, Goal, Pair, Row
 from torchcram.training.presets import PRESETS
 
-Status = Literal["reproduced", "partly", "not", "measured"]
+Status = Literal["reproduced", "partly", "not", "measured", "stale"]
 # Seeds without which nothing counts as reproduced.
 LEAST_SEEDS = {"mini": 3, "demo": 5, "full": 3}
 
@@ -92,10 +92,12 @@ def status_of(claim: Claim, groups: Mapping[str, Group], *, scale: str, seeds: i
     """Return ``reproduced`` if every goal is met by every seed and each method has fresh runs of that many,
     ``partly`` if some goal is, else ``not``.
 
-    Where there is no goal to meet: ``measured``.
+    Where there is no goal to meet: ``measured``; where all rows are of other code: ``stale``.
     """
     if not claim.goals_at(scale):
         return "measured"
+    if groups and all(group.stale for group in groups.values()):
+        return "stale"
     reached = [verdict.reached for verdict in verdicts(claim, groups, scale=scale)]
     return (
         "reproduced"
@@ -165,10 +167,13 @@ def paired(pair: Pair, rival: str, groups: Mapping[str, Group]) -> dict[str, lis
 
 
 def status_record(claim: Claim, scales: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the whole ``status.json``; the status is that of the largest scale measured."""
+    """Return the whole ``status.json``; the status is that of the largest scale measured, with this code if
+    any was.
+    """
     measured = [scale for scale in PRESETS if scale in scales and scales[scale]["figures"]]
+    chosen = [scale for scale in measured if scales[scale]["status"] != "stale"] or measured
     return {
         "claim": claim.name,
-        "status": scales[measured[-1]]["status"] if measured else "not",
+        "status": scales[chosen[-1]]["status"] if chosen else "not",
         "scales": {scale: scales[scale] for scale in measured},
     }
