@@ -28,7 +28,7 @@ analyze-smollm2: $(DEV)  ## analyse SmolLM2-135M on State of the Union text: exp
 test: $(DEV)  ## run the tests but the slow ones, on all cores, up to four (PYTEST_ARGS="-k name" to choose, "-n 0" for one process)
 	$(TEST) -m "not slow" $(PYTEST_ARGS)
 
-test-all: $(DEV)  ## run all tests, as .ci/run does: also those that compile, start processes, or train to the end
+test-all: $(DEV)  ## run all tests, as .ci/run --all does: also those that compile, start processes, or train to the end
 	$(TEST) $(PYTEST_ARGS)
 
 test-kernels:  ## run the tests of the Triton kernels, without a GPU, in an environment of their own (installs a gigabyte)

@@ -85,6 +85,7 @@ def test_irregular_series_are_classified_in_five_lines(capsys):
     assert accuracy > 0.6
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_is_retrofitted_and_given_back(capsys, tmp_path, monkeypatch):
     given = torchcram.RetrofitSettings(sinks=2, window=5, kept=3)
     monkeypatch.setattr("torchcram.pretrained.retrofit.life.RetrofitSettings", lambda: given)

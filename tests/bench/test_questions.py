@@ -39,6 +39,7 @@ def short(monkeypatch):
         monkeypatch.setattr(generating, name, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_question_answers_with_all_of_its_fields(name):
     found = [

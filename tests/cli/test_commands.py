@@ -84,6 +84,7 @@ def test_help_and_mistakes_answer_without_torch():
         assert result.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_train_evaluate_report_from_start_to_end(monkeypatch, capsys):
     assert (
         run(
@@ -293,6 +294,7 @@ def test_several_problems_still_make_one_line(monkeypatch, capsys):
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_mistake_shows_no_traceback_in_a_process_of_its_own():
     result = shell("train", "tiny.yaml", "--set", "model.mixer=crm")
     assert result.returncode == 2
@@ -321,6 +323,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_can_be_resumed(monkeypatch):
     assert run("train", "tiny.yaml", "--out", "run", "--quiet", "--resume", monkeypatch=monkeypatch) == 0
 
 
+@pytest.mark.slow
 def test_analyze_goes_from_a_folder_and_text_to_a_report(monkeypatch, capsys):
     from tiny_models import CharTokenizer, documents, tiny_model
 

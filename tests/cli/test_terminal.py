@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from command_line import run
@@ -26,6 +27,7 @@ def test_the_questions_of_bench_are_told():
     assert [name for name in QUESTIONS if name not in result.output] == []
 
 
+@pytest.mark.slow
 def test_a_folder_whose_name_is_no_text_fails_nothing_after_the_work(monkeypatch):
     """On a terminal that knows ASCII alone, and on one that knows all text."""
     place, said = os.fsdecode(b"run-\xff\xe9"), {}

@@ -57,6 +57,7 @@ def test_the_mean_of_nothing_is_zero():
     assert world_mean(torch.tensor(0.0), torch.tensor(0.0)).item() == 0.0
 
 
+@pytest.mark.slow
 def test_in_two_processes_both_count(tmp_path: Path):
     """The average over processes of a mean, and of its gradient, is that over all rows: 16 over 4,
     although one process has three quarters of them."""

@@ -56,6 +56,7 @@ def test_the_page_tells_the_story_the_figures_and_their_origin(reported: Path):
     assert "This run is unfinished" not in page
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_report(reported: Path, tmp_path: Path):
     again = tmp_path / "run"
     shutil.copytree(reported, again)
@@ -121,6 +122,7 @@ def test_a_run_of_a_single_record_is_reported(run_dir: Path, rewrite):
     assert "read_rate" in headings(page)
 
 
+@pytest.mark.slow
 def test_a_figure_of_an_earlier_report_does_not_outlive_its_data(reported: Path, tmp_path: Path, rewrite):
     run_dir = tmp_path / "run"
     shutil.copytree(reported, run_dir)

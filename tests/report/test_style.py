@@ -45,6 +45,7 @@ def test_a_users_settings_do_not_change_a_figure():
         assert draw() == plain
 
 
+@pytest.mark.slow
 def test_pyplot_is_never_touched():
     code = (
         "import sys, torchcram.report.html, torchcram.reproduce.headline, torchcram.report.drawing; "

@@ -84,6 +84,7 @@ def test_two_processes_never_write_the_same_run(tmp_path):
     assert [entry.name for entry in folder.iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_what_went_wrong_is_the_last_line(tmp_path):
     command = [
         sys.executable,

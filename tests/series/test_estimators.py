@@ -463,6 +463,7 @@ def test_dates_are_brought_to_one_unit(classifier):
         model.predict(SERIES)
 
 
+@pytest.mark.slow
 def test_members_are_models_of_their_own_whose_mean_predicts():
     model = CRAMClassifier(**{**TINY, "members": 3}).fit(SERIES, LABEL)
     assert len(model.fitted_) == 3

@@ -69,6 +69,7 @@ def test_a_mixer_without_a_router_has_none(tiny):
 
 
 # Evaluations fall on the step that ends acquisition (5), and not on it (4).
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [4, 5])
 def test_a_run_from_a_shared_acquisition_equals_one_without_bit_for_bit(
     tiny, tmp_path, lasting_summary, every

@@ -267,6 +267,7 @@ def test_a_custom_task_gets_its_own_length_unless_the_curriculum_says_otherwise(
     assert asked[1:9] == [(16, 6)] * 4 + [(8, None)] * 4
 
 
+@pytest.mark.slow
 def test_a_model_learns(tiny, tmp_path):
     """Symbols echoed one step later: chance is 20%."""
     config = custom(

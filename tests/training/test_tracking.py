@@ -19,6 +19,7 @@ def curves(folder) -> dict[str, list[tuple[int, float]]]:
     }
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_the_curves_of_its_metrics_in_tensorboard(
     tiny, tmp_path, monkeypatch, lasting_summary
 ):

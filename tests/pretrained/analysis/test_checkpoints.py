@@ -27,6 +27,7 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
         find_checkpoints(tmp_path, "step*")
 
 
+@pytest.mark.slow
 def test_a_series_is_analysed_and_reported(tmp_path, small, monkeypatch):
     for step in (0, 10):
         tiny_model("gpt2").save_pretrained(tmp_path / "training" / f"checkpoint-{step}")

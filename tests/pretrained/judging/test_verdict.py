@@ -192,6 +192,7 @@ def test_the_command_judges(model, tokenizer, tmp_path, monkeypatch):
     assert (place / "judged.json").is_file()
 
 
+@pytest.mark.slow
 def test_rivals_are_judged_drawn_and_taken_up(model, tokenizer, tmp_path, monkeypatch):
     given = {
         "papers": 1, "windows": 1, "speed": False, "rivals": True, "fit_texts": documents(20, 900, seed=5),

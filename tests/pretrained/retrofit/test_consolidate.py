@@ -83,6 +83,7 @@ def undisturbed():
     return whole, teach(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_after", [1, 9, 16])
 def test_what_was_killed_goes_on_and_ends_the_same(killed_after, undisturbed, tmp_path, monkeypatch):
     whole, expected = undisturbed

@@ -183,6 +183,7 @@ def test_what_is_acquired_does_less_harm_than_near_attention_alone(kind):
     assert after.divergence < 0.9 * before.divergence
 
 
+@pytest.mark.slow
 def test_routers_find_the_reads_that_are_worth_most():
     model, layerwise = fresh()
     choices = acquire(model, layerwise, fit=texts(40), select=texts(10, seed=1), generator=generator())
