@@ -63,6 +63,17 @@ def test_twice_as_many_processes_take_twice_as_many_windows():
     )
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_steps_with_and_without_reads_get_recalls_alike(parts):
+    course, lessons = Course(steps=16, near=7), random_windows(50, seed=1, tokens=40)
+    recalled = {True: 0, False: 0}
+    for step in range(16):
+        for part in range(parts):
+            window = course.window(lessons, step, part=part, parts=parts)
+            recalled[course.silent(step)] += not torch.equal(window, lessons[(step * parts + part) % 50])
+    assert recalled == {True: 2 * parts, False: 2 * parts}
+
+
 class SecondOfTwo(Processes):
     """The second of two processes, the first of which finds nothing but zeros."""
 

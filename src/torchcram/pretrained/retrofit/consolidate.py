@@ -293,8 +293,7 @@ class _Teaching:
 
     def _lesson(self, step: int, reads: Reads, price: float) -> tuple[float, float]:
         together = self.processes
-        number = step * together.count + together.rank
-        window = self.course.window(self.lessons, number)
+        window = self.course.window(self.lessons, step, part=together.rank, parts=together.count)
         divergence, count = distil(self.layerwise, window, reads=reads, price=price)
         if together.count > 1:
             divergence = self._shared(divergence, count)

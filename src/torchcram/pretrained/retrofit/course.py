@@ -68,13 +68,21 @@ class Course:
             return self.rate * (step + 1) / warm
         return self.rate * (1 + math.cos(math.pi * (step - warm) / max(self.steps - warm, 1))) / 2
 
-    def window(self, lessons: Sequence[Int[Tensor, " _"]], number: int) -> Int[Tensor, " tokens"]:
-        """Return a window by its number in the course: the same in a resumed run. One process takes a window
-        a step, several as many as they are.
+    def window(
+        self, lessons: Sequence[Int[Tensor, " _"]], step: int, *, part: int = 0, parts: int = 1
+    ) -> Int[Tensor, " tokens"]:
+        """Return a window of a step: the same in a resumed run.
+
+        Args:
+            lessons: tokens of all windows.
+            step: of the optimizer.
+            part: which of the windows of the step.
+            parts: windows that a step takes: one a process.
         """
+        number = step * parts + part
         ids = lessons[number % len(lessons)]
-        # Silent steps and others get recalls alike.
-        if (number // SILENT) % RECALLED != RECALLED - 1:
+        # Silent steps and others get recalls alike, however many windows a step takes.
+        if (step // SILENT) % RECALLED != RECALLED - 1:
             return ids
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + number)
         return with_recalls(ids, near=self.near, generator=generator)
