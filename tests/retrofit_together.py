@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from tiny_models import CharTokenizer, documents, tiny_model
 from torchcram.pretrained.retrofit import certify, life, making, router_fit
 from torchcram.pretrained.retrofit.plan import plan_for
-from torchcram.pretrained.retrofit.processes import leave
 from torchcram.pretrained.retrofit.saving import memory_state
 from torchcram.pretrained.retrofit.settings import RetrofitSettings
+from torchcram.training.distributed import leave_group
 from training_child import child, exit_code
 
 NEAR = RetrofitSettings(sinks=2, window=5, kept=3)
@@ -68,4 +68,4 @@ def _make(folder: Path, rank: int, processes: int, port: int, plan: dict[str, in
         "records": [] if made.matured is None else list(made.matured.records),
     }
     (folder / f"found{rank}.json").write_text(json.dumps(found))
-    leave()
+    leave_group()

@@ -48,10 +48,11 @@ def retrofit_command(
     """Give a pretrained language model the three memories: it reads its cache only where it must."""
     from torchcram.pretrained.loading import load_model
     from torchcram.pretrained.retrofit.life import retrofit
-    from torchcram.pretrained.retrofit.processes import leave, processes_here
+    from torchcram.pretrained.retrofit.processes import processes_here
     from torchcram.pretrained.retrofit.settings import RetrofitSettings
     from torchcram.pretrained.texts import load_texts
     from torchcram.runs.files import require_place
+    from torchcram.training.distributed import leave_group
 
     settings = changed(RetrofitSettings(), set_)
     require_place(out)
@@ -75,4 +76,5 @@ def retrofit_command(
     )
     if processes.first:
         typer.echo(str(made.folder))
-    leave()
+    del loaded, made
+    leave_group()

@@ -208,7 +208,8 @@ class Making:
             certificate = Certificate.parse(load_json(file))
         else:
             documents = self.documents[: self.plan.certify]
-            advance = progress.stage("certify", total=len(documents) * len(LEVELS), unit="documents")
+            share = -(-len(documents) // self.processes.count)
+            advance = progress.stage("certify", total=share * len(LEVELS), unit="documents")
             select = self.select[: self.plan.select]
             by_risk = certify(
                 self.layerwise,

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchcram.ops.collective import world_sum
+
 Part = TypeVar("Part")
 
 
@@ -46,9 +48,7 @@ class Processes:
     def add(self, *tensors: Tensor) -> None:
         """Replace tensors by their sums over all processes, in place."""
         for tensor in tensors if self.count > 1 else ():
-            total = tensor.detach().to(self.device)
-            dist.all_reduce(total)
-            tensor.copy_(total)
+            tensor.copy_(world_sum(tensor.to(self.device)))
 
     @torch.no_grad()
     def follow(self, *tensors: Tensor) -> None:
@@ -118,9 +118,3 @@ def processes_here() -> Processes:
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu)
     return Processes(rank=state.process_index, count=state.num_processes, device=state.device)
-
-
-def leave() -> None:
-    """Leave the group of processes, if this is one of many: call it last."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
