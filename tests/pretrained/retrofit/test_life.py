@@ -290,7 +290,12 @@ def test_a_taught_model_comes_with_its_certificate(tmp_path, briefly):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "stage"),
-    [(maturing, "consolidate"), (maturing, "fit_routers"), (maturing, "choose_unread"), (making, "certify")],
+    [
+        (maturing, "consolidate"),
+        (maturing, "fit_and_price"),
+        (maturing, "choose_unread"),
+        (making, "certify"),
+    ],
 )
 def test_a_teaching_that_was_interrupted_ends_the_same(
     module, stage, whole_teaching, tmp_path, briefly, monkeypatch

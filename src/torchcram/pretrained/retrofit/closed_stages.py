@@ -68,7 +68,20 @@ def closed_form(
         "route",
         progress,
         _tokens(text.routed) + ROUNDS * _tokens(text.select),
-        lambda advance: _route(layerwise, stages, text, bases, reads, advance),
+        lambda advance: {
+            "price": torch.tensor(
+                fit_and_price(
+                    layerwise,
+                    stages,
+                    routed=text.routed,
+                    select=text.select,
+                    bases=bases,
+                    reads=reads,
+                    draw=2,
+                    advance=advance,
+                )
+            )
+        },
     )["price"]
     retrofit_of(model).set_price(float(price))
     return bases
@@ -108,26 +121,33 @@ def _refit(
     return {}
 
 
-def _route(
+def fit_and_price(
     layerwise: Layerwise,
     stages: Stages,
-    text: Closed,
-    bases: Mapping[int, Tensor],
+    *,
+    routed: Sequence[Tensor],
+    select: Sequence[Tensor],
+    bases: Mapping[int, Float[Tensor, "features directions"]],
     reads: float,
+    draw: int,
     advance: Advance,
-) -> dict[str, Tensor]:
+) -> float:
+    """Fit the routers, and return the price at which the wanted share reads, in nats.
+
+    Args:
+        layerwise: the model, retrofitted, with semantic memory.
+        stages: whose processes share the windows.
+        routed: tokens of the windows that routers learn from.
+        select: tokens of the windows that tell the price.
+        bases: of every layer, directions of its features.
+        reads: share of token x layer that may read.
+        draw: number of the generator.
+        advance: is told the tokens of each finished window.
+    """
     model, together = layerwise.model, stages.processes
-    fit_routers(
-        model,
-        layerwise,
-        text.routed,
-        bases,
-        generator=stages.generator(2),
-        processes=together,
-        advance=advance,
-    )
-    price = price_for(model, text.select, reads=reads, processes=together, advance=advance)
-    return {"price": torch.tensor(price)}
+    generator = stages.generator(draw)
+    fit_routers(model, layerwise, routed, bases, generator=generator, processes=together, advance=advance)
+    return price_for(model, select, reads=reads, processes=together, advance=advance)
 
 
 def _tokens(windows: Sequence[Tensor]) -> int:

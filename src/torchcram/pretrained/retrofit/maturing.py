@@ -15,10 +15,11 @@ from torch import Tensor
 
 from torchcram.pretrained.analysis.analysis_progress import AnalysisProgress
 from torchcram.pretrained.analysis.layerwise import Layerwise
+from torchcram.pretrained.retrofit.closed_stages import fit_and_price
 from torchcram.pretrained.retrofit.consolidate import Consolidated, Held, HeldText, consolidate
 from torchcram.pretrained.retrofit.course import Course
 from torchcram.pretrained.retrofit.install import memories, retrofit_of
-from torchcram.pretrained.retrofit.router_fit import fit_routers, price_for
+from torchcram.pretrained.retrofit.router_fit import price_for
 from torchcram.pretrained.retrofit.stages import UNREAD, Stages
 from torchcram.pretrained.retrofit.unread import choose_unread
 
@@ -159,16 +160,16 @@ def _route(
     before = {layer: _router_state(memory) for layer, memory in layers.items()}
     old_price = price_for(model, text.select, reads=reads, processes=together, advance=advance)
     old, _ = held.divergence(price=old_price)
-    fit_routers(
-        model,
+    price = fit_and_price(
         layerwise,
-        text.routed,
-        bases,
-        generator=stages.generator(3),
-        processes=together,
+        stages,
+        routed=text.routed,
+        select=text.select,
+        bases=bases,
+        reads=reads,
+        draw=3,
         advance=advance,
     )
-    price = price_for(model, text.select, reads=reads, processes=together, advance=advance)
     new, _ = held.divergence(price=price)
     if new <= old:
         return {"price": _number(price)}
